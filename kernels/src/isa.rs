@@ -1,0 +1,227 @@
+//! Instruction sets.
+//!
+//! [`Isa`] names one that this machine has; it cannot be made for one that it lacks, so holding an `Isa` is the proof
+//! that its instructions may run. A [`Task`] is a kernel body, written once over the vocabulary [`F32s`]; [`Isa::run`] compiles
+//! it for each instruction set and runs the one that the `Isa` names.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+use alloc::string::ToString;
+use core::fmt;
+
+use crate::Error;
+
+pub use portable::Portable;
+#[cfg(target_arch = "x86_64")]
+pub use {avx2::Avx2, avx512::Avx512};
+
+/// The vector vocabulary of the f32 kernels, implemented by a zero-sized token per instruction set.
+///
+/// A token exists only on a machine with its instruction set. Every method is `#[inline(always)]`: it becomes one or a few
+/// instructions inside the function that [`Isa::run`] compiled for that set.
+pub trait F32s: Copy + Send + Sync + 'static {
+    /// A vector of [`F32s::LANES`] floats.
+    type V: Copy + Send + Sync;
+    /// One truth value a lane.
+    type M: Copy;
+    /// Floats in a vector.
+    const LANES: usize;
+    /// Architectural vector registers; a tile that needs more does not build.
+    const REGISTERS: usize;
+    /// Name as in the kernel names.
+    const NAME: &'static str;
+
+    /// `x` in every lane.
+    fn splat(self, x: f32) -> Self::V;
+    /// The first `LANES` elements. Panics when there are fewer.
+    fn load(self, from: &[f32]) -> Self::V;
+    /// The first `min(from.len(), LANES)` elements, the other lanes zero.
+    fn load_some(self, from: &[f32]) -> Self::V;
+    /// Writes all lanes. Panics when there is no room.
+    fn store(self, v: Self::V, to: &mut [f32]);
+    /// Writes the first `min(to.len(), LANES)` lanes.
+    fn store_some(self, v: Self::V, to: &mut [f32]);
+    /// a + b
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// a - b
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    /// a * b
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    /// a / b
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// a * b + c; rounded once where the instruction set can.
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The greater; where a lane of either is NaN, the lane of `b`.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The lesser; where a lane of either is NaN, the lane of `b`.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Square root.
+    fn sqrt(self, a: Self::V) -> Self::V;
+    /// Nearest integer, ties to even.
+    fn round(self, a: Self::V) -> Self::V;
+    /// |a|
+    fn abs(self, a: Self::V) -> Self::V;
+    /// 2^n for integral n in -126..=127, by writing the exponent field.
+    fn exp2i(self, n: Self::V) -> Self::V;
+    /// a < b, false where either is NaN.
+    fn lt(self, a: Self::V, b: Self::V) -> Self::M;
+    /// `yes` where the mask is set, else `no`.
+    fn select(self, m: Self::M, yes: Self::V, no: Self::V) -> Self::V;
+
+    /// Runs `f` compiled for this instruction set.
+    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
+
+    /// The sum of the lanes, pairwise in a fixed order.
+    #[inline(always)]
+    fn sum(self, v: Self::V) -> f32 {
+        let mut lanes = [0.0f32; 16];
+        self.store_some(v, &mut lanes[..Self::LANES]);
+        let mut half = Self::LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                lanes[i] += lanes[i + half];
+            }
+            half /= 2;
+        }
+        lanes[0]
+    }
+
+    /// The greatest lane; NaN when a lane is NaN.
+    #[inline(always)]
+    fn greatest(self, v: Self::V) -> f32 {
+        let mut lanes = [f32::NEG_INFINITY; 16];
+        self.store_some(v, &mut lanes[..Self::LANES]);
+        let mut best = lanes[0];
+        for &x in &lanes[1..Self::LANES] {
+            best = if x > best || x.is_nan() { x } else { best };
+        }
+        best
+    }
+}
+
+/// A kernel body, generic over the instruction set. `run` must be `#[inline(always)]`, with all that it calls.
+pub trait Task {
+    /// What the body returns.
+    type Output;
+    /// The body.
+    fn run<S: F32s>(self, s: S) -> Self::Output;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Level {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+/// An instruction set that this machine has. Ordered: a greater one is preferred.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Isa(Level);
+
+impl Isa {
+    /// The portable rows: what the crate was compiled for, through `wide`.
+    pub const PORTABLE: Isa = Isa(Level::Portable);
+
+    /// All instruction sets of this machine, the preferred one last.
+    pub fn available() -> impl DoubleEndedIterator<Item = Isa> {
+        [
+            Some(Self::PORTABLE),
+            #[cfg(target_arch = "x86_64")]
+            Avx2::detect().map(|_| Isa(Level::Avx2)),
+            #[cfg(target_arch = "x86_64")]
+            Avx512::detect().map(|_| Isa(Level::Avx512)),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// The preferred instruction set of this machine.
+    pub fn best() -> Isa {
+        Self::available().next_back().unwrap_or(Self::PORTABLE)
+    }
+
+    /// The best instruction set that is not above the named one.
+    ///
+    /// # Errors
+    /// [`Error::Isa`] when the name is unknown.
+    pub fn best_up_to(name: &str) -> Result<Isa, Error> {
+        let rank = |n: &str| NAMES.iter().position(|x| *x == n);
+        let cap = rank(name).ok_or_else(|| unknown(name))?;
+        Ok(Self::available()
+            .filter(|isa| rank(isa.name()).is_some_and(|r| r <= cap))
+            .next_back()
+            .unwrap_or(Self::PORTABLE))
+    }
+
+    /// Exactly the named instruction set.
+    ///
+    /// # Errors
+    /// [`Error::Isa`] when the name is unknown or this machine lacks the instruction set.
+    pub fn named(name: &str) -> Result<Isa, Error> {
+        if !NAMES.contains(&name) {
+            return Err(unknown(name));
+        }
+        Self::available()
+            .find(|isa| isa.name() == name)
+            .ok_or_else(|| Error::Isa {
+                name: name.to_string(),
+                why: "not on this machine",
+            })
+    }
+
+    /// The name, as in the names of kernels: `portable`, `avx2`, `avx512`.
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Level::Portable => Portable::NAME,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => Avx2::NAME,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => Avx512::NAME,
+        }
+    }
+
+    /// Floats in a vector.
+    pub fn lanes(self) -> usize {
+        match self.0 {
+            Level::Portable => Portable::LANES,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => Avx2::LANES,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => Avx512::LANES,
+        }
+    }
+
+    /// Runs `task` compiled for this instruction set.
+    #[inline]
+    pub fn run<T: Task>(self, task: T) -> T::Output {
+        match self.0 {
+            Level::Portable => task.run(Portable),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => avx2::run(self, task),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => avx512::run(self, task),
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Every name, in rising order of preference, whatever this machine has.
+const NAMES: [&str; 3] = ["portable", "avx2", "avx512"];
+
+fn unknown(name: &str) -> Error {
+    Error::Isa {
+        name: name.to_string(),
+        why: "unknown; the names are portable, avx2, avx512",
+    }
+}

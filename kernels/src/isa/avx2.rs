@@ -1,0 +1,158 @@
+use core::arch::x86_64::*;
+
+use super::{F32s, Isa, Task};
+
+/// AVX2 with FMA: eight floats a vector, sixteen registers.
+///
+/// Made only by [`Avx2::detect`] and, inside functions compiled for AVX2 and FMA, by [`Avx2::here`].
+#[derive(Debug, Clone, Copy)]
+pub struct Avx2(());
+
+impl Avx2 {
+    pub(super) fn detect() -> Option<Self> {
+        #[cfg(feature = "std")]
+        let has = std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma");
+        #[cfg(not(feature = "std"))]
+        let has = cfg!(all(target_feature = "avx2", target_feature = "fma"));
+        has.then_some(Self(()))
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    fn here() -> Self {
+        Self(())
+    }
+}
+
+#[inline]
+pub(super) fn run<T: Task>(isa: Isa, task: T) -> T::Output {
+    #[target_feature(enable = "avx2,fma")]
+    fn featured<T: Task>(task: T) -> T::Output {
+        task.run(Avx2::here())
+    }
+    debug_assert_eq!(isa.name(), Avx2::NAME);
+    // SAFETY: an `Isa` of this level is made only from a token of `detect`, so the machine has AVX2 and FMA.
+    unsafe { featured(task) }
+}
+
+/// Lanes `0..n` set, for the masked loads and stores.
+#[inline(always)]
+fn first(n: usize) -> __m256i {
+    static ONES_THEN_ZEROS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+    let from = &ONES_THEN_ZEROS[8 - n.min(8)..][..8];
+    // SAFETY: `from` has eight elements; called only from methods of the token.
+    unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+}
+
+// SAFETY (every block below): `self` proves AVX2 and FMA; what a pointer needs is asserted in the same method.
+impl F32s for Avx2 {
+    type V = __m256;
+    type M = __m256;
+    const LANES: usize = 8;
+    const REGISTERS: usize = 16;
+    const NAME: &'static str = "avx2";
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        // SAFETY: see above the impl.
+        unsafe { _mm256_set1_ps(x) }
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> __m256 {
+        assert!(from.len() >= 8, "eight elements to load");
+        // SAFETY: see above the impl; the length is asserted.
+        unsafe { _mm256_loadu_ps(from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn load_some(self, from: &[f32]) -> __m256 {
+        // SAFETY: see above the impl; lanes past `from.len()` are masked off and not accessed.
+        unsafe { _mm256_maskload_ps(from.as_ptr(), first(from.len())) }
+    }
+    #[inline(always)]
+    fn store(self, v: __m256, to: &mut [f32]) {
+        assert!(to.len() >= 8, "room for eight elements");
+        // SAFETY: see above the impl; the length is asserted.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn store_some(self, v: __m256, to: &mut [f32]) {
+        // SAFETY: see above the impl; lanes past `to.len()` are masked off and not accessed.
+        unsafe { _mm256_maskstore_ps(to.as_mut_ptr(), first(to.len()), v) }
+    }
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above the impl.
+        unsafe { _mm256_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above the impl.
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above the impl.
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn div(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above the impl.
+        unsafe { _mm256_div_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: see above the impl.
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above the impl.
+        unsafe { _mm256_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn min(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above the impl.
+        unsafe { _mm256_min_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sqrt(self, a: __m256) -> __m256 {
+        // SAFETY: see above the impl.
+        unsafe { _mm256_sqrt_ps(a) }
+    }
+    #[inline(always)]
+    fn round(self, a: __m256) -> __m256 {
+        // SAFETY: see above the impl.
+        unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+    }
+    #[inline(always)]
+    fn abs(self, a: __m256) -> __m256 {
+        // SAFETY: see above the impl.
+        unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
+    }
+    #[inline(always)]
+    fn exp2i(self, n: __m256) -> __m256 {
+        // SAFETY: see above the impl.
+        unsafe {
+            let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+        }
+    }
+    #[inline(always)]
+    fn lt(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above the impl.
+        unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(a, b) }
+    }
+    #[inline(always)]
+    fn select(self, m: __m256, yes: __m256, no: __m256) -> __m256 {
+        // SAFETY: see above the impl.
+        unsafe { _mm256_blendv_ps(no, yes, m) }
+    }
+    #[inline(always)]
+    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+        #[target_feature(enable = "avx2,fma")]
+        fn featured<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        // SAFETY: see above the impl.
+        unsafe { featured(f) }
+    }
+}

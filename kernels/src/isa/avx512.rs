@@ -1,0 +1,165 @@
+use core::arch::x86_64::*;
+
+use super::{F32s, Isa, Task};
+
+/// AVX-512 F, BW, DQ and VL: sixteen floats a vector, thirty-two registers, one mask bit a lane.
+///
+/// Made only by [`Avx512::detect`] and, inside functions compiled for these features, by [`Avx512::here`].
+#[derive(Debug, Clone, Copy)]
+pub struct Avx512(());
+
+impl Avx512 {
+    pub(super) fn detect() -> Option<Self> {
+        #[cfg(feature = "std")]
+        let has = std::is_x86_feature_detected!("avx512f")
+            && std::is_x86_feature_detected!("avx512bw")
+            && std::is_x86_feature_detected!("avx512dq")
+            && std::is_x86_feature_detected!("avx512vl")
+            && std::is_x86_feature_detected!("avx2")
+            && std::is_x86_feature_detected!("fma");
+        #[cfg(not(feature = "std"))]
+        let has = cfg!(all(
+            target_feature = "avx512f",
+            target_feature = "avx512bw",
+            target_feature = "avx512dq",
+            target_feature = "avx512vl"
+        ));
+        has.then_some(Self(()))
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    fn here() -> Self {
+        Self(())
+    }
+}
+
+#[inline]
+pub(super) fn run<T: Task>(isa: Isa, task: T) -> T::Output {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    fn featured<T: Task>(task: T) -> T::Output {
+        task.run(Avx512::here())
+    }
+    debug_assert_eq!(isa.name(), Avx512::NAME);
+    // SAFETY: an `Isa` of this level is made only from a token of `detect`, so the machine has these features.
+    unsafe { featured(task) }
+}
+
+/// Lanes `0..n` set.
+#[inline(always)]
+fn first(n: usize) -> __mmask16 {
+    ((1u32 << n.min(16)) - 1) as __mmask16
+}
+
+// SAFETY (every block below): `self` proves AVX-512 F, BW, DQ and VL; what a pointer needs is asserted in the same method.
+impl F32s for Avx512 {
+    type V = __m512;
+    type M = __mmask16;
+    const LANES: usize = 16;
+    const REGISTERS: usize = 32;
+    const NAME: &'static str = "avx512";
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> __m512 {
+        assert!(from.len() >= 16, "sixteen elements to load");
+        // SAFETY: see above the impl; the length is asserted.
+        unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn load_some(self, from: &[f32]) -> __m512 {
+        // SAFETY: see above the impl; lanes past `from.len()` are masked off and not accessed.
+        unsafe { _mm512_maskz_loadu_ps(first(from.len()), from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store(self, v: __m512, to: &mut [f32]) {
+        assert!(to.len() >= 16, "room for sixteen elements");
+        // SAFETY: see above the impl; the length is asserted.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), v) }
+    }
+    #[inline(always)]
+    fn store_some(self, v: __m512, to: &mut [f32]) {
+        // SAFETY: see above the impl; lanes past `to.len()` are masked off and not accessed.
+        unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), first(to.len()), v) }
+    }
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_div_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_min_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sqrt(self, a: __m512) -> __m512 {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_sqrt_ps(a) }
+    }
+    #[inline(always)]
+    fn round(self, a: __m512) -> __m512 {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+    }
+    #[inline(always)]
+    fn abs(self, a: __m512) -> __m512 {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_abs_ps(a) }
+    }
+    #[inline(always)]
+    fn exp2i(self, n: __m512) -> __m512 {
+        // SAFETY: see above the impl.
+        unsafe {
+            let biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased))
+        }
+    }
+    #[inline(always)]
+    fn lt(self, a: __m512, b: __m512) -> __mmask16 {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) }
+    }
+    #[inline(always)]
+    fn select(self, m: __mmask16, yes: __m512, no: __m512) -> __m512 {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_mask_blend_ps(m, no, yes) }
+    }
+    #[inline(always)]
+    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+        fn featured<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        // SAFETY: see above the impl.
+        unsafe { featured(f) }
+    }
+}

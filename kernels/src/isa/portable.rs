@@ -1,0 +1,103 @@
+use wide::f32x4;
+
+use super::F32s;
+
+/// What the crate was compiled for: SSE2, NEON, simd128 or plain loops, chosen by `wide` at compile time.
+#[derive(Debug, Clone, Copy)]
+pub struct Portable;
+
+impl F32s for Portable {
+    type V = f32x4;
+    type M = f32x4;
+    const LANES: usize = 4;
+    const REGISTERS: usize = if cfg!(target_arch = "aarch64") {
+        32
+    } else {
+        16
+    };
+    const NAME: &'static str = "portable";
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> f32x4 {
+        f32x4::splat(x)
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32]) -> f32x4 {
+        let from = from.first_chunk::<4>().expect("four elements to load");
+        f32x4::new(*from)
+    }
+    #[inline(always)]
+    fn load_some(self, from: &[f32]) -> f32x4 {
+        let mut lanes = [0.0; 4];
+        let n = from.len().min(4);
+        lanes[..n].copy_from_slice(&from[..n]);
+        f32x4::new(lanes)
+    }
+    #[inline(always)]
+    fn store(self, v: f32x4, to: &mut [f32]) {
+        *to.first_chunk_mut::<4>().expect("room for four elements") = v.to_array();
+    }
+    #[inline(always)]
+    fn store_some(self, v: f32x4, to: &mut [f32]) {
+        let n = to.len().min(4);
+        to[..n].copy_from_slice(&v.to_array()[..n]);
+    }
+    #[inline(always)]
+    fn add(self, a: f32x4, b: f32x4) -> f32x4 {
+        a + b
+    }
+    #[inline(always)]
+    fn sub(self, a: f32x4, b: f32x4) -> f32x4 {
+        a - b
+    }
+    #[inline(always)]
+    fn mul(self, a: f32x4, b: f32x4) -> f32x4 {
+        a * b
+    }
+    #[inline(always)]
+    fn div(self, a: f32x4, b: f32x4) -> f32x4 {
+        a / b
+    }
+    #[inline(always)]
+    fn mul_add(self, a: f32x4, b: f32x4, c: f32x4) -> f32x4 {
+        a.mul_add(b, c)
+    }
+    #[inline(always)]
+    fn max(self, a: f32x4, b: f32x4) -> f32x4 {
+        b.simd_lt(a).select(a, b)
+    }
+    #[inline(always)]
+    fn min(self, a: f32x4, b: f32x4) -> f32x4 {
+        a.simd_lt(b).select(a, b)
+    }
+    #[inline(always)]
+    fn sqrt(self, a: f32x4) -> f32x4 {
+        a.sqrt()
+    }
+    #[inline(always)]
+    fn round(self, a: f32x4) -> f32x4 {
+        a.round()
+    }
+    #[inline(always)]
+    fn abs(self, a: f32x4) -> f32x4 {
+        a.abs()
+    }
+    #[inline(always)]
+    fn exp2i(self, n: f32x4) -> f32x4 {
+        // Adding 1.5 * 2^23 leaves n in the low mantissa bits; the shift moves n + 127 into the exponent field.
+        let bits = (n + f32x4::splat(12_582_912.0 + 127.0)).to_bits() << 23;
+        f32x4::from_bits(bits)
+    }
+    #[inline(always)]
+    fn lt(self, a: f32x4, b: f32x4) -> f32x4 {
+        a.simd_lt(b)
+    }
+    #[inline(always)]
+    fn select(self, m: f32x4, yes: f32x4, no: f32x4) -> f32x4 {
+        m.select(yes, no)
+    }
+    #[inline(always)]
+    fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+        f()
+    }
+}

@@ -1,0 +1,23 @@
+//! SIMD kernels for gated networks: every one of them skips the channels that a bitmap calls dead.
+//!
+//! The crate is `no_std` + `alloc`. It knows slices, shapes and bitmaps; graphs, files and threads live above it.
+#![no_std]
+#![forbid(clippy::panic_in_result_fn)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+extern crate alloc;
+#[cfg(feature = "std")]
+extern crate std;
+
+// Floor 0: the set of live channels, as kernels see it.
+mod channels;
+// The one error type: which operand is wrong, and how.
+mod error;
+// Floor 1: instruction sets as zero-sized tokens, and the vector vocabulary that bodies are written in.
+pub mod isa;
+// Who runs the jobs of a kernel, and the disjoint output tiles that they write.
+pub mod pool;
+
+pub use channels::{Channels, Live, Runs};
+pub use error::Error;
+pub use isa::Isa;

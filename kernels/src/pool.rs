@@ -1,0 +1,157 @@
+//! Threads are the host's: a kernel splits its work into jobs and a [`Pool`] runs them.
+
+use core::marker::PhantomData;
+use core::ops::Range;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+/// Runs the jobs of a kernel. Hosts implement it over their own threads.
+pub trait Pool: Sync {
+    /// Threads that may run jobs at the same time, at least 1. Kernels cut their work by it; results do not depend on it.
+    fn threads(&self) -> usize;
+    /// Calls `job(i)` once for each `i` in `0..jobs`, in any order and on any thread, and returns when all are done.
+    fn run(&self, jobs: usize, job: &(dyn Fn(usize) + Sync));
+}
+
+/// The calling thread alone.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Serial;
+
+impl Pool for Serial {
+    fn threads(&self) -> usize {
+        1
+    }
+    fn run(&self, jobs: usize, job: &(dyn Fn(usize) + Sync)) {
+        for i in 0..jobs {
+            job(i);
+        }
+    }
+}
+
+/// A row-major matrix that one job may write: `rows` rows of `cols` elements, `ld` elements apart.
+///
+/// Tiles of one matrix never overlap, which is what makes [`Tile::row`] sound on many threads.
+#[derive(Debug)]
+pub struct Tile<'a> {
+    at: *mut f32,
+    rows: usize,
+    cols: usize,
+    ld: usize,
+    of: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: a tile is an exclusive borrow of its elements, like `&mut [f32]`.
+unsafe impl Send for Tile<'_> {}
+
+impl<'a> Tile<'a> {
+    /// The whole of `out` as a matrix. Panics when `out` is too short for it.
+    pub fn new(out: &'a mut [f32], rows: usize, cols: usize, ld: usize) -> Self {
+        assert!(cols <= ld || rows <= 1, "rows overlap");
+        if rows > 0 {
+            let needed = (rows - 1).checked_mul(ld).and_then(|n| n.checked_add(cols));
+            assert!(
+                needed.is_some_and(|n| n <= out.len()),
+                "output is too short"
+            );
+        }
+        Self {
+            at: out.as_mut_ptr(),
+            rows,
+            cols,
+            ld,
+            of: PhantomData,
+        }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Number of columns.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Row `i`. Panics when there is none.
+    #[inline(always)]
+    pub fn row(&mut self, i: usize) -> &mut [f32] {
+        assert!(i < self.rows, "row out of range");
+        // SAFETY: the row lies inside the borrowed matrix (`new`, `sub`), and `&mut self` makes the borrow exclusive.
+        unsafe { core::slice::from_raw_parts_mut(self.at.add(i * self.ld), self.cols) }
+    }
+
+    /// The part of this tile at `rows` x `cols`. Panics when it is not inside.
+    #[inline(always)]
+    pub fn sub(&mut self, rows: Range<usize>, cols: Range<usize>) -> Tile<'_> {
+        assert!(
+            rows.start <= rows.end && rows.end <= self.rows,
+            "rows out of range"
+        );
+        assert!(
+            cols.start <= cols.end && cols.end <= self.cols,
+            "columns out of range"
+        );
+        Tile {
+            // SAFETY: `start` is inside the matrix or one past its end, by the assertions.
+            at: unsafe {
+                if rows.is_empty() || cols.is_empty() {
+                    self.at
+                } else {
+                    self.at.add(rows.start * self.ld + cols.start)
+                }
+            },
+            rows: rows.len(),
+            cols: cols.len(),
+            ld: self.ld,
+            of: PhantomData,
+        }
+    }
+
+    /// Cuts the tile into blocks of `block.0` x `block.1` and has `pool` run `job(first_row, first_col, block)` once for each.
+    pub fn split(
+        self,
+        pool: &dyn Pool,
+        block: (usize, usize),
+        job: impl Fn(usize, usize, Tile<'_>) + Sync,
+    ) {
+        struct Shared(*mut f32);
+        // SAFETY: the pointer is only used below, for blocks that do not overlap.
+        unsafe impl Sync for Shared {}
+        if self.rows == 0 || self.cols == 0 {
+            return;
+        }
+        let (rb, cb) = (block.0.max(1), block.1.max(1));
+        let (down, across) = (self.rows.div_ceil(rb), self.cols.div_ceil(cb));
+        let shared = Shared(self.at);
+        let shared = &shared;
+        let run = |i: usize| {
+            let (r, c) = (i / across * rb, i % across * cb);
+            let tile = Tile {
+                // SAFETY: (r, c) is inside the matrix, and each `i` is claimed once, so no other job has this block.
+                at: unsafe { shared.0.add(r * self.ld + c) },
+                rows: rb.min(self.rows - r),
+                cols: cb.min(self.cols - c),
+                ld: self.ld,
+                of: PhantomData,
+            };
+            job(r, c, tile);
+        };
+        let jobs = down * across;
+        if jobs == 1 || pool.threads() == 1 {
+            (0..jobs).for_each(run);
+            return;
+        }
+        // Blocks are claimed here and not taken from the pool's index: a pool that repeats or forgets one stays harmless.
+        let next = AtomicUsize::new(0);
+        let claim = |_: usize| {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            if i < jobs {
+                run(i);
+            }
+        };
+        pool.run(jobs, &claim);
+        while next.load(Ordering::Relaxed) < jobs {
+            claim(0);
+        }
+    }
+}

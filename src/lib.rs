@@ -1,0 +1,1 @@
+//! Inference for gated networks.
