@@ -154,8 +154,7 @@ impl Isa {
         let rank = |n: &str| NAMES.iter().position(|x| *x == n);
         let cap = rank(name).ok_or_else(|| unknown(name))?;
         Ok(Self::available()
-            .filter(|isa| rank(isa.name()).is_some_and(|r| r <= cap))
-            .next_back()
+            .rfind(|isa| rank(isa.name()).is_some_and(|r| r <= cap))
             .unwrap_or(Self::PORTABLE))
     }
 

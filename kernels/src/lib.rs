@@ -17,6 +17,11 @@ mod error;
 pub mod isa;
 // Who runs the jobs of a kernel, and the disjoint output tiles that they write.
 pub mod pool;
+// Floor 2: what a kernel does to a sum before it stores it.
+pub mod epilogue;
+// Floor 3: operations with checked operands, and the table of all kernels.
+pub mod ops;
+pub mod table;
 
 pub use channels::{Channels, Live, Runs};
 pub use error::Error;

@@ -1,0 +1,10 @@
+//! Floor 3: the operations, with their operands checked at the door.
+
+use crate::table::{Row, on_every_isa};
+
+mod conv_shape;
+
+pub use conv_shape::{ConvShape, ConvSpec};
+
+/// The kernels of this floor that have no tile of their own.
+pub(crate) const ROWS: &[Row] = on_every_isa! {};
