@@ -41,6 +41,8 @@ pub trait F32s: Copy + Send + Sync + 'static {
     fn load(self, from: &[f32]) -> Self::V;
     /// The first `min(from.len(), LANES)` elements, the other lanes zero.
     fn load_some(self, from: &[f32]) -> Self::V;
+    /// The elements of `from` in the lanes from `lane` on, as many as fit; the other lanes zero.
+    fn load_at(self, from: &[f32], lane: usize) -> Self::V;
     /// Writes all lanes. Panics when there is no room.
     fn store(self, v: Self::V, to: &mut [f32]);
     /// Writes the first `min(to.len(), LANES)` lanes.
@@ -65,15 +67,31 @@ pub trait F32s: Copy + Send + Sync + 'static {
     fn round(self, a: Self::V) -> Self::V;
     /// |a|
     fn abs(self, a: Self::V) -> Self::V;
+    /// |magnitude| with the sign bit of `sign`.
+    fn copysign(self, magnitude: Self::V, sign: Self::V) -> Self::V;
     /// 2^n for integral n in -126..=127, by writing the exponent field.
     fn exp2i(self, n: Self::V) -> Self::V;
     /// a < b, false where either is NaN.
     fn lt(self, a: Self::V, b: Self::V) -> Self::M;
+    /// Whether a lane is NaN.
+    fn is_nan(self, a: Self::V) -> Self::M;
     /// `yes` where the mask is set, else `no`.
     fn select(self, m: Self::M, yes: Self::V, no: Self::V) -> Self::V;
 
     /// Runs `f` compiled for this instruction set.
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
+
+    /// The greater, or NaN where a lane of either is NaN.
+    #[inline(always)]
+    fn max_nan(self, a: Self::V, b: Self::V) -> Self::V {
+        self.select(self.is_nan(a), a, self.max(a, b))
+    }
+
+    /// The lesser, or NaN where a lane of either is NaN.
+    #[inline(always)]
+    fn min_nan(self, a: Self::V, b: Self::V) -> Self::V {
+        self.select(self.is_nan(a), a, self.min(a, b))
+    }
 
     /// The sum of the lanes, pairwise in a fixed order.
     #[inline(always)]

@@ -2,7 +2,12 @@
 
 use crate::table::{Row, on_every_isa};
 
+pub mod binary;
+mod check;
 mod conv_shape;
+pub mod norm;
+pub mod pointwise;
+pub mod reduce;
 
 pub use conv_shape::{ConvShape, ConvSpec};
 

@@ -68,6 +68,19 @@ impl F32s for Avx2 {
         unsafe { _mm256_maskload_ps(from.as_ptr(), first(from.len())) }
     }
     #[inline(always)]
+    fn load_at(self, from: &[f32], lane: usize) -> __m256 {
+        let lane = lane.min(8);
+        let end = lane + from.len().min(8);
+        // SAFETY: see above the impl; lanes before `lane` and past the end of `from` are masked off and not accessed.
+        unsafe {
+            let index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let before = _mm256_cmpgt_epi32(_mm256_set1_epi32(lane as i32), index);
+            let below = _mm256_cmpgt_epi32(_mm256_set1_epi32(end as i32), index);
+            let lanes = _mm256_andnot_si256(before, below);
+            _mm256_maskload_ps(from.as_ptr().wrapping_sub(lane), lanes)
+        }
+    }
+    #[inline(always)]
     fn store(self, v: __m256, to: &mut [f32]) {
         assert!(to.len() >= 8, "room for eight elements");
         // SAFETY: see above the impl; the length is asserted.
@@ -129,6 +142,14 @@ impl F32s for Avx2 {
         unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
     }
     #[inline(always)]
+    fn copysign(self, magnitude: __m256, sign: __m256) -> __m256 {
+        // SAFETY: see above the impl.
+        unsafe {
+            let bit = _mm256_set1_ps(-0.0);
+            _mm256_or_ps(_mm256_andnot_ps(bit, magnitude), _mm256_and_ps(bit, sign))
+        }
+    }
+    #[inline(always)]
     fn exp2i(self, n: __m256) -> __m256 {
         // SAFETY: see above the impl.
         unsafe {
@@ -140,6 +161,11 @@ impl F32s for Avx2 {
     fn lt(self, a: __m256, b: __m256) -> __m256 {
         // SAFETY: see above the impl.
         unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(a, b) }
+    }
+    #[inline(always)]
+    fn is_nan(self, a: __m256) -> __m256 {
+        // SAFETY: see above the impl.
+        unsafe { _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a) }
     }
     #[inline(always)]
     fn select(self, m: __m256, yes: __m256, no: __m256) -> __m256 {

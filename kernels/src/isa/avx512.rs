@@ -75,6 +75,13 @@ impl F32s for Avx512 {
         unsafe { _mm512_maskz_loadu_ps(first(from.len()), from.as_ptr()) }
     }
     #[inline(always)]
+    fn load_at(self, from: &[f32], lane: usize) -> __m512 {
+        let lane = lane.min(16);
+        let lanes = ((u32::from(first(from.len()))) << lane) as __mmask16;
+        // SAFETY: see above the impl; lanes before `lane` and past the end of `from` are masked off and not accessed.
+        unsafe { _mm512_maskz_loadu_ps(lanes, from.as_ptr().wrapping_sub(lane)) }
+    }
+    #[inline(always)]
     fn store(self, v: __m512, to: &mut [f32]) {
         assert!(to.len() >= 16, "room for sixteen elements");
         // SAFETY: see above the impl; the length is asserted.
@@ -136,6 +143,14 @@ impl F32s for Avx512 {
         unsafe { _mm512_abs_ps(a) }
     }
     #[inline(always)]
+    fn copysign(self, magnitude: __m512, sign: __m512) -> __m512 {
+        // SAFETY: see above the impl.
+        unsafe {
+            let bit = _mm512_and_ps(sign, _mm512_set1_ps(-0.0));
+            _mm512_or_ps(_mm512_abs_ps(magnitude), bit)
+        }
+    }
+    #[inline(always)]
     fn exp2i(self, n: __m512) -> __m512 {
         // SAFETY: see above the impl.
         unsafe {
@@ -147,6 +162,11 @@ impl F32s for Avx512 {
     fn lt(self, a: __m512, b: __m512) -> __mmask16 {
         // SAFETY: see above the impl.
         unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) }
+    }
+    #[inline(always)]
+    fn is_nan(self, a: __m512) -> __mmask16 {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a) }
     }
     #[inline(always)]
     fn select(self, m: __mmask16, yes: __m512, no: __m512) -> __m512 {

@@ -34,6 +34,14 @@ impl F32s for Portable {
         f32x4::new(lanes)
     }
     #[inline(always)]
+    fn load_at(self, from: &[f32], lane: usize) -> f32x4 {
+        let mut lanes = [0.0; 4];
+        for (to, &x) in lanes.iter_mut().skip(lane).zip(from) {
+            *to = x;
+        }
+        f32x4::new(lanes)
+    }
+    #[inline(always)]
     fn store(self, v: f32x4, to: &mut [f32]) {
         *to.first_chunk_mut::<4>().expect("room for four elements") = v.to_array();
     }
@@ -83,6 +91,11 @@ impl F32s for Portable {
         a.abs()
     }
     #[inline(always)]
+    fn copysign(self, magnitude: f32x4, sign: f32x4) -> f32x4 {
+        let bit = f32x4::splat(-0.0);
+        magnitude.abs() | (sign & bit)
+    }
+    #[inline(always)]
     fn exp2i(self, n: f32x4) -> f32x4 {
         // Adding 1.5 * 2^23 leaves n in the low mantissa bits; the shift moves n + 127 into the exponent field.
         let bits = (n + f32x4::splat(12_582_912.0 + 127.0)).to_bits() << 23;
@@ -91,6 +104,10 @@ impl F32s for Portable {
     #[inline(always)]
     fn lt(self, a: f32x4, b: f32x4) -> f32x4 {
         a.simd_lt(b)
+    }
+    #[inline(always)]
+    fn is_nan(self, a: f32x4) -> f32x4 {
+        a.is_nan()
     }
     #[inline(always)]
     fn select(self, m: f32x4, yes: f32x4, no: f32x4) -> f32x4 {
