@@ -22,6 +22,8 @@ pub mod epilogue;
 // Floor 3: operations with checked operands, and the table of all kernels.
 pub mod ops;
 pub mod table;
+// The oracles of the tests.
+pub mod reference;
 
 pub use channels::{Channels, Live, Runs};
 pub use error::Error;

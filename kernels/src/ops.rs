@@ -5,8 +5,10 @@ use crate::table::{Row, on_every_isa};
 pub mod binary;
 mod check;
 mod conv_shape;
+pub mod depthwise;
 pub mod norm;
 pub mod pointwise;
+pub mod pool;
 pub mod reduce;
 
 pub use conv_shape::{ConvShape, ConvSpec};

@@ -1,0 +1,425 @@
+//! Pooling: the greatest or the mean of windows, of planes, or both at once.
+#![forbid(unsafe_code)]
+
+use super::check;
+use super::conv_shape::ConvShape;
+use super::reduce::{ReduceOp, first_lanes, reduce, row_max};
+use crate::isa::{F32s, Task};
+use crate::pool::{Pool, Tile};
+use crate::{Channels, Error, Isa};
+
+/// The window of a 2-D pooling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PoolShape {
+    /// Height and width of the window.
+    pub kernel: [usize; 2],
+    /// Steps of the window over the map.
+    pub stride: [usize; 2],
+    /// Distances between the taps.
+    pub dilation: [usize; 2],
+    /// Padding around the map: top, left, bottom, right. It never wins a maximum.
+    pub pads: [usize; 4],
+}
+
+impl PoolShape {
+    /// Height and width of the output for a map of `h` x `w`. `ceil`: the last window may hang over the padded map, but must start inside
+    /// the map or its leading padding.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an extent of zero or a window larger than the padded map; [`Error::TooLarge`] on overflow.
+    pub fn output(&self, map: (usize, usize), ceil: bool) -> Result<(usize, usize), Error> {
+        let shape = ConvShape {
+            c_in: 1,
+            c_out: 1,
+            groups: 1,
+            kernel: self.kernel,
+            stride: self.stride,
+            dilation: self.dilation,
+            pads: self.pads,
+        };
+        shape.check()?;
+        let (oh, ow) = shape.output(map)?;
+        let up = |i: usize, n: usize, o: usize| {
+            let (padded, step) = (n + self.pads[i] + self.pads[i + 2], self.stride[i]);
+            let reach = (self.kernel[i] - 1) * self.dilation[i] + 1;
+            let more = ceil && !(padded - reach).is_multiple_of(step);
+            o + usize::from(more && o.saturating_mul(step) < n + self.pads[i])
+        };
+        Ok((up(0, map.0, oh), up(1, map.1, ow)))
+    }
+
+    /// The taps of window `o` along axis `i` that lie inside `from..to` of the map.
+    fn taps(&self, i: usize, o: usize, from: isize, to: isize) -> (usize, usize) {
+        let (start, step) = (
+            (o * self.stride[i]) as isize - self.pads[i] as isize,
+            self.dilation[i] as isize,
+        );
+        let upto = |edge: isize| (edge - start).max(0) as usize;
+        let first = upto(from).div_ceil(step as usize).min(self.kernel[i]);
+        let end = upto(to).div_ceil(step as usize).min(self.kernel[i]);
+        (first, end.max(first))
+    }
+}
+
+/// Which windows are pooled to what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolOp {
+    /// The greatest; NaN when one is NaN; minus infinity where a window sees only padding.
+    Max,
+    /// The mean over the taps inside the map, or inside the padded map.
+    Mean {
+        /// Whether padding counts.
+        include_pad: bool,
+    },
+}
+
+/// Floats of a row of windows that are joined over the rows of the map before they are joined along the row; on the stack.
+const STRIP: usize = 1024;
+
+#[derive(Clone, Copy)]
+struct Plane<'a> {
+    op: PoolOp,
+    shape: &'a PoolShape,
+    x: &'a [f32],
+    map: (usize, usize),
+    out: (usize, usize),
+}
+
+impl Plane<'_> {
+    #[inline(always)]
+    fn join_all<S: F32s>(s: S, max: bool, x: &[f32], to: &mut [f32]) {
+        let n = x.len().min(to.len());
+        let (x, to) = (&x[..n], &mut to[..n]);
+        for at in (0..n).step_by(S::LANES) {
+            let (a, b) = (s.load_some(&to[at..]), s.load_some(&x[at..]));
+            let v = if max { s.max_nan(a, b) } else { s.add(a, b) };
+            s.store_some(v, &mut to[at..]);
+        }
+    }
+
+    /// to[i] = join(to[i], x[i * step])
+    #[inline(always)]
+    fn join_steps<S: F32s>(s: S, max: bool, x: &[f32], step: usize, to: &mut [f32]) {
+        match step {
+            1 => Self::join_all(s, max, x, to),
+            2 => Self::join_scalar(max, x.iter().step_by(2), to),
+            _ => Self::join_scalar(max, x.iter().step_by(step), to),
+        }
+    }
+
+    #[inline(always)]
+    fn join_scalar<'x>(max: bool, x: impl Iterator<Item = &'x f32>, to: &mut [f32]) {
+        if max {
+            for (to, &x) in to.iter_mut().zip(x) {
+                *to = if *to > x || to.is_nan() { *to } else { x };
+            }
+        } else {
+            for (to, &x) in to.iter_mut().zip(x) {
+                *to += x;
+            }
+        }
+    }
+
+    /// One output row, `y`, in pieces whose windows fit a strip: the rows of the map are joined first, whole vectors at a time, then the
+    /// taps along the row, which the strip has neutral padding for.
+    #[inline(always)]
+    fn row<S: F32s>(self, s: S, o: usize, y: &mut [f32]) {
+        let ([_, kw], [sh, sw], [dh, dw]) =
+            (self.shape.kernel, self.shape.stride, self.shape.dilation);
+        let (h, w) = self.map;
+        let max = self.op == PoolOp::Max;
+        let neutral = if max { f32::NEG_INFINITY } else { 0.0 };
+        let (top, left) = (self.shape.pads[0], self.shape.pads[1]);
+        let (first, end) = self.shape.taps(0, o, 0, h as isize);
+        let reach = (kw - 1) * dw + 1;
+        let piece = ((STRIP - reach) / sw + 1).min(y.len());
+        for (i, y) in y.chunks_mut(piece).enumerate() {
+            let from = i * piece * sw;
+            let mut strip = [neutral; STRIP];
+            let strip = &mut strip[..(y.len() - 1) * sw + reach];
+            let skip = left.saturating_sub(from).min(strip.len());
+            let inside = (from + skip).saturating_sub(left).min(w);
+            let inside = inside..w.min(inside + strip.len() - skip);
+            for k in first..end {
+                let row = &self.x[(o * sh + k * dh - top) * w..][..w];
+                Self::join_all(s, max, &row[inside.clone()], &mut strip[skip..]);
+            }
+            y.fill(neutral);
+            for k in 0..kw {
+                Self::join_steps(s, max, &strip[k * dw..], sw, y);
+            }
+        }
+        if let PoolOp::Mean { include_pad } = self.op {
+            let edges = |i: usize, n: usize| match include_pad {
+                true => (
+                    -(self.shape.pads[i] as isize),
+                    (n + self.shape.pads[i + 2]) as isize,
+                ),
+                false => (0, n as isize),
+            };
+            let count = |i, o, n| {
+                let (from, to) = edges(i, n);
+                let (first, end) = self.shape.taps(i, o, from, to);
+                end - first
+            };
+            let rows = count(0, o, h);
+            for (c, y) in y.iter_mut().enumerate() {
+                *y /= (rows * count(1, c, w)) as f32;
+            }
+        }
+    }
+
+    /// As [`Plane::row`], for windows wider than a strip.
+    fn row_plain(self, o: usize, y: &mut [f32]) {
+        let (h, w) = self.map;
+        let (first, end) = self.shape.taps(0, o, 0, h as isize);
+        let [dh, dw] = self.shape.dilation;
+        for (c, y) in y.iter_mut().enumerate() {
+            let (left, right) = self.shape.taps(1, c, 0, w as isize);
+            let mut terms = 0;
+            *y = if self.op == PoolOp::Max {
+                f32::NEG_INFINITY
+            } else {
+                0.0
+            };
+            for k in left..right {
+                for r in first..end {
+                    let i = o * self.shape.stride[0] + r * dh - self.shape.pads[0];
+                    let j = c * self.shape.stride[1] + k * dw - self.shape.pads[1];
+                    let x = self.x[i * w + j];
+                    terms += 1;
+                    *y = match self.op {
+                        PoolOp::Max if *y > x || y.is_nan() => *y,
+                        PoolOp::Max => x,
+                        PoolOp::Mean { .. } => *y + x,
+                    };
+                }
+            }
+            if let PoolOp::Mean { include_pad } = self.op {
+                if include_pad {
+                    let count = |i: usize, o, n: usize| {
+                        let pads = self.shape.pads;
+                        let (a, b) = (-(pads[i] as isize), (n + pads[i + 2]) as isize);
+                        let (first, end) = self.shape.taps(i, o, a, b);
+                        end - first
+                    };
+                    terms = count(0, o, h) * count(1, c, w);
+                }
+                *y /= terms as f32;
+            }
+        }
+    }
+}
+
+impl Task for (Plane<'_>, &mut [f32]) {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: F32s>(self, s: S) {
+        let (plane, y) = self;
+        let [kw, dw] = [plane.shape.kernel[1], plane.shape.dilation[1]];
+        let fits = (kw - 1) * dw < STRIP / 2 && plane.shape.stride[1] <= STRIP;
+        for (o, y) in y.chunks_exact_mut(plane.out.1).enumerate() {
+            if fits {
+                plane.row(s, o, y);
+            } else {
+                plane.row_plain(o, y);
+            }
+        }
+    }
+}
+
+/// y[c, i, j] = max or mean over the window of x[c, i s_h + k d_h - top, j s_w + l d_w - left]
+///
+/// # Shapes    `x` `[c, h, w]` with `extents` = (c, h, w); `y` `[c, out.0, out.1]`; `out` from [`PoolShape::output`] or larger: windows
+///             outside the map see only padding
+/// # Masks     dead planes are neither read nor written
+/// # Numerics  the mean sums each column of the window, then the columns, then divides; a window without a counted tap gives NaN
+/// # Errors    [`Error::TooShort`], [`Error::TooLarge`], [`Error::Invalid`], [`Error::Mismatch`] for the mask
+/// # Panics    never
+/// # Scratch   none: 4 KiB of stack
+/// # Source    none
+pub fn pool2d(
+    isa: Isa,
+    pool: &dyn Pool,
+    op: PoolOp,
+    shape: &PoolShape,
+    x: &[f32],
+    (c, h, w): (usize, usize, usize),
+    live: Option<Channels<'_>>,
+    out: (usize, usize),
+    y: &mut [f32],
+) -> Result<(), Error> {
+    check::covers("input of a pooling", &[c, h, w], x.len())?;
+    let len = check::covers("output of a pooling", &[c, out.0, out.1], y.len())?;
+    check::mask("planes of a pooling's mask", live, c)?;
+    let large = Error::TooLarge {
+        operand: "pooling window",
+    };
+    for (i, n) in [(0, h), (1, w)] {
+        let o = [out.0, out.1][i];
+        if [shape.kernel[i], shape.stride[i], shape.dilation[i]].contains(&0) {
+            return Err(Error::Invalid {
+                what: "kernel, stride and dilation of a pooling must be at least 1",
+            });
+        }
+        let reach = o
+            .checked_mul(shape.stride[i])
+            .and_then(|a| a.checked_add(shape.kernel[i].checked_mul(shape.dilation[i])?))
+            .and_then(|a| a.checked_add(n)?.checked_add(shape.pads[i]))
+            .and_then(|a| a.checked_add(shape.pads[i + 2]));
+        if reach.is_none_or(|a| a > isize::MAX as usize / 4) {
+            return Err(large);
+        }
+    }
+    if len == 0 {
+        return Ok(());
+    }
+    let (plane, area) = (out.0 * out.1, h * w);
+    let block = c.div_ceil(pool.threads() * 2);
+    Tile::new(&mut y[..len], c, plane, plane).split(pool, (block, plane), |from, _, mut tile| {
+        for i in 0..tile.rows() {
+            let c = from + i;
+            if live.is_none_or(|live| live.contains(c)) {
+                let plane = Plane {
+                    op,
+                    shape,
+                    x: &x[c * area..][..area],
+                    map: (h, w),
+                    out,
+                };
+                isa.run((plane, tile.row(i)));
+            }
+        }
+    });
+    Ok(())
+}
+
+/// y[c] = mean over p of x[c, p]
+///
+/// Shapes, masks, numerics and errors as [`reduce`](super::reduce::reduce) over `[c, p, 1]`.
+///
+/// # Errors
+/// As [`reduce`](super::reduce::reduce).
+pub fn global_mean(
+    isa: Isa,
+    x: &[f32],
+    c: usize,
+    p: usize,
+    live: Option<Channels<'_>>,
+    y: &mut [f32],
+) -> Result<(), Error> {
+    reduce(isa, ReduceOp::Mean, x, [c, p, 1], live, y)
+}
+
+/// y[c] = max over p of x[c, p]
+///
+/// Shapes, masks, numerics and errors as [`reduce`](super::reduce::reduce) over `[c, p, 1]`.
+///
+/// # Errors
+/// As [`reduce`](super::reduce::reduce).
+pub fn global_max(
+    isa: Isa,
+    x: &[f32],
+    c: usize,
+    p: usize,
+    live: Option<Channels<'_>>,
+    y: &mut [f32],
+) -> Result<(), Error> {
+    reduce(isa, ReduceOp::Max, x, [c, p, 1], live, y)
+}
+
+struct MeanMax<'a> {
+    x: &'a [f32],
+    extents: (usize, usize),
+    live: Option<Channels<'a>>,
+    mean: &'a mut [f32],
+    max: &'a mut [f32],
+}
+
+impl MeanMax<'_> {
+    /// Sum and greatest of a row, in the order of `reduce`. The greatest ignores NaN: the sum tells that there was one.
+    #[inline(always)]
+    fn row<S: F32s>(s: S, row: &[f32]) -> (f32, f32) {
+        let mut sum = [s.splat(0.0); 4];
+        let mut max = [s.splat(f32::NEG_INFINITY); 4];
+        let mut blocks = row.chunks_exact(4 * S::LANES);
+        for block in &mut blocks {
+            for i in 0..4 {
+                let x = s.load(&block[i * S::LANES..][..S::LANES]);
+                sum[i] = s.add(sum[i], x);
+                max[i] = s.max(x, max[i]);
+            }
+        }
+        let rest = blocks.remainder();
+        for i in 0..4 {
+            let at = i * S::LANES;
+            if at >= rest.len() {
+                break;
+            }
+            let x = s.load_some(&rest[at..]);
+            sum[i] = s.add(sum[i], x);
+            let x = if rest.len() - at >= S::LANES {
+                x
+            } else {
+                first_lanes(s, rest.len() - at, x, f32::NEG_INFINITY)
+            };
+            max[i] = s.max(x, max[i]);
+        }
+        let total = s.add(s.add(sum[0], sum[1]), s.add(sum[2], sum[3]));
+        let best = s.max(s.max(max[0], max[1]), s.max(max[2], max[3]));
+        (s.sum(total), s.greatest(best))
+    }
+}
+
+impl Task for MeanMax<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: F32s>(self, s: S) {
+        let (c, p) = self.extents;
+        check::each_run(
+            self.live,
+            c,
+            #[inline(always)]
+            |run| {
+                for c in run {
+                    let row = &self.x[c * p..][..p];
+                    let (sum, best) = Self::row(s, row);
+                    self.mean[c] = sum / p as f32;
+                    self.max[c] = if sum.is_nan() { row_max(s, row) } else { best };
+                }
+            },
+        );
+    }
+}
+
+/// mean[c] = mean over p of x[c, p] and max[c] = max over p of x[c, p], in one pass: the head of a gate
+///
+/// # Shapes    `x` `[c, p]`; `mean`, `max` `[c]`
+/// # Masks     dead planes are not read, their means and maxima not written
+/// # Numerics  what [`global_mean`] and [`global_max`] give, but for the sign of a greatest zero
+/// # Errors    [`Error::TooShort`], [`Error::TooLarge`], [`Error::Mismatch`] for the mask
+/// # Panics    never
+/// # Scratch   none
+/// # Source    X. Li et al., arXiv 2303.08970, section 3
+pub fn mean_max(
+    isa: Isa,
+    x: &[f32],
+    c: usize,
+    p: usize,
+    live: Option<Channels<'_>>,
+    mean: &mut [f32],
+    max: &mut [f32],
+) -> Result<(), Error> {
+    check::covers("input of a mean and max", &[c, p], x.len())?;
+    check::covers("means", &[c], mean.len())?;
+    check::covers("maxima", &[c], max.len())?;
+    check::mask("planes of a mean and max's mask", live, c)?;
+    isa.run(MeanMax {
+        x,
+        extents: (c, p),
+        live,
+        mean,
+        max,
+    });
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! What the kernels must compute, in plain loops with f64 sums.
+
+pub mod binary;
+pub mod depthwise;
+pub mod norm;
+pub mod pointwise;
+pub mod pool;
+pub mod reduce;

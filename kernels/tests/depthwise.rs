@@ -1,0 +1,352 @@
+//! Depthwise convolution against its reference, on every instruction set, and the laws of masks.
+
+mod nn;
+
+use nn::{CANARY, Mask, Threads, assert_close, bits, data, guarded};
+use proptest::prelude::*;
+use sluicegate_kernels::epilogue::Activation;
+use sluicegate_kernels::ops::depthwise::Depthwise;
+use sluicegate_kernels::ops::{ConvShape, ConvSpec};
+use sluicegate_kernels::pool::{Pool, Serial};
+use sluicegate_kernels::{Channels, Isa, reference};
+
+#[derive(Debug, Clone)]
+struct Case {
+    shape: ConvShape,
+    map: (usize, usize),
+    act: Activation,
+    bias: bool,
+    seed: u64,
+}
+
+struct Operands {
+    x: Vec<f32>,
+    weights: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl Case {
+    fn operands(&self) -> Operands {
+        let shape = &self.shape;
+        Operands {
+            x: data(self.seed, shape.c_in * self.map.0 * self.map.1),
+            weights: data(self.seed + 1, shape.weights_len().expect("small")),
+            bias: data(self.seed + 2, shape.c_out),
+        }
+    }
+
+    fn spec<'a>(&self, operands: &'a Operands) -> ConvSpec<'a> {
+        ConvSpec {
+            shape: self.shape,
+            weights: &operands.weights,
+            bias: self.bias.then_some(&operands.bias),
+            activation: self.act,
+            live_in: None,
+            live_out: None,
+        }
+    }
+}
+
+fn run(
+    isa: Isa,
+    pool: &dyn Pool,
+    spec: &ConvSpec<'_>,
+    x: &[f32],
+    map: (usize, usize),
+    live_in: Option<Channels<'_>>,
+    live_out: Option<Channels<'_>>,
+) -> Vec<f32> {
+    let kernel = Depthwise::pack(isa, spec).expect("valid");
+    let (oh, ow) = kernel.output(map).expect("valid");
+    guarded(spec.shape.c_out * oh * ow, |y| {
+        kernel
+            .run(pool, x, map, live_in, live_out, y)
+            .expect("valid");
+    })
+}
+
+fn any_case() -> impl Strategy<Value = Case> {
+    let kernel = prop_oneof![
+        4 => Just([3, 3]),
+        2 => Just([5, 5]),
+        2 => prop::array::uniform2(1usize..8),
+    ];
+    let steps = prop_oneof![
+        3 => Just(([1, 1], [1, 1])),
+        1 => Just(([2, 2], [1, 1])),
+        2 => (prop::array::uniform2(1usize..4), prop::array::uniform2(1usize..4)),
+    ];
+    let act = prop_oneof![
+        Just(Activation::None),
+        Just(Activation::Relu),
+        Just(Activation::Clip { lo: -0.5, hi: 0.5 }),
+        Just(Activation::HardSwish),
+        Just(Activation::Silu),
+    ];
+    let small = (
+        kernel,
+        steps,
+        prop::array::uniform4(0usize..4),
+        (1usize..26, 1usize..70),
+    );
+    (
+        small,
+        act,
+        (1usize..6, 1usize..3),
+        any::<bool>(),
+        0u64..1 << 40,
+    )
+        .prop_map(
+            |((kernel, (stride, dilation), pads, map), act, (c, m), bias, seed)| Case {
+                shape: ConvShape {
+                    c_in: c,
+                    c_out: c * m,
+                    groups: c,
+                    kernel,
+                    stride,
+                    dilation,
+                    pads,
+                },
+                map,
+                act,
+                bias,
+                seed,
+            },
+        )
+        .prop_filter("the kernel fits", |case| {
+            case.shape.output(case.map).is_ok()
+        })
+}
+
+/// Equals the reference within the bound of a chain: (taps + 2) eps Σ |terms|, and a little more for the activation.
+fn check_values(case: &Case) {
+    let operands = case.operands();
+    let spec = case.spec(&operands);
+    let out = case.shape.output(case.map).expect("fits");
+    let want = reference::depthwise::depthwise(&spec, &operands.x, case.map, None, out);
+    let absolute = |x: &[f32]| x.iter().map(|x| x.abs()).collect::<Vec<_>>();
+    let all = Operands {
+        x: absolute(&operands.x),
+        weights: absolute(&operands.weights),
+        bias: absolute(&operands.bias),
+    };
+    let all_spec = ConvSpec {
+        activation: Activation::None,
+        ..case.spec(&all)
+    };
+    let sums = reference::depthwise::depthwise(&all_spec, &all.x, case.map, None, out);
+    let taps = case.shape.kernel.iter().product::<usize>() as f64;
+    for isa in Isa::available() {
+        let y = run(isa, &Serial, &spec, &operands.x, case.map, None, None);
+        assert_close(&format!("{isa} {case:?}"), &y, &want, |i| {
+            (taps + 8.0) * f64::from(f32::EPSILON) * (sums[i] + 1e-3)
+        });
+    }
+}
+
+fn check_masks(case: &Case, density: u32) {
+    let operands = case.operands();
+    let spec = case.spec(&operands);
+    let ConvShape { c_in, c_out, .. } = case.shape;
+    let (map, x) = (case.map, &operands.x);
+    let live_in = Mask::new(case.seed + 3, c_in, density);
+    let live_out = Mask::new(case.seed + 4, c_out, density);
+    let (full_in, full_out) = (Mask::full(c_in), Mask::full(c_out));
+    for isa in Isa::available() {
+        let with = |x: &[f32], i, o| run(isa, &Serial, &spec, x, map, i, o);
+        let dense = with(x, None, None);
+        let full = with(x, Some(full_in.live()), Some(full_out.live()));
+        assert_eq!(bits(&dense), bits(&full), "{isa}: full mask is dense");
+
+        let zeroed = with(&live_in.kill(x, 0.0), None, None);
+        let poisoned = live_in.kill(x, f32::NAN);
+        let skipped = with(&poisoned, Some(live_in.live()), None);
+        assert_eq!(skipped, zeroed, "{isa}: skipping is zeroing");
+        let fixed = ConvSpec {
+            live_in: Some(live_in.live()),
+            live_out: Some(live_out.live()),
+            ..spec
+        };
+        let both = with(&poisoned, Some(live_in.live()), Some(live_out.live()));
+        let expected = live_out.kill(&skipped, CANARY);
+        assert_eq!(bits(&both), bits(&expected), "{isa}: dead outputs stay");
+        let folded = run(isa, &Serial, &fixed, &poisoned, map, None, None);
+        assert_eq!(bits(&folded), bits(&expected), "{isa}: static masks");
+
+        for threads in [2, 4] {
+            let y = run(isa, &Threads(threads), &spec, x, map, None, None);
+            assert_eq!(bits(&y), bits(&dense), "{isa}: {threads} threads");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+
+    #[test]
+    fn equals_reference(case in any_case()) {
+        check_values(&case);
+    }
+
+    #[test]
+    fn masks_obey_the_laws(case in any_case(), density in 0u32..9) {
+        check_masks(&case, density);
+    }
+}
+
+fn square(c: usize, k: usize, stride: usize, pad: usize) -> ConvShape {
+    ConvShape {
+        c_in: c,
+        c_out: c,
+        groups: c,
+        kernel: [k, k],
+        stride: [stride, stride],
+        dilation: [1, 1],
+        pads: [pad; 4],
+    }
+}
+
+#[test]
+fn sizes_around_every_edge() {
+    for k in [3, 5] {
+        for stride in [1, 2] {
+            for w in [
+                1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 18, 19, 31, 32, 33, 34, 37, 49,
+            ] {
+                for h in [1, 3, 7, 8, 10] {
+                    for pad in [0, 1, 2, k, 20] {
+                        let case = Case {
+                            shape: square(2, k, stride, pad),
+                            map: (h, w),
+                            act: Activation::None,
+                            bias: true,
+                            seed: (w * 100 + h) as u64,
+                        };
+                        if case.shape.output(case.map).is_ok() {
+                            check_values(&case);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn wide_maps_long_kernels_and_far_taps() {
+    let with = |kernel, stride, dilation, pads, map| {
+        check_values(&Case {
+            shape: ConvShape {
+                kernel,
+                stride,
+                dilation,
+                pads,
+                ..square(1, 1, 1, 0)
+            },
+            map,
+            act: Activation::Relu,
+            bias: true,
+            seed: 9,
+        });
+    };
+    with([3, 3], [1, 1], [1, 1], [1; 4], (3, 1025));
+    with([3, 3], [2, 2], [1, 1], [1; 4], (9, 2050));
+    with([1, 9], [1, 1], [1, 1], [0, 4, 0, 4], (1, 101));
+    with([9, 1], [1, 1], [1, 1], [4, 0, 4, 0], (101, 1));
+    with([9, 1], [2, 1], [1, 1], [4, 0, 3, 0], (101, 1));
+    with([3, 3], [1, 1], [700, 40], [700, 40, 700, 40], (3, 50));
+    with([2, 2], [3, 9001], [1, 9000], [0; 4], (2, 9001));
+    with([1, 1], [9001, 9001], [1, 1], [0; 4], (2, 2));
+}
+
+#[test]
+fn an_empty_mask_is_the_epilogue_of_zero() {
+    let case = Case {
+        shape: square(5, 3, 1, 1),
+        map: (6, 5),
+        act: Activation::Sigmoid,
+        bias: true,
+        seed: 1,
+    };
+    let operands = case.operands();
+    let empty = Mask::new(0, 5, 0);
+    for isa in Isa::available() {
+        let spec = case.spec(&operands);
+        let nan = vec![f32::NAN; operands.x.len()];
+        let y = run(
+            isa,
+            &Serial,
+            &spec,
+            &nan,
+            case.map,
+            Some(empty.live()),
+            None,
+        );
+        for (c, plane) in y.chunks(30).enumerate() {
+            let want = 1.0 / (1.0 + (-f64::from(operands.bias[c])).exp());
+            assert_close("empty", plane, &[want; 30], |_| 1e-6);
+        }
+    }
+}
+
+#[test]
+fn bad_operands_are_refused() {
+    let isa = Isa::best();
+    let case = Case {
+        shape: square(4, 3, 1, 0),
+        map: (5, 5),
+        act: Activation::None,
+        bias: true,
+        seed: 1,
+    };
+    let operands = case.operands();
+    let spec = case.spec(&operands);
+    let bad = |shape| Depthwise::pack(isa, &ConvSpec { shape, ..spec }).is_err();
+    assert!(bad(ConvShape {
+        groups: 2,
+        ..spec.shape
+    }));
+    assert!(bad(ConvShape {
+        groups: 0,
+        ..spec.shape
+    }));
+    assert!(bad(ConvShape {
+        c_out: 6,
+        ..spec.shape
+    }));
+    assert!(bad(ConvShape {
+        stride: [0, 1],
+        ..spec.shape
+    }));
+    assert!(bad(ConvShape {
+        kernel: [usize::MAX, 3],
+        ..spec.shape
+    }));
+    assert!(
+        Depthwise::pack(
+            isa,
+            &ConvSpec {
+                bias: Some(&[0.0; 3]),
+                ..spec
+            }
+        )
+        .is_err()
+    );
+    let kernel = Depthwise::pack(isa, &spec).expect("valid");
+    let five = Mask::full(5);
+    let mut y = vec![0.0; 36];
+    let x = &operands.x;
+    let mut run = |x: &[f32], map, i, o| kernel.run(&Serial, x, map, i, o, &mut y).is_err();
+    assert!(run(&x[1..], (5, 5), None, None));
+    assert!(run(x, (5, 6), None, None));
+    assert!(run(x, (2, 50), None, None));
+    assert!(run(x, (usize::MAX, 5), None, None));
+    assert!(run(x, (5, 5), Some(five.live()), None));
+    assert!(run(x, (5, 5), None, Some(five.live())));
+    assert!(!run(x, (5, 5), None, None));
+    assert!(
+        kernel
+            .run(&Serial, x, (5, 5), None, None, &mut y[1..])
+            .is_err()
+    );
+}
