@@ -114,7 +114,7 @@ impl Depthwise {
     /// # Masks     dead input channels are never read: their outputs are act(bias); dead outputs are neither computed nor written
     /// # Numerics  one chain an output: bias, then the taps in ascending (k, l), one mul_add each, padding included; then the activation
     /// # Errors    [`Error::TooShort`], [`Error::TooLarge`], [`Error::Mismatch`] for a mask, [`Error::Invalid`] when the kernel does not
-    ///             fit the padded map
+    ///   fit the padded map
     /// # Panics    never
     /// # Scratch   none: 32 KiB of stack when the kernel is not 3x3 or 5x5 with stride 1
     /// # Source    the register tile over rows: P. Zhang et al., High Performance Depthwise and Pointwise Convolutions, AAAI 2020

@@ -128,7 +128,7 @@ fn any_softmax(
 /// # Shapes    `extents` = [outer, axis, inner]; `x` and `y` of these extents; rows of n: `[m, n, 1]`
 /// # Masks     none
 /// # Numerics  exp within 2 ulp, the sum in the order of [`reduce`](super::reduce::reduce), one multiplication by its inverse. A row with
-///             NaN, or of minus infinities only, is NaN
+///   NaN, or of minus infinities only, is NaN
 /// # Errors    [`Error::TooShort`], [`Error::TooLarge`]
 /// # Panics    never
 /// # Scratch   none

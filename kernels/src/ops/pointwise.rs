@@ -245,7 +245,7 @@ impl Task for CopyApply<'_> {
 /// # Shapes    `x` and `y` of one length
 /// # Masks     none; call it for the runs of live planes
 /// # Numerics  exp, sigmoid, tanh, erf: 2 ulp with FMA, 4 ulp without; NaN stays NaN, infinities go to their limits.
-///             Gelu, GeluTanh and Silu: 4 ulp of max(|x| eps, result), so the far negative tail is small, not exact
+///   Gelu, GeluTanh and Silu: 4 ulp of max(|x| eps, result), so the far negative tail is small, not exact
 /// # Errors    [`Error::Mismatch`] when the lengths differ
 /// # Panics    never
 /// # Scratch   none

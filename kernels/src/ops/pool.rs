@@ -231,7 +231,7 @@ impl Task for (Plane<'_>, &mut [f32]) {
 /// y[c, i, j] = max or mean over the window of x[c, i s_h + k d_h - top, j s_w + l d_w - left]
 ///
 /// # Shapes    `x` `[c, h, w]` with `extents` = (c, h, w); `y` `[c, out.0, out.1]`; `out` from [`PoolShape::output`] or larger: windows
-///             outside the map see only padding
+///   outside the map see only padding
 /// # Masks     dead planes are neither read nor written
 /// # Numerics  the mean sums each column of the window, then the columns, then divides; a window without a counted tap gives NaN
 /// # Errors    [`Error::TooShort`], [`Error::TooLarge`], [`Error::Invalid`], [`Error::Mismatch`] for the mask

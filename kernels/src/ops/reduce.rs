@@ -244,7 +244,7 @@ impl Task for Reduce<'_> {
 /// # Shapes    `extents` = [outer, axis, inner]; `x` [outer, axis, inner]; `y` [outer, inner]
 /// # Masks     `live` over outer: dead planes are not read, their outputs not written
 /// # Numerics  inner 1: four times as many chains as lanes, joined pairwise; else one chain a column, ascending. Sums of no term are 0, means
-///             NaN, extremes infinite. The order depends on the instruction set, never on the mask
+///   NaN, extremes infinite. The order depends on the instruction set, never on the mask
 /// # Errors    [`Error::TooShort`], [`Error::TooLarge`] for `x` or `y`; [`Error::Mismatch`] for the mask
 /// # Panics    never
 /// # Scratch   none
