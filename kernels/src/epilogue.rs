@@ -1,6 +1,8 @@
 //! What a kernel does to a sum before it stores it.
 #![forbid(unsafe_code)]
 
+use crate::isa::F32s;
+
 /// The function at the end of a kernel, fused into its store.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {
@@ -42,4 +44,60 @@ pub enum Activation {
     Exp,
     /// The square root of x
     Sqrt,
+}
+
+impl Activation {
+    /// Whether it is cheap enough to apply while the tile is still in registers.
+    pub(crate) fn in_registers(self) -> bool {
+        use Activation::*;
+        matches!(self, None | Relu | Clip { .. } | LeakyRelu(_))
+    }
+}
+
+/// Applies `act` to a tile of vectors, when it is one of those that [`Activation::in_registers`] names. NaN stays.
+#[inline(always)]
+pub(crate) fn finish<S: F32s, const MR: usize, const NV: usize>(
+    s: S,
+    act: Activation,
+    acc: &mut [[S::V; NV]; MR],
+) {
+    match act {
+        Activation::Relu => {
+            let zero = s.splat(0.0);
+            for_each(
+                acc,
+                #[inline(always)]
+                |x| s.max(zero, x),
+            );
+        }
+        Activation::Clip { lo, hi } => {
+            let (lo, hi) = (s.splat(lo), s.splat(hi));
+            for_each(
+                acc,
+                #[inline(always)]
+                |x| s.min(hi, s.max(lo, x)),
+            );
+        }
+        Activation::LeakyRelu(slope) => {
+            let (zero, slope) = (s.splat(0.0), s.splat(slope));
+            for_each(
+                acc,
+                #[inline(always)]
+                |x| s.select(s.lt(x, zero), s.mul(slope, x), x),
+            );
+        }
+        _ => {}
+    }
+}
+
+#[inline(always)]
+fn for_each<V: Copy, const MR: usize, const NV: usize>(
+    acc: &mut [[V; NV]; MR],
+    f: impl Fn(V) -> V,
+) {
+    for row in acc {
+        for x in row {
+            *x = f(*x);
+        }
+    }
 }

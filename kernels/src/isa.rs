@@ -78,8 +78,15 @@ pub trait F32s: Copy + Send + Sync + 'static {
     /// `yes` where the mask is set, else `no`.
     fn select(self, m: Self::M, yes: Self::V, no: Self::V) -> Self::V;
 
+    /// Moves the lanes whose bit is set to the front, in order; what the lanes behind them hold is unspecified.
+    fn compress(self, v: Self::V, keep: u32) -> Self::V;
+    /// The inverse of [`F32s::compress`]: lanes from the front go to the lanes whose bit is set, in order; the others are unspecified.
+    fn expand(self, v: Self::V, to: u32) -> Self::V;
+
     /// Runs `f` compiled for this instruction set.
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
+    /// As [`F32s::vectorize`], and `f` stays a function of its own: registers are allocated for it alone.
+    fn outline<R>(self, f: impl FnOnce() -> R) -> R;
 
     /// The greater, or NaN where a lane of either is NaN.
     #[inline(always)]

@@ -17,8 +17,11 @@ mod error;
 pub mod isa;
 // Who runs the jobs of a kernel, and the disjoint output tiles that they write.
 pub mod pool;
-// Floor 2: what a kernel does to a sum before it stores it.
+// Floor 2: operands as micro-kernels read them, packed orders, micro-kernels, and what they do to a sum before they store it.
 pub mod epilogue;
+mod pack;
+mod panel;
+mod tile;
 // Floor 3: operations with checked operands, and the table of all kernels.
 pub mod ops;
 pub mod table;

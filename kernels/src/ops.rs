@@ -4,8 +4,10 @@ use crate::table::{Row, on_every_isa};
 
 pub mod binary;
 mod check;
+pub mod conv;
 mod conv_shape;
 pub mod depthwise;
+pub mod matmul;
 pub mod norm;
 pub mod pointwise;
 pub mod pool;

@@ -114,44 +114,69 @@ impl<'a> Tile<'a> {
         block: (usize, usize),
         job: impl Fn(usize, usize, Tile<'_>) + Sync,
     ) {
+        self.split_with(pool, block, &mut [], 0, |r, c, tile, _| job(r, c, tile));
+    }
+
+    /// As [`Tile::split`]; `job` also gets `each` elements of `scratch` that no other thread uses meanwhile, with unspecified
+    /// contents. As many threads work as `scratch` suffices for. Panics when it does not suffice for one.
+    pub fn split_with(
+        self,
+        pool: &dyn Pool,
+        block: (usize, usize),
+        scratch: &mut [f32],
+        each: usize,
+        job: impl Fn(usize, usize, Tile<'_>, &mut [f32]) + Sync,
+    ) {
         struct Shared(*mut f32);
-        // SAFETY: the pointer is only used below, for blocks that do not overlap.
+        // SAFETY: the pointers are only used below, for blocks and parts that do not overlap.
         unsafe impl Sync for Shared {}
         if self.rows == 0 || self.cols == 0 {
             return;
         }
         let (rb, cb) = (block.0.max(1), block.1.max(1));
         let (down, across) = (self.rows.div_ceil(rb), self.cols.div_ceil(cb));
-        let shared = Shared(self.at);
-        let shared = &shared;
-        let run = |i: usize| {
+        let jobs = down * across;
+        let parts = scratch.len().checked_div(each).unwrap_or(usize::MAX);
+        assert!(parts > 0, "scratch is too short");
+        let workers = pool.threads().min(jobs).min(parts);
+
+        let (output, parts) = (Shared(self.at), Shared(scratch.as_mut_ptr()));
+        let (output, parts) = (&output, &parts);
+        let run = |i: usize, mine: &mut [f32]| {
             let (r, c) = (i / across * rb, i % across * cb);
             let tile = Tile {
                 // SAFETY: (r, c) is inside the matrix, and each `i` is claimed once, so no other job has this block.
-                at: unsafe { shared.0.add(r * self.ld + c) },
+                at: unsafe { output.0.add(r * self.ld + c) },
                 rows: rb.min(self.rows - r),
                 cols: cb.min(self.cols - c),
                 ld: self.ld,
                 of: PhantomData,
             };
-            job(r, c, tile);
+            job(r, c, tile, mine);
         };
-        let jobs = down * across;
-        if jobs == 1 || pool.threads() == 1 {
-            (0..jobs).for_each(run);
+        if workers == 1 {
+            (0..jobs).for_each(|i| run(i, &mut scratch[..each]));
             return;
         }
         // Blocks are claimed here and not taken from the pool's index: a pool that repeats or forgets one stays harmless.
-        let next = AtomicUsize::new(0);
-        let claim = |_: usize| {
-            let i = next.fetch_add(1, Ordering::Relaxed);
-            if i < jobs {
-                run(i);
+        let (arrived, next) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let work = |_: usize| {
+            let me = arrived.fetch_add(1, Ordering::Relaxed);
+            if me >= workers {
+                return;
+            }
+            // SAFETY: `workers * each` elements are inside `scratch`, and `me` is claimed once.
+            let mine = unsafe { core::slice::from_raw_parts_mut(parts.0.add(me * each), each) };
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                if i >= jobs {
+                    break;
+                }
+                run(i, mine);
             }
         };
-        pool.run(jobs, &claim);
-        while next.load(Ordering::Relaxed) < jobs {
-            claim(0);
-        }
+        pool.run(workers, &work);
+        // A worker leaves only when no block is left, so this does nothing unless the pool started none.
+        work(0);
     }
 }

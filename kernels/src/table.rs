@@ -30,7 +30,7 @@ macro_rules! on_every_isa {
 pub(crate) use on_every_isa;
 
 /// One list for each kernel family.
-static FAMILIES: &[&[Row]] = &[crate::ops::ROWS];
+static FAMILIES: &[&[Row]] = &[crate::tile::gemm::ROWS, crate::ops::ROWS];
 
 /// Every kernel of this build, whether this machine can run it or not.
 pub fn rows() -> impl Iterator<Item = &'static Row> {

@@ -43,6 +43,32 @@ fn first(n: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
 }
 
+/// For each set of lanes, where `compress` takes each lane of its result from.
+static COMPRESS: [[u32; 8]; 256] = permutations(true);
+/// For each set of lanes, where `expand` takes each lane of its result from.
+static EXPAND: [[u32; 8]; 256] = permutations(false);
+
+const fn permutations(compress: bool) -> [[u32; 8]; 256] {
+    let mut table = [[0; 8]; 256];
+    let mut set = 0;
+    while set < 256 {
+        let (mut lane, mut front) = (0, 0);
+        while lane < 8 {
+            if set >> lane & 1 == 1 {
+                if compress {
+                    table[set][front] = lane as u32;
+                } else {
+                    table[set][lane] = front as u32;
+                }
+                front += 1;
+            }
+            lane += 1;
+        }
+        set += 1;
+    }
+    table
+}
+
 // SAFETY (every block below): `self` proves AVX2 and FMA; what a pointer needs is asserted in the same method.
 impl F32s for Avx2 {
     type V = __m256;
@@ -173,8 +199,30 @@ impl F32s for Avx2 {
         unsafe { _mm256_blendv_ps(no, yes, m) }
     }
     #[inline(always)]
+    fn compress(self, v: __m256, keep: u32) -> __m256 {
+        let lanes = &COMPRESS[keep as usize & 255];
+        // SAFETY: see above the impl; `lanes` has eight elements.
+        unsafe { _mm256_permutevar8x32_ps(v, _mm256_loadu_si256(lanes.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn expand(self, v: __m256, to: u32) -> __m256 {
+        let lanes = &EXPAND[to as usize & 255];
+        // SAFETY: see above the impl; `lanes` has eight elements.
+        unsafe { _mm256_permutevar8x32_ps(v, _mm256_loadu_si256(lanes.as_ptr().cast())) }
+    }
+    #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
         #[target_feature(enable = "avx2,fma")]
+        fn featured<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        // SAFETY: see above the impl.
+        unsafe { featured(f) }
+    }
+    #[inline(always)]
+    fn outline<R>(self, f: impl FnOnce() -> R) -> R {
+        #[target_feature(enable = "avx2,fma")]
+        #[inline(never)]
         fn featured<R>(f: impl FnOnce() -> R) -> R {
             f()
         }

@@ -174,8 +174,28 @@ impl F32s for Avx512 {
         unsafe { _mm512_mask_blend_ps(m, no, yes) }
     }
     #[inline(always)]
+    fn compress(self, v: __m512, keep: u32) -> __m512 {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_maskz_compress_ps(keep as __mmask16, v) }
+    }
+    #[inline(always)]
+    fn expand(self, v: __m512, to: u32) -> __m512 {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_maskz_expand_ps(to as __mmask16, v) }
+    }
+    #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+        fn featured<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        // SAFETY: see above the impl.
+        unsafe { featured(f) }
+    }
+    #[inline(always)]
+    fn outline<R>(self, f: impl FnOnce() -> R) -> R {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+        #[inline(never)]
         fn featured<R>(f: impl FnOnce() -> R) -> R {
             f()
         }

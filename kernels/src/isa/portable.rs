@@ -114,7 +114,30 @@ impl F32s for Portable {
         m.select(yes, no)
     }
     #[inline(always)]
+    fn compress(self, v: f32x4, keep: u32) -> f32x4 {
+        let (from, mut to, mut front) = (v.to_array(), [0.0; 4], 0);
+        for lane in 0..4 {
+            to[front] = from[lane];
+            front += (keep >> lane & 1) as usize;
+        }
+        f32x4::new(to)
+    }
+    #[inline(always)]
+    fn expand(self, v: f32x4, to: u32) -> f32x4 {
+        let (from, mut front) = (v.to_array(), 0);
+        let lanes = core::array::from_fn(|lane| {
+            let x = from[front];
+            front = (front + (to >> lane & 1) as usize).min(3);
+            x
+        });
+        f32x4::new(lanes)
+    }
+    #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
+        f()
+    }
+    #[inline(never)]
+    fn outline<R>(self, f: impl FnOnce() -> R) -> R {
         f()
     }
 }

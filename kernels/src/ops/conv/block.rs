@@ -1,0 +1,289 @@
+//! The product of packed weights and planes, cut into strips of pixels (and blocks of channels) that threads take.
+//!
+//! ```text
+//! for each strip of y (channels x pixels)               a job
+//!     for each depth block of KC live taps              partial sums stay in y between them
+//!         for each block of channels                    their weights stay in L2
+//!             for each tile of pixels                   KC x NR inputs, stays in L1
+//!                 for each row tile                     the micro-kernel
+//! ```
+#![forbid(unsafe_code)]
+
+use crate::Isa;
+use crate::epilogue::Activation;
+use crate::isa::{F32s, Task};
+use crate::ops::conv::planes::Geometry;
+use crate::ops::matmul::worth;
+use crate::ops::pointwise;
+use crate::pack::even_height;
+use crate::panel::{Below, Gathered, Listed, Rows};
+use crate::pool::{Pool, Tile};
+use crate::tile::gemm::{Cols, NV, Place, Sieved, Start, for_height, tallest, tile};
+
+/// Depth of a block: with the taps of a window overlapping in memory, its inputs and a row panel share L1 (48 KiB).
+const KC: usize = 384;
+/// Weights of a block of channels: half of L2 (1 MiB), in elements.
+const WEIGHTS: usize = 128 * 1024;
+
+/// One group of a convolution, ready to run.
+#[derive(Clone, Copy)]
+pub(super) struct Strip<'a> {
+    pub(super) panels: &'a [f32],
+    pub(super) height: usize,
+    pub(super) packed_depth: usize,
+    /// The live terms of the packed depth, and where their inputs are.
+    pub(super) list: &'a [u32],
+    pub(super) offsets: &'a [u32],
+    pub(super) data: &'a [f32],
+    pub(super) geometry: &'a Geometry,
+    pub(super) sieve: &'a [Sieved],
+    /// The live packed rows, and which rows of the output they are; both ascend.
+    pub(super) from: &'a [u32],
+    pub(super) to: &'a [u32],
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) activation: Activation,
+}
+
+impl Strip<'_> {
+    /// Computes the group into `out`, its channels x all pixels.
+    pub(super) fn run(&self, isa: Isa, pool: &dyn Pool, out: Tile<'_>) {
+        let pixels = self.geometry.pixels();
+        let pool = worth(pool, self.list.len() * self.from.len() * pixels);
+        let threads = pool.threads().max(1);
+        let strip = self.geometry.strip();
+        let strips = pixels.div_ceil(strip);
+        let rows = if strips >= threads {
+            out.rows()
+        } else {
+            let each = out.rows().div_ceil(threads.div_ceil(strips));
+            each.next_multiple_of(self.height)
+        };
+        out.split(pool, (rows, strip), |r, c, out| {
+            isa.run(Block {
+                strip: self,
+                row: r,
+                pixel: c,
+                out,
+            });
+        });
+    }
+}
+
+struct Block<'a, 't> {
+    strip: &'a Strip<'a>,
+    row: usize,
+    pixel: usize,
+    out: Tile<'t>,
+}
+
+/// What the row tiles of a depth block and a tile of pixels have in common.
+#[derive(Clone, Copy)]
+struct Pass<'a> {
+    strip: &'a Strip<'a>,
+    terms: Below<'a>,
+    rhs: Rows<'a>,
+    cols: Cols<'a>,
+    first: bool,
+    activation: Activation,
+}
+
+impl Task for Block<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: F32s>(mut self, s: S) {
+        let strip = self.strip;
+        let geometry = strip.geometry;
+        let lo = strip.to.partition_point(|&c| (c as usize) < self.row);
+        let hi = strip
+            .to
+            .partition_point(|&c| (c as usize) < self.row + self.out.rows());
+        if lo == hi {
+            return;
+        }
+        let pixels = self.out.cols();
+        let columns = geometry.columns(pixels);
+        // The strip's first pixel, as a column of the planes.
+        let origin = if geometry.is_flat() {
+            self.pixel
+        } else {
+            self.pixel / geometry.output.1 * geometry.pitch
+        };
+        let depth = strip.list.len();
+        // Dense rows keep to the packed panels; listed ones are gathered, in tiles as even as can be.
+        let dense = (hi - lo) == (strip.from[hi - 1] - strip.from[lo]) as usize + 1
+            && (strip.from[lo] as usize).is_multiple_of(strip.height);
+        let height = if dense {
+            strip.height
+        } else {
+            even_height(hi - lo, tallest::<S>())
+        };
+        let together = (WEIGHTS / KC.min(depth.max(1))).next_multiple_of(height);
+        for t in (0..depth.max(1)).step_by(KC) {
+            let terms = t..depth.min(t + KC);
+            let offsets = &strip.offsets[terms.clone()];
+            let terms = Below::new(&strip.list[terms], strip.packed_depth.max(1));
+            let last = t + KC >= depth;
+            for block in (lo..hi).step_by(together) {
+                let rows = (block, hi.min(block + together));
+                let mut q = 0;
+                while q < columns {
+                    let mut sieve = [[0; 2]; NV];
+                    let part = part::<S>(geometry, strip.sieve, q, columns, origin, &mut sieve);
+                    let pass = Pass {
+                        strip,
+                        terms,
+                        rhs: Rows {
+                            data: &strip.data[part.from.min(strip.data.len())..],
+                            offsets,
+                        },
+                        cols: match part.width {
+                            Some(width) => Cols::Run { at: q, width },
+                            None => Cols::Sieve {
+                                at: 0,
+                                vectors: &sieve,
+                            },
+                        },
+                        first: t == 0,
+                        activation: if last {
+                            strip.activation
+                        } else {
+                            Activation::None
+                        },
+                    };
+                    if part.vectors == 1 {
+                        pass.rows::<S, 1>(s, rows, self.row, height, dense, &mut self.out);
+                    } else {
+                        pass.rows::<S, NV>(s, rows, self.row, height, dense, &mut self.out);
+                    }
+                    q += part.vectors * S::LANES;
+                }
+            }
+        }
+        if !strip.activation.in_registers() {
+            for &c in &strip.to[lo..hi] {
+                pointwise::apply(s, strip.activation, self.out.row(c as usize - self.row));
+            }
+        }
+    }
+}
+
+/// A tile of pixels.
+struct Part {
+    /// The column of the planes that its first lane reads.
+    from: usize,
+    vectors: usize,
+    /// Outputs when they are its first lanes; otherwise the sieve says.
+    width: Option<usize>,
+}
+
+/// The tile of the columns from `q` on.
+#[inline(always)]
+fn part<S: F32s>(
+    geometry: &Geometry,
+    table: &[Sieved],
+    q: usize,
+    columns: usize,
+    origin: usize,
+    sieve: &mut [Sieved; NV],
+) -> Part {
+    let left = columns - q;
+    let mut vectors = if left > S::LANES { NV } else { 1 };
+    if !geometry.is_flat() {
+        for j in 0..vectors {
+            let [bits, first] = table[q / S::LANES + j];
+            let lanes = left.saturating_sub(j * S::LANES);
+            let cut = if lanes < S::LANES {
+                (1 << lanes) - 1
+            } else {
+                !0
+            };
+            sieve[j] = [bits & cut, first];
+        }
+        return Part {
+            from: origin + q,
+            vectors,
+            width: None,
+        };
+    }
+    if geometry.in_place && left < vectors * S::LANES {
+        // The planes end here: read the last vectors of the plane, and keep of them what is new.
+        let end = origin + columns;
+        if end < vectors * S::LANES {
+            vectors = 1;
+        }
+        let lanes = vectors * S::LANES;
+        let left = left.min(lanes);
+        let old = (origin + q + lanes).saturating_sub(end);
+        let mut first = q as u32;
+        for j in 0..vectors {
+            let skip = old.saturating_sub(j * S::LANES).min(S::LANES);
+            sieve[j] = [(!0u32 << skip) & (!0 >> (32 - S::LANES)), first];
+            first += (S::LANES - skip) as u32;
+        }
+        debug_assert!(left == lanes - old);
+        return Part {
+            from: origin + q - old,
+            vectors,
+            width: if old == 0 { Some(lanes) } else { None },
+        };
+    }
+    Part {
+        from: origin + q,
+        vectors,
+        width: Some(left.min(vectors * S::LANES)),
+    }
+}
+
+impl Pass<'_> {
+    /// The row tiles of the live rows `lo..hi`.
+    #[inline(always)]
+    fn rows<S: F32s, const NV: usize>(
+        &self,
+        s: S,
+        (lo, hi): (usize, usize),
+        first_row: usize,
+        height: usize,
+        dense: bool,
+        out: &mut Tile<'_>,
+    ) {
+        let strip = self.strip;
+        let panel_len = strip.packed_depth * strip.height;
+        for i in (lo..hi).step_by(height) {
+            for_height!(height.min(hi - i), MR => {
+                if MR <= tallest::<S>() {
+                    let from: [usize; MR] = core::array::from_fn(|x| strip.from[i + x] as usize);
+                    let rows: [u32; MR] =
+                        core::array::from_fn(|x| strip.to[i + x] - first_row as u32);
+                    let bias: [f32; MR] = match strip.bias {
+                        Some(bias) => from.map(|row| bias[row]),
+                        None => [0.0; MR],
+                    };
+                    let place = Place {
+                        rows: &rows,
+                        cols: self.cols,
+                        start: match (self.first, strip.bias) {
+                            (false, _) => Start::Partial,
+                            (true, Some(_)) => Start::Rows(&bias),
+                            (true, None) => Start::Zero,
+                        },
+                        activation: self.activation,
+                    };
+                    let (rhs, list) = (self.rhs, self.terms.as_slice());
+                    if dense {
+                        let panel = &strip.panels[from[0] / strip.height * panel_len..][..panel_len];
+                        let lhs = Listed { panel, stride: strip.height, list };
+                        s.outline(#[inline(always)] || {
+                            tile::<S, MR, NV>(s, list.len(), lhs, rhs, place, out);
+                        });
+                    } else {
+                        let starts = from.map(|row| row / strip.height * panel_len + row % strip.height);
+                        let lhs = Gathered::new(strip.panels, starts, strip.height, self.terms);
+                        s.outline(#[inline(always)] || {
+                            tile::<S, MR, NV>(s, list.len(), lhs, rhs, place, out);
+                        });
+                    }
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Input planes as the convolution reads them.
+//!
+//! With a stride `s` the plane is split into its `s` x `s` phases, so that the inputs of neighbouring outputs are neighbours;
+//! with a border or a window each phase is copied with zeros around it. Then output (oh, ow) reads, at tap (kh, kw),
+//! `plane[oh · pitch + ow + offset(kh, kw)]`. Where the window is wider than one, each row of `pitch` columns ends in a few that
+//! are no output (`pitch - ow`); a sieve drops them at the store.
+#![forbid(unsafe_code)]
+
+use crate::Error;
+use crate::ops::ConvShape;
+use crate::ops::conv::tile_pixels;
+use crate::ops::matmul::worth;
+use crate::pack::extent;
+use crate::panel::lines;
+use crate::pool::{Pool, Tile};
+use crate::tile::gemm::Sieved;
+
+/// Output pixels of a strip: what one thread takes, and what stays in L2 while the depth blocks pass over it.
+const STRIP: usize = 512;
+
+/// Sizes that follow from the shape and the input's extents.
+#[derive(Debug)]
+pub(super) struct Geometry {
+    shape: ConvShape,
+    input: (usize, usize),
+    pub(super) output: (usize, usize),
+    pub(super) lanes: usize,
+    /// Columns from one output row to the next.
+    pub(super) pitch: usize,
+    /// Whether x itself is read.
+    pub(super) in_place: bool,
+    /// Rows of a phase plane, and the number of phases.
+    rows: usize,
+    phases: (usize, usize),
+}
+
+impl Geometry {
+    pub(super) fn new(shape: &ConvShape, h: usize, w: usize, lanes: usize) -> Result<Self, Error> {
+        let output = shape.output((h, w))?;
+        extent(&[shape.c_in.max(1), h, w], "x")?;
+        extent(&[shape.c_out.max(1), output.0, output.1], "y")?;
+        let reach =
+            |axis: usize| (shape.kernel[axis] - 1) * shape.dilation[axis] / shape.stride[axis];
+        let phases = |axis: usize| match shape.kernel[axis] {
+            1 => 1,
+            _ => shape.stride[axis],
+        };
+        let phases = (phases(0), phases(1));
+        let unit = shape.kernel == [1, 1] && shape.stride == [1, 1] && shape.pads == [0; 4];
+        let (rows, pitch) = (output.0 + reach(0), output.1 + reach(1));
+        let channels = shape.c_in.max(1);
+        extent(&[channels, phases.0, phases.1, rows, pitch], "padded x")?;
+        Ok(Self {
+            shape: *shape,
+            input: (h, w),
+            output,
+            lanes,
+            pitch,
+            in_place: unit && h * w >= lanes,
+            rows,
+            phases,
+        })
+    }
+
+    pub(super) fn pixels(&self) -> usize {
+        self.output.0 * self.output.1
+    }
+
+    /// Whether every column is an output.
+    pub(super) fn is_flat(&self) -> bool {
+        self.pitch == self.output.1
+    }
+
+    /// Output pixels of a strip: whole rows when they need the sieve, whole tiles otherwise.
+    pub(super) fn strip(&self) -> usize {
+        if self.is_flat() {
+            STRIP.next_multiple_of(tile_pixels(self.lanes))
+        } else {
+            self.output.1 * STRIP.div_ceil(self.output.1).min(self.output.0)
+        }
+    }
+
+    /// Columns of a strip of `pixels` output pixels, from its first to its last.
+    pub(super) fn columns(&self, pixels: usize) -> usize {
+        if self.is_flat() {
+            pixels
+        } else {
+            pixels / self.output.1 * self.pitch - (self.pitch - self.output.1)
+        }
+    }
+
+    /// Elements of the sieve's table.
+    pub(super) fn table_len(&self) -> usize {
+        if self.is_flat() {
+            return 0;
+        }
+        2 * (self.columns(self.strip()) / self.lanes + 3)
+    }
+
+    /// Fills the table: for each vector of a strip which lanes are outputs, and the first's number in the strip.
+    pub(super) fn table<'a>(&self, table: &'a mut [f32]) -> &'a [Sieved] {
+        let table: &mut [Sieved] = bytemuck::cast_slice_mut(table);
+        let (mut column, mut pixel) = (0, 0);
+        for entry in table.iter_mut() {
+            let mut bits = 0u32;
+            let first = pixel;
+            let mut lane = 0;
+            while lane < self.lanes {
+                let run = if column < self.output.1 {
+                    let run = (self.output.1 - column).min(self.lanes - lane);
+                    bits |= (!0u32 >> (32 - run)) << lane;
+                    pixel += run as u32;
+                    run
+                } else {
+                    (self.pitch - column).min(self.lanes - lane)
+                };
+                lane += run;
+                column = (column + run) % self.pitch;
+            }
+            *entry = [bits, first];
+        }
+        table
+    }
+
+    fn plane_len(&self) -> usize {
+        self.phases.0 * self.phases.1 * self.rows * self.pitch
+    }
+
+    /// Elements that the copies of `channels` planes take.
+    pub(super) fn planes_len(&self, channels: usize) -> usize {
+        if self.in_place {
+            return 0;
+        }
+        // The last tile reads up to a tile past the last pixel.
+        lines(channels * self.plane_len() + tile_pixels(self.lanes) + self.lanes)
+    }
+
+    /// For each tap of each of `channels`, where the tap of the first output pixel is.
+    pub(super) fn offsets(&self, channels: &[u32], offsets: &mut [u32]) {
+        let [kernel_h, kernel_w] = self.shape.kernel;
+        let ([sh, sw], [dh, dw]) = (self.shape.stride, self.shape.dilation);
+        let mut next = offsets.iter_mut();
+        for (slot, &c) in channels.iter().enumerate() {
+            if self.in_place {
+                if let Some(to) = next.next() {
+                    *to = (c as usize * self.pixels()) as u32;
+                }
+                continue;
+            }
+            for kh in 0..kernel_h {
+                for kw in 0..kernel_w {
+                    let phase =
+                        kh * dh % sh % self.phases.0 * self.phases.1 + kw * dw % sw % self.phases.1;
+                    let row = phase * self.rows + kh * dh / sh;
+                    let at = slot * self.plane_len() + row * self.pitch + kw * dw / sw;
+                    if let Some(to) = next.next() {
+                        *to = at as u32;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The planes of `channels`: x, or their copies in `room`.
+    pub(super) fn data<'a>(
+        &self,
+        pool: &dyn Pool,
+        x: &'a [f32],
+        channels: &[u32],
+        room: &'a mut [f32],
+    ) -> &'a [f32] {
+        if self.in_place {
+            return x;
+        }
+        let len = self.plane_len();
+        let (copies, slack) = room.split_at_mut(channels.len() * len);
+        slack.fill(0.0);
+        let (h, w) = self.input;
+        let all = Tile::new(copies, channels.len(), len, len);
+        // A copied element costs about what ten MACs do.
+        let pool = worth(pool, channels.len() * len * 10);
+        all.split(
+            pool,
+            (channels.len().div_ceil(pool.threads()), len),
+            |first, _, mut tile| {
+                for i in 0..tile.rows() {
+                    let plane = &x[channels[first + i] as usize * h * w..][..h * w];
+                    self.copy(plane, tile.row(i));
+                }
+            },
+        );
+        room
+    }
+
+    /// Copies one plane into its phases, with zeros outside of it.
+    fn copy(&self, x: &[f32], out: &mut [f32]) {
+        let (h, w) = self.input;
+        let ([sh, sw], [top, left, ..]) = (self.shape.stride, self.shape.pads);
+        let mut rows = out.chunks_exact_mut(self.pitch.max(1));
+        for phase_h in 0..self.phases.0 {
+            for phase_w in 0..self.phases.1 {
+                // Columns c with 0 <= c * sw + phase_w - left < w.
+                let from = left.saturating_sub(phase_w).div_ceil(sw).min(self.pitch);
+                let to = (w + left)
+                    .saturating_sub(phase_w)
+                    .div_ceil(sw)
+                    .clamp(from, self.pitch);
+                for (r, row) in rows.by_ref().take(self.rows).enumerate() {
+                    let y = (r * sh + phase_h).wrapping_sub(top);
+                    if y >= h || from == to {
+                        row.fill(0.0);
+                        continue;
+                    }
+                    row[..from].fill(0.0);
+                    row[to..].fill(0.0);
+                    let row = &mut row[from..to];
+                    let x = &x[y * w + from * sw + phase_w - left..];
+                    if sw == 1 {
+                        row.copy_from_slice(&x[..row.len()]);
+                    } else {
+                        for (to, &x) in row.iter_mut().zip(x.iter().step_by(sw)) {
+                            *to = x;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

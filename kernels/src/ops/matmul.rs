@@ -1,0 +1,327 @@
+//! Matrix products.
+#![forbid(unsafe_code)]
+
+mod block;
+mod runtime;
+
+use alloc::vec::Vec;
+
+use crate::epilogue::Activation;
+use crate::pack::{self, check_len, check_mask, extent, partial};
+use crate::panel::{Aligned, Below, from_line, lines, take_indices};
+use crate::pool::{Pool, Serial, Tile};
+use crate::tile::gemm;
+use crate::{Channels, Error, Isa};
+
+use block::{Columns, Product};
+pub use runtime::{Strided, matmul, matmul_scratch_len};
+
+/// What [`MatMul::pack`] needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct MatMulSpec<'a> {
+    /// Depth: columns of A, rows of B.
+    pub k: usize,
+    /// Columns of B and C.
+    pub n: usize,
+    /// B, `[k, n]` row-major, or `[n, k]` when `transposed`.
+    pub b: &'a [f32],
+    /// Whether `b` is given as `[n, k]`.
+    pub transposed: bool,
+    /// One value a column of C.
+    pub bias: Option<&'a [f32]>,
+    /// Applied to every element of C.
+    pub activation: Activation,
+    /// Static mask of k: the weights of dead rows are dropped.
+    pub live_in: Option<Channels<'a>>,
+    /// Static mask of n: the weights of dead columns are dropped.
+    pub live_out: Option<Channels<'a>>,
+}
+
+/// Rows of an operand that is read: row `i` is `data[index[i] * ld..]`, or `data[i * ld..]` without an index.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    /// Elements.
+    pub data: &'a [f32],
+    /// Number of rows.
+    pub m: usize,
+    /// Elements from one row to the next.
+    pub ld: usize,
+    /// Which rows, `m` of them.
+    pub index: Option<&'a [u32]>,
+}
+
+/// Rows of an operand that is written, as [`Rows`]. The rows of an index must be distinct.
+#[derive(Debug)]
+pub struct RowsMut<'a> {
+    /// Elements.
+    pub data: &'a mut [f32],
+    /// Number of rows.
+    pub m: usize,
+    /// Elements from one row to the next.
+    pub ld: usize,
+    /// Which rows, `m` of them.
+    pub index: Option<&'a [u32]>,
+}
+
+impl<'a> Rows<'a> {
+    /// The first `m` rows of `data`.
+    pub fn new(data: &'a [f32], m: usize, ld: usize) -> Self {
+        Self {
+            data,
+            m,
+            ld,
+            index: None,
+        }
+    }
+}
+
+impl<'a> RowsMut<'a> {
+    /// The first `m` rows of `data`.
+    pub fn new(data: &'a mut [f32], m: usize, ld: usize) -> Self {
+        Self {
+            data,
+            m,
+            ld,
+            index: None,
+        }
+    }
+}
+
+/// The number of rows that `m` rows or an index reach over, once everything of them is known to be in `len` elements.
+fn reach(
+    index: Option<&[u32]>,
+    (m, ld, width, len): (usize, usize, usize, usize),
+    operand: &'static str,
+) -> Result<usize, Error> {
+    if let Some(index) = index
+        && index.len() != m
+    {
+        return Err(Error::Mismatch {
+            what: "number of indexed rows",
+            expected: m,
+            found: index.len(),
+        });
+    }
+    let rows = match index {
+        Some(index) => index.iter().map(|&i| i as usize + 1).max().unwrap_or(0),
+        None => m,
+    };
+    if rows > 0 {
+        if ld < width && rows > 1 {
+            return Err(Error::Invalid {
+                what: "a row is longer than the distance between rows",
+            });
+        }
+        let needed = (rows - 1)
+            .checked_mul(ld)
+            .and_then(|n| n.checked_add(width))
+            .ok_or(Error::TooLarge { operand })?;
+        check_len(len, needed, operand)?;
+    }
+    Ok(rows)
+}
+
+/// C[m, n] = act(Σ_{k ∈ live} A[m, k] · B[k, n] + bias[n]), B packed once.
+///
+/// # Shapes
+/// A `[m, k]` and C `[m, n]`, row-major, rows `ld` apart, gathered by an index if one is given; B fixed at [`MatMul::pack`].
+/// # Masks
+/// Dead inputs are never read. Dead outputs are neither computed nor written; without a mask every output is written, except
+/// those that the static mask dropped. Masks are over the k and n of the unpacked B; with a static mask the intersection counts.
+/// # Numerics
+/// One chain an element: from the bias (or 0) upwards in k, one `mul_add` a live term, then the activation. So the bits depend
+/// neither on `m`, nor on threads, nor on how a channel died.
+/// # Errors
+/// [`Error::TooShort`], [`Error::Mismatch`], [`Error::Invalid`], [`Error::TooLarge`], each naming the operand.
+/// # Panics
+/// Never.
+/// # Scratch
+/// [`MatMul::scratch_len`] elements, contents ignored.
+/// # Source
+/// Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008, with the depth walked by a list of live k.
+///
+/// ```text
+/// packed B: column panels [n / NR][k][NR], so that a dead k is a contiguous stretch nobody touches
+/// ```
+#[derive(Debug)]
+pub struct MatMul {
+    isa: Isa,
+    k: usize,
+    n: usize,
+    // Original k and n of the packed rows and columns.
+    kept_k: Vec<u32>,
+    kept_n: Vec<u32>,
+    panels: Aligned,
+    // Padded to whole panels.
+    bias: Option<Aligned>,
+    activation: Activation,
+}
+
+impl MatMul {
+    /// Packs B for `isa`.
+    ///
+    /// # Errors
+    /// When an operand does not fit the shape.
+    pub fn pack(isa: Isa, spec: &MatMulSpec<'_>) -> Result<Self, Error> {
+        let &MatMulSpec { k, n, b, .. } = spec;
+        let nr = pack::panel_width(isa.lanes());
+        check_len(b.len(), extent(&[k, n], "B")?, "B")?;
+        if let Some(bias) = spec.bias {
+            check_len(bias.len(), n, "bias")?;
+        }
+        let kept_k = pack::kept(spec.live_in, k, "length of the input mask")?;
+        let kept_n = pack::kept(spec.live_out, n, "length of the output mask")?;
+        let width = kept_n.len().next_multiple_of(nr);
+        let mut panels = Aligned::zeros(extent(&[kept_k.len(), width], "packed B")?);
+        let (rs, cs) = if spec.transposed { (1, k) } else { (n, 1) };
+        pack::column_panels(
+            panels.as_mut_slice(),
+            nr,
+            (kept_k.len(), kept_n.len()),
+            |t, j| b[kept_k[t] as usize * rs + kept_n[j] as usize * cs],
+        );
+        let bias = spec.bias.map(|bias| {
+            let mut padded = Aligned::zeros(width);
+            for (to, &j) in padded.as_mut_slice().iter_mut().zip(&kept_n) {
+                *to = bias[j as usize];
+            }
+            padded
+        });
+        Ok(Self {
+            isa,
+            k,
+            n,
+            kept_k,
+            kept_n,
+            panels,
+            bias,
+            activation: spec.activation,
+        })
+    }
+
+    /// Depth, dropped rows included.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// Columns, dropped ones included.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Multiplications and additions of a run.
+    pub fn macs(&self, m: usize, live_in: usize, live_out: usize) -> u64 {
+        m as u64 * live_in as u64 * live_out as u64
+    }
+
+    /// The kernel that serves `m` rows.
+    pub fn row_name(&self, m: usize) -> &'static str {
+        gemm::select_matmul(m, self.isa).name
+    }
+
+    /// Elements of scratch that [`MatMul::run`] needs.
+    pub fn scratch_len(&self, m: usize, threads: usize) -> usize {
+        let (k, n, nr) = (self.kept_k.len(), self.kept_n.len(), self.nr());
+        // The lists of live k (three) and n (three), then every thread's own.
+        4 * lines(k)
+            + 4 * lines(n)
+            + lines(nr)
+            + threads.max(1) * lines(block::scratch_len(m, n, nr))
+            + 64
+    }
+
+    /// Computes C.
+    ///
+    /// # Errors
+    /// When an operand does not fit; nothing is written then.
+    pub fn run(
+        &self,
+        pool: &dyn Pool,
+        a: Rows<'_>,
+        live_in: Option<Channels<'_>>,
+        live_out: Option<Channels<'_>>,
+        c: RowsMut<'_>,
+        scratch: &mut [f32],
+    ) -> Result<(), Error> {
+        let m = a.m;
+        if c.m != m {
+            return Err(Error::Mismatch {
+                what: "number of rows of C",
+                expected: m,
+                found: c.m,
+            });
+        }
+        check_mask(live_in, self.k, "length of the input mask")?;
+        check_mask(live_out, self.n, "length of the output mask")?;
+        reach(a.index, (m, a.ld, self.k, a.data.len()), "A")?;
+        let rows = reach(c.index, (m, c.ld, self.n, c.data.len()), "C")?;
+        check_len(scratch.len(), self.scratch_len(m, 1), "scratch")?;
+        if m == 0 || self.kept_n.is_empty() {
+            return Ok(());
+        }
+
+        let nr = self.nr();
+        let mut rest = from_line(scratch);
+        let (k, n) = (self.kept_k.len(), self.kept_n.len());
+        let (of_a, of_b) = (take_indices(&mut rest, k), take_indices(&mut rest, k));
+        let mut depth = 0;
+        for (t, &orig) in self.kept_k.iter().enumerate() {
+            if live_in.is_none_or(|live| live.contains(orig as usize)) {
+                (of_a[depth], of_b[depth]) = (orig, (t * nr) as u32);
+                depth += 1;
+            }
+        }
+        let live_out = partial(live_out);
+        let (from, to) = (take_indices(&mut rest, n), take_indices(&mut rest, n));
+        let columns = if live_out.is_none() && n == self.n {
+            Columns::All
+        } else {
+            let mut count = 0;
+            for (j, &orig) in self.kept_n.iter().enumerate() {
+                if live_out.is_none_or(|live| live.contains(orig as usize)) {
+                    (from[count], to[count]) = (j as u32, orig);
+                    count += 1;
+                }
+            }
+            Columns::Some {
+                from: &from[..count],
+                to: &to[..count],
+            }
+        };
+        let in_order = take_indices(&mut rest, k);
+        for (t, to) in in_order[..depth].iter_mut().enumerate() {
+            *to = (t * nr) as u32;
+        }
+        let product = Product {
+            a: a.data,
+            a_index: a.index,
+            a_strides: (a.ld, 1),
+            of_a: Below::new(&of_a[..depth], self.k),
+            of_b: &of_b[..depth],
+            in_order: &in_order[..depth],
+            panels: self.panels.as_slice(),
+            panel_len: k * nr,
+            n,
+            bias: self.bias.as_ref().map(Aligned::as_slice),
+            activation: self.activation,
+            columns,
+            c_index: c.index,
+            m,
+        };
+        let out = Tile::new(c.data, rows, self.n, c.ld);
+        product.run(self.isa, pool, out, rest);
+        Ok(())
+    }
+
+    fn nr(&self) -> usize {
+        pack::panel_width(self.isa.lanes())
+    }
+}
+
+/// Work below which a fork costs more than it gains: about 30 us of one core with the widest vectors.
+pub(crate) const FORK_MACS: usize = 1 << 21;
+
+/// `pool`, or the calling thread alone when the work is small.
+pub(crate) fn worth(pool: &dyn Pool, macs: usize) -> &dyn Pool {
+    if macs < FORK_MACS { &Serial } else { pool }
+}

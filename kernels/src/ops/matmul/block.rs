@@ -1,0 +1,475 @@
+//! One product over packed column panels, cut into blocks of C that threads take.
+//!
+//! ```text
+//! for each block of C (rows x columns)                  a job; its own scratch
+//!     for each depth block of KC live terms             partial sums stay in C between them
+//!         pack the block of A                           unless few panels will read it
+//!         for each column panel                         KC x NR, stays in L1
+//!             for each row tile                         the micro-kernel
+//! ```
+//! With an output mask (static or not) the block is computed in scratch and its live columns copied to C: of panels as packed,
+//! or, from [`GATHER_ROWS`] rows on, of panels put together from the live columns only.
+#![forbid(unsafe_code)]
+
+use crate::Isa;
+use crate::epilogue::Activation;
+use crate::isa::{F32s, Task};
+use crate::pack::{even_height, gather_rows, panel_width};
+use crate::panel::{Below, Gathered, Packed, Rhs, Rows, Wide, lines, take};
+use crate::pool::{Pool, Tile};
+use crate::tile::gemm::FEW_ROWS;
+use crate::tile::gemm::{Cols, NV, Place, Start, for_height, tallest, tile};
+
+/// Depth of a block: KC x NR floats are 32 KiB with the widest vectors, so that a panel stays in L1 (48 KiB) while the row
+/// tiles pass over it.
+const KC: usize = 256;
+/// Rows of a block: MC x KC floats of packed A are a quarter of L2 (1 MiB).
+const MC: usize = 192;
+/// Columns of a block when it is computed in scratch.
+const NC_SCRATCH: usize = 512;
+/// Rows of a block when it is computed in scratch.
+const MC_SCRATCH: usize = 96;
+/// Panels from which on packing A pays.
+const PACK_PANELS: usize = 4;
+/// Rows from which on it pays to gather the live columns of B into panels of their own.
+const GATHER_ROWS: usize = 32;
+
+/// Which packed columns there are, and where they go.
+#[derive(Clone, Copy)]
+pub(super) enum Columns<'a> {
+    /// Column j of C is packed column j.
+    All,
+    /// Column `to[i]` of C is packed column `from[i]`; both ascend.
+    Some { from: &'a [u32], to: &'a [u32] },
+}
+
+/// See the module.
+#[derive(Clone, Copy)]
+pub(super) struct Product<'a> {
+    pub(super) a: &'a [f32],
+    pub(super) a_index: Option<&'a [u32]>,
+    /// Elements from row to row, and from k to k.
+    pub(super) a_strides: (usize, usize),
+    /// The live k of A.
+    pub(super) of_a: Below<'a>,
+    /// Where the same k begin in a column panel.
+    pub(super) of_b: &'a [u32],
+    /// Where they would begin if only they were in the panel.
+    pub(super) in_order: &'a [u32],
+    pub(super) panels: &'a [f32],
+    pub(super) panel_len: usize,
+    /// Packed columns.
+    pub(super) n: usize,
+    /// Padded to whole panels.
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) activation: Activation,
+    pub(super) columns: Columns<'a>,
+    pub(super) c_index: Option<&'a [u32]>,
+    pub(super) m: usize,
+}
+
+/// Elements that a thread needs for its blocks.
+pub(super) fn scratch_len(m: usize, n: usize, nr: usize) -> usize {
+    let pack = lines(m.clamp(1, MC) * KC);
+    let gather = lines(KC * nr) + lines(NC_SCRATCH.min(n) + 2 * nr);
+    let result = lines(m.min(MC_SCRATCH) * (NC_SCRATCH.min(n) + 2 * nr));
+    pack + gather + result + lines(NC_SCRATCH / nr + 2)
+}
+
+impl Product<'_> {
+    /// Computes the product into `out`, which is all of C with the rows that exist in memory.
+    pub(super) fn run(&self, isa: Isa, pool: &dyn Pool, out: Tile<'_>, scratch: &mut [f32]) {
+        let nr = panel_width(isa.lanes());
+        let depth = self.of_b.len();
+        let columns = match self.columns {
+            Columns::All => self.n,
+            Columns::Some { to, .. } => to.len(),
+        };
+        let pool = super::worth(pool, self.m * depth * columns);
+        let in_scratch = matches!(self.columns, Columns::Some { .. });
+        let (mc, nc) = if in_scratch {
+            (MC_SCRATCH, NC_SCRATCH)
+        } else {
+            (MC, usize::MAX / 2)
+        };
+        // Whole threads' worth of blocks: along the rows where they are many, else along the columns.
+        let threads = pool.threads().max(1);
+        let rows = if self.c_index.is_some() {
+            out.rows()
+        } else {
+            let each = self.m.div_ceil(threads);
+            if threads > 1 && each >= MC / 2 {
+                mc.min(each.next_multiple_of(12))
+            } else {
+                mc
+            }
+        };
+        let blocks = self.m.div_ceil(rows);
+        let wide = if blocks >= threads {
+            nc
+        } else {
+            let each = out.cols().div_ceil(threads.div_ceil(blocks));
+            nc.min(each.next_multiple_of(nr))
+        };
+        let each = scratch_len(self.m, self.n, nr);
+        out.split_with(pool, (rows, wide), scratch, each, |r, c, out, scratch| {
+            let rows = if self.c_index.is_some() {
+                (0, self.m)
+            } else {
+                (r, out.rows())
+            };
+            isa.run(Block {
+                product: self,
+                rows,
+                first_col: c,
+                out,
+                scratch,
+            });
+        });
+    }
+
+    fn a_start(&self, row: usize) -> usize {
+        let row = self.a_index.map_or(row, |index| index[row] as usize);
+        row * self.a_strides.0
+    }
+}
+
+struct Block<'a, 't> {
+    product: &'a Product<'a>,
+    /// The first row of A, and how many.
+    rows: (usize, usize),
+    first_col: usize,
+    /// The block's columns of C, and its rows, or all rows when C has an index.
+    out: Tile<'t>,
+    scratch: &'a mut [f32],
+}
+
+/// The panels of a block, and where the column of C is in which a panel starts.
+#[derive(Clone, Copy)]
+enum Panels<'a> {
+    From(usize),
+    List(&'a [u32]),
+    Gather(&'a [u32]),
+}
+
+/// What every tile of a depth block and a panel has in common.
+#[derive(Clone, Copy)]
+struct Pass<'a> {
+    product: &'a Product<'a>,
+    /// First live term, and how many.
+    terms: (usize, usize),
+    first_row: usize,
+    /// Packed A: tiles of `height` rows.
+    packed: Option<&'a [f32]>,
+    height: usize,
+    start: Start<'a>,
+    at: usize,
+    width: usize,
+    activation: Activation,
+}
+
+const IN_ORDER: [u32; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+
+impl Task for Block<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: F32s>(mut self, s: S) {
+        let p = self.product;
+        let nr = panel_width(S::LANES);
+        let mut rest = self.scratch;
+        let Columns::Some { from, to } = p.columns else {
+            let width = self.out.cols();
+            let panels = Panels::From(self.first_col / nr);
+            return compute(
+                s,
+                p,
+                self.rows,
+                panels,
+                width,
+                p.c_index,
+                &mut self.out,
+                &mut rest,
+            );
+        };
+        let end = self.first_col + self.out.cols();
+        let lo = to.partition_point(|&j| (j as usize) < self.first_col);
+        let hi = to.partition_point(|&j| (j as usize) < end);
+        let (from, to) = (&from[lo..hi], &to[lo..hi]);
+        if from.is_empty() {
+            return;
+        }
+        let used = crate::panel::take_indices(&mut rest, NC_SCRATCH / nr + 2);
+        let gather = self.rows.1 >= GATHER_ROWS && from.len() < p.n;
+        let mut count = 0;
+        for &j in from {
+            let panel = j / nr as u32;
+            if count == 0 || used[count - 1] != panel {
+                used[count] = panel;
+                count += 1;
+            }
+        }
+        let (panels, width) = if gather {
+            (Panels::Gather(from), from.len())
+        } else {
+            (Panels::List(&used[..count]), count * nr)
+        };
+        // Rows beyond what the scratch was made for come in turns.
+        let ld = width.next_multiple_of(nr);
+        let result = take(&mut rest, MC_SCRATCH.min(p.m) * ld);
+        for r in (0..self.rows.1).step_by(MC_SCRATCH) {
+            let rows = MC_SCRATCH.min(self.rows.1 - r);
+            let mut tile = Tile::new(result, rows, ld, ld);
+            let first = self.rows.0 + r;
+            let mut rest = &mut *rest;
+            compute(s, p, (first, rows), panels, ld, None, &mut tile, &mut rest);
+            for i in 0..rows {
+                let row = tile.row(i);
+                let c = match p.c_index {
+                    Some(index) => index[first + i] as usize,
+                    None => r + i,
+                };
+                let c = self.out.row(c);
+                let mut rank = 0;
+                for (x, (&j, &to)) in from.iter().zip(to).enumerate() {
+                    let at = if gather {
+                        x
+                    } else {
+                        while used[rank] != j / nr as u32 {
+                            rank += 1;
+                        }
+                        rank * nr + j as usize % nr
+                    };
+                    c[to as usize - self.first_col] = row[at];
+                }
+            }
+        }
+    }
+}
+
+/// Computes `rows` of the product over `panels` into `out`, `width` columns of it.
+#[inline(always)]
+fn compute<S: F32s>(
+    s: S,
+    p: &Product<'_>,
+    (first_row, rows): (usize, usize),
+    panels: Panels<'_>,
+    width: usize,
+    index: Option<&[u32]>,
+    out: &mut Tile<'_>,
+    rest: &mut &mut [f32],
+) {
+    let nr = panel_width(S::LANES);
+    let depth = p.of_b.len();
+    let count = width.div_ceil(nr);
+    let pack = count > PACK_PANELS && rows > FEW_ROWS;
+    let (gathered, gathered_bias) = match panels {
+        Panels::Gather(_) => (take(rest, KC * nr), take(rest, nr)),
+        _ => (&mut [][..], &mut [][..]),
+    };
+    let packed = take(rest, if pack { MC.min(rows) * KC } else { 0 });
+    // An indexed C may have more rows than a packed block holds.
+    for r in (0..rows).step_by(MC) {
+        let rows = MC.min(rows - r);
+        let height = even_height(rows, tallest::<S>());
+        for t in (0..depth.max(1)).step_by(KC) {
+            let terms = (t, KC.min(depth - t.min(depth)));
+            let last = t + KC >= depth;
+            if pack {
+                for i in (0..rows).step_by(height) {
+                    let mut starts = [0; 12];
+                    let starts = &mut starts[..height.min(rows - i)];
+                    for (x, start) in starts.iter_mut().enumerate() {
+                        *start = p.a_start(first_row + r + i + x);
+                    }
+                    let list = p.of_a.part(t..t + terms.1);
+                    gather_rows(
+                        s,
+                        &mut packed[i * terms.1..],
+                        p.a,
+                        starts,
+                        p.a_strides.1,
+                        list,
+                    );
+                }
+            }
+            let mut x = 0;
+            while x < count {
+                let wide = match panels {
+                    _ if rows > FEW_ROWS => 1,
+                    Panels::From(_) | Panels::List(_) if rows == 1 && x + 4 <= count => 4,
+                    Panels::From(_) | Panels::List(_) if x + 2 <= count => 2,
+                    _ => 1,
+                };
+                let nth = |x: usize| match panels {
+                    Panels::From(first) => first + x,
+                    Panels::List(list) => list[x] as usize,
+                    Panels::Gather(_) => 0,
+                };
+                // Several panels at a time must be neighbours, for their bias to be.
+                let wide = if nth(x + wide - 1) == nth(x) + wide - 1 {
+                    wide
+                } else {
+                    1
+                };
+                if let Panels::Gather(from) = panels {
+                    let from = &from[x * nr..];
+                    let from = &from[..nr.min(from.len())];
+                    gather_columns(p, terms, from, nr, gathered, gathered_bias);
+                }
+                let bias = match (p.bias, panels) {
+                    (None, _) => None,
+                    (Some(_), Panels::Gather(_)) => Some(&*gathered_bias),
+                    (Some(bias), _) => Some(&bias[nth(x) * nr..][..wide * nr]),
+                };
+                let pass = Pass {
+                    product: p,
+                    terms,
+                    first_row: first_row + r,
+                    packed: pack.then_some(&*packed),
+                    height,
+                    start: match bias {
+                        _ if t > 0 => Start::Partial,
+                        Some(bias) => Start::Cols(bias),
+                        None => Start::Zero,
+                    },
+                    at: x * nr,
+                    width: (wide * nr).min(width - x * nr),
+                    activation: if last { p.activation } else { Activation::None },
+                };
+                let panel = |i: usize| &p.panels[nth(x + i) * p.panel_len..][..p.panel_len];
+                let offsets = &p.of_b[t..t + terms.1];
+                match (wide, panels) {
+                    (_, Panels::Gather(_)) => {
+                        let offsets = &p.in_order[..terms.1];
+                        let data = &*gathered;
+                        pass.column(s, Rows { data, offsets }, rows, r, index, out);
+                    }
+                    (4, _) => {
+                        let panels = core::array::from_fn(panel);
+                        let rhs = Wide::<4> { panels, offsets };
+                        pass.tile::<S, 1, 8>(s, rhs, 0, r, index, out);
+                    }
+                    (2, _) => {
+                        let panels = core::array::from_fn(panel);
+                        let rhs = Wide::<2> { panels, offsets };
+                        match rows {
+                            1 => pass.tile::<S, 1, 4>(s, rhs, 0, r, index, out),
+                            2 => pass.tile::<S, 2, 4>(s, rhs, 0, r, index, out),
+                            _ => pass.tile::<S, 3, 4>(s, rhs, 0, r, index, out),
+                        }
+                    }
+                    _ => {
+                        let data = panel(0);
+                        pass.column(s, Rows { data, offsets }, rows, r, index, out);
+                    }
+                }
+                x += wide;
+            }
+        }
+        if !p.activation.in_registers() {
+            for i in 0..rows {
+                let row = out.row(index.map_or(r + i, |index| index[first_row + r + i] as usize));
+                crate::ops::pointwise::apply(s, p.activation, &mut row[..width]);
+            }
+        }
+    }
+}
+
+/// Puts the live terms of the packed columns `from` into a panel of their own, and their bias into another.
+fn gather_columns(
+    p: &Product<'_>,
+    (t, terms): (usize, usize),
+    from: &[u32],
+    nr: usize,
+    panel: &mut [f32],
+    bias: &mut [f32],
+) {
+    for (j, &column) in from.iter().enumerate() {
+        let column = column as usize;
+        let data = &p.panels[column / nr * p.panel_len + column % nr..];
+        for (row, &at) in panel.chunks_exact_mut(nr).zip(&p.of_b[t..t + terms]) {
+            row[j] = data[at as usize];
+        }
+        if let Some(all) = p.bias {
+            bias[j] = all[column];
+        }
+    }
+    for row in panel.chunks_exact_mut(nr).take(terms) {
+        row[from.len()..].fill(0.0);
+    }
+    bias[from.len()..].fill(0.0);
+}
+
+impl Pass<'_> {
+    /// All row tiles of one panel.
+    #[inline(always)]
+    fn column<S: F32s>(
+        &self,
+        s: S,
+        rhs: Rows<'_>,
+        rows: usize,
+        r: usize,
+        index: Option<&[u32]>,
+        out: &mut Tile<'_>,
+    ) {
+        for i in (0..rows).step_by(self.height) {
+            for_height!(self.height.min(rows - i), MR => {
+                if MR <= tallest::<S>() {
+                    if self.width <= S::LANES {
+                        self.tile::<S, MR, 1>(s, rhs, i, r, index, out);
+                    } else {
+                        self.tile::<S, MR, NV>(s, rhs, i, r, index, out);
+                    }
+                }
+            });
+        }
+    }
+
+    /// The tile of `MR` rows from row `i` of the pass on.
+    #[inline(always)]
+    fn tile<S: F32s, const MR: usize, const NV: usize>(
+        &self,
+        s: S,
+        rhs: impl Rhs<S, NV>,
+        i: usize,
+        r: usize,
+        index: Option<&[u32]>,
+        out: &mut Tile<'_>,
+    ) {
+        let p = self.product;
+        let (t, depth) = self.terms;
+        let (first, rows) = match index {
+            Some(index) => (0, &index[self.first_row + i..][..MR]),
+            None => (r + i, &IN_ORDER[..MR]),
+        };
+        let (all, cols) = (out.rows(), out.cols());
+        let mut out = out.sub(first..all, 0..cols);
+        let place = Place {
+            rows,
+            cols: Cols::Run {
+                at: self.at,
+                width: self.width,
+            },
+            start: self.start,
+            activation: self.activation,
+        };
+        match self.packed {
+            Some(packed) => {
+                let lhs = Packed(&packed[i * depth..][..MR * depth]);
+                s.outline(
+                    #[inline(always)]
+                    || tile::<S, MR, NV>(s, depth, lhs, rhs, place, &mut out),
+                );
+            }
+            None => {
+                let starts = core::array::from_fn(|x| p.a_start(self.first_row + i + x));
+                let list = p.of_a.part(t..t + depth);
+                let lhs = Gathered::new(p.a, starts, p.a_strides.1, list);
+                s.outline(
+                    #[inline(always)]
+                    || tile::<S, MR, NV>(s, depth, lhs, rhs, place, &mut out),
+                );
+            }
+        }
+    }
+}

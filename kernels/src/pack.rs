@@ -1,0 +1,130 @@
+//! Packed orders: how operands are laid out so that a micro-kernel walks them forward.
+//!
+//! ```text
+//! column panels (rhs)   [n / NR][k][NR]      row panels (lhs)   [m / MR][k][MR]      the last panel padded with zeros
+//! ```
+#![forbid(unsafe_code)]
+
+use alloc::vec::Vec;
+
+use crate::isa::F32s;
+use crate::panel::{Below, Gathered, Lhs};
+use crate::tile::gemm::{NV, for_height, tallest};
+use crate::{Channels, Error};
+
+/// Columns of a panel for a vector of `lanes`.
+pub(crate) const fn panel_width(lanes: usize) -> usize {
+    NV * lanes
+}
+
+/// The height that cuts `rows` into as few tiles as possible, all nearly alike.
+pub(crate) fn even_height(rows: usize, tallest: usize) -> usize {
+    rows.div_ceil(rows.div_ceil(tallest).max(1)).max(1)
+}
+
+/// Lays `k` x `n` elements out as column panels of width `nr`; `at(k, n)` gives an element. `out` must be zeros.
+pub(crate) fn column_panels(
+    out: &mut [f32],
+    nr: usize,
+    (k, n): (usize, usize),
+    at: impl Fn(usize, usize) -> f32,
+) {
+    for first in (0..n).step_by(nr) {
+        let panel = &mut out[first * k..][..k * nr];
+        let width = nr.min(n - first);
+        for (t, row) in panel.chunks_exact_mut(nr).enumerate() {
+            for (j, x) in row[..width].iter_mut().enumerate() {
+                *x = at(t, first + j);
+            }
+        }
+    }
+}
+
+/// Lays `m` x `k` elements out as row panels of height `mr`; `at(m, k)` gives an element. `out` must be zeros.
+pub(crate) fn row_panels(
+    out: &mut [f32],
+    mr: usize,
+    (m, k): (usize, usize),
+    at: impl Fn(usize, usize) -> f32,
+) {
+    column_panels(out, mr, (k, m), |t, i| at(i, t));
+}
+
+/// Copies the listed elements of `starts.len()` rows into one row panel of that height: `[list][rows]`.
+#[inline(always)]
+pub(crate) fn gather_rows<S: F32s>(
+    s: S,
+    out: &mut [f32],
+    data: &[f32],
+    starts: &[usize],
+    stride: usize,
+    list: Below<'_>,
+) {
+    for_height!(starts.len(), MR => {
+        if MR <= tallest::<S>() {
+            let starts: [usize; MR] = core::array::from_fn(|i| starts[i]);
+            let rows = Gathered::new(data, starts, stride, list);
+            s.outline(#[inline(always)] || {
+                let depth = list.as_slice().len();
+                for (t, to) in out[..depth * MR].chunks_exact_mut(MR).enumerate() {
+                    to.copy_from_slice(&rows.at(t));
+                }
+            });
+        }
+    });
+}
+
+/// The indices of `0..len` that a static mask keeps.
+pub(crate) fn kept(
+    mask: Option<Channels<'_>>,
+    len: usize,
+    what: &'static str,
+) -> Result<Vec<u32>, Error> {
+    check_mask(mask, len, what)?;
+    let index = |i: usize| i as u32;
+    Ok(match mask {
+        Some(mask) => mask.live().map(index).collect(),
+        None => (0..len).map(index).collect(),
+    })
+}
+
+/// Refuses a mask over another number of channels.
+pub(crate) fn check_mask(
+    mask: Option<Channels<'_>>,
+    len: usize,
+    what: &'static str,
+) -> Result<(), Error> {
+    match mask {
+        Some(mask) if mask.len() != len => Err(Error::Mismatch {
+            what,
+            expected: len,
+            found: mask.len(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// The product of extents, refused when it does not fit the 32-bit offsets of the kernels.
+pub(crate) fn extent(of: &[usize], operand: &'static str) -> Result<usize, Error> {
+    of.iter()
+        .try_fold(1usize, |n, &x| n.checked_mul(x))
+        .filter(|&n| n <= (u32::MAX / 2) as usize)
+        .ok_or(Error::TooLarge { operand })
+}
+
+/// Refuses a slice shorter than its shape says.
+pub(crate) fn check_len(slice: usize, needed: usize, operand: &'static str) -> Result<(), Error> {
+    if slice < needed {
+        return Err(Error::TooShort {
+            operand,
+            needed,
+            given: slice,
+        });
+    }
+    Ok(())
+}
+
+/// Clears a mask that excludes nothing.
+pub(crate) fn partial(mask: Option<Channels<'_>>) -> Option<Channels<'_>> {
+    mask.filter(|m| !m.is_full())
+}

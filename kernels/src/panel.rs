@@ -1,0 +1,207 @@
+//! Operands as a micro-kernel reads them: what it broadcasts ([`Lhs`]) and what it loads as vectors ([`Rhs`]).
+//!
+//! Both are walked by a step `t`, one step a live term. *Which* element a step means is the operand's affair: an offset list
+//! makes dead terms cost nothing inside the loop, whatever the density.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::isa::F32s;
+
+/// Zero-initialised floats that start on a cache line.
+#[derive(Debug)]
+pub(crate) struct Aligned {
+    room: Vec<f32>,
+    start: usize,
+    len: usize,
+}
+
+/// Floats in a cache line.
+pub(crate) const LINE: usize = 16;
+
+impl Aligned {
+    pub(crate) fn zeros(len: usize) -> Self {
+        let room = vec![0.0; len + LINE];
+        let start = skip_to_line(&room);
+        Self { room, start, len }
+    }
+    pub(crate) fn as_slice(&self) -> &[f32] {
+        &self.room[self.start..][..self.len]
+    }
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [f32] {
+        &mut self.room[self.start..][..self.len]
+    }
+}
+
+/// Elements before the first cache line boundary in `x`, at most `LINE`.
+fn skip_to_line(x: &[f32]) -> usize {
+    x.as_ptr().align_offset(64).min(LINE)
+}
+
+/// Takes `n` floats, rounded up to cache lines, off the front of `rest`. Panics when it is too short.
+pub(crate) fn take<'a>(rest: &mut &'a mut [f32], n: usize) -> &'a mut [f32] {
+    let all = core::mem::take(rest);
+    let (front, back) = all.split_at_mut(lines(n));
+    *rest = back;
+    &mut front[..n]
+}
+
+/// As [`take`], for indices.
+pub(crate) fn take_indices<'a>(rest: &mut &'a mut [f32], n: usize) -> &'a mut [u32] {
+    bytemuck::cast_slice_mut(take(rest, n))
+}
+
+/// The part of `scratch` that starts on a cache line; [`LINE`] elements shorter than `scratch` at worst.
+pub(crate) fn from_line(scratch: &mut [f32]) -> &mut [f32] {
+    let skip = skip_to_line(scratch).min(scratch.len());
+    &mut scratch[skip..]
+}
+
+/// `n` rounded up to whole cache lines.
+pub(crate) fn lines(n: usize) -> usize {
+    n.next_multiple_of(LINE)
+}
+
+/// Indices that are all below a bound, checked once, so that a loop over them need not check each.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Below<'a> {
+    list: &'a [u32],
+    bound: usize,
+}
+
+impl<'a> Below<'a> {
+    /// Panics when an index is not below `bound`.
+    pub(crate) fn new(list: &'a [u32], bound: usize) -> Self {
+        let worst = list.iter().fold(0, |m, &i| m.max(i as usize));
+        assert!(list.is_empty() || worst < bound, "index out of range");
+        Self { list, bound }
+    }
+    /// The part `range` of the list.
+    pub(crate) fn part(self, range: core::ops::Range<usize>) -> Self {
+        Self {
+            list: &self.list[range],
+            bound: self.bound,
+        }
+    }
+    pub(crate) fn as_slice(self) -> &'a [u32] {
+        self.list
+    }
+}
+
+/// `MR` scalars a step, to be broadcast.
+pub(crate) trait Lhs<const MR: usize>: Copy {
+    /// Those of step `t`.
+    fn at(self, t: usize) -> [f32; MR];
+}
+
+/// Step `t` is row `t` of a `[depth][MR]` panel.
+#[derive(Clone, Copy)]
+pub(crate) struct Packed<'a>(pub(crate) &'a [f32]);
+
+impl<const MR: usize> Lhs<MR> for Packed<'_> {
+    #[inline(always)]
+    fn at(self, t: usize) -> [f32; MR] {
+        *self.0[t * MR..].first_chunk().expect("a panel row")
+    }
+}
+
+/// Step `t` is row `list[t]` of a panel whose rows are `stride` apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Listed<'a> {
+    pub(crate) panel: &'a [f32],
+    pub(crate) stride: usize,
+    pub(crate) list: &'a [u32],
+}
+
+impl<const MR: usize> Lhs<MR> for Listed<'_> {
+    #[inline(always)]
+    fn at(self, t: usize) -> [f32; MR] {
+        let row = &self.panel[self.list[t] as usize * self.stride..];
+        *row.first_chunk().expect("a panel row")
+    }
+}
+
+/// Step `t` is `data[starts[i] + list[t] * stride]` for each row `i`: rows anywhere in memory, read in place.
+#[derive(Clone, Copy)]
+pub(crate) struct Gathered<'a, const MR: usize> {
+    // Invariant of `new`: every row is long enough for the greatest index of the list.
+    rows: [&'a [f32]; MR],
+    stride: usize,
+    list: Below<'a>,
+}
+
+impl<'a, const MR: usize> Gathered<'a, MR> {
+    /// Panics when a row does not hold the elements that the bound of `list` allows to be asked for.
+    pub(crate) fn new(
+        data: &'a [f32],
+        starts: [usize; MR],
+        stride: usize,
+        list: Below<'a>,
+    ) -> Self {
+        let rows = starts.map(|s| &data[s.min(data.len())..]);
+        if !list.list.is_empty() {
+            let last = (list.bound - 1).checked_mul(stride);
+            assert!(
+                last.is_some_and(|last| rows.iter().all(|r| last < r.len())),
+                "a row is too short"
+            );
+        }
+        Self { rows, stride, list }
+    }
+}
+
+impl<const MR: usize> Lhs<MR> for Gathered<'_, MR> {
+    #[inline(always)]
+    fn at(self, t: usize) -> [f32; MR] {
+        let at = self.list.list[t] as usize * self.stride;
+        // SAFETY: a list index is below the list's bound (`Below::new`), and rows hold `(bound - 1) * stride` (`new`).
+        core::array::from_fn(|i| unsafe { *self.rows[i].get_unchecked(at) })
+    }
+}
+
+/// `NV` vectors a step.
+pub(crate) trait Rhs<S: F32s, const NV: usize>: Copy {
+    /// Those of step `t`.
+    fn at(self, s: S, t: usize) -> [S::V; NV];
+}
+
+/// Step `t` is `data[offsets[t]..]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub(crate) data: &'a [f32],
+    pub(crate) offsets: &'a [u32],
+}
+
+impl<S: F32s, const NV: usize> Rhs<S, NV> for Rows<'_> {
+    #[inline(always)]
+    fn at(self, s: S, t: usize) -> [S::V; NV] {
+        let row = &self.data[self.offsets[t] as usize..][..NV * S::LANES];
+        core::array::from_fn(
+            #[inline(always)]
+            |j| s.load(&row[j * S::LANES..]),
+        )
+    }
+}
+
+/// Step `t` is `data[offsets[t]..]` of each of `NP` panels, so of `NV / NP` vectors a panel.
+#[derive(Clone, Copy)]
+pub(crate) struct Wide<'a, const NP: usize> {
+    pub(crate) panels: [&'a [f32]; NP],
+    pub(crate) offsets: &'a [u32],
+}
+
+impl<S: F32s, const NV: usize, const NP: usize> Rhs<S, NV> for Wide<'_, NP> {
+    #[inline(always)]
+    fn at(self, s: S, t: usize) -> [S::V; NV] {
+        let each = const { NV / NP };
+        let at = self.offsets[t] as usize;
+        let rows: [&[f32]; NP] = core::array::from_fn(
+            #[inline(always)]
+            |p| &self.panels[p][at..][..each * S::LANES],
+        );
+        core::array::from_fn(
+            #[inline(always)]
+            |j| s.load(&rows[j / each][j % each * S::LANES..]),
+        )
+    }
+}
