@@ -5,6 +5,8 @@
 mod error;
 // Floor 4: what flows (tensors), what is computed (the graph), which channels live (masks).
 pub mod graph;
+// Floor 6: ONNX files to graphs.
+pub mod import;
 pub mod tensor;
 
 pub use error::{Error, Result};

@@ -1,0 +1,311 @@
+//! The functions of gated compression, matched by (domain, name); their bodies in the file are for other runtimes and are not read.
+//!
+//! ```text
+//! avg   = ReduceMean(X, axes)     max = ReduceMax(X, axes)
+//! score = Sigmoid(Gemm(Concat(avg, max), gate_w, gate_b))         stop = Less(score, threshold)
+//! own   = mask_in   or   Cast(Greater(Gemm(Relu(Gemm(avg, h1_w, h1_b)), h2_w, h2_b), 0))
+//! mask  = own   or   Mul(own, prev)                               Y = Mul(X, Unsqueeze(mask, axes))
+//! ```
+//! A function with a gate adds an [`Op::Gate`] on the score. The last product becomes an [`Op::Mask`] in [`super::masks`], where the
+//! mask is proven to be one.
+
+use super::builder::Builder;
+use super::call::Call;
+use super::lower::{self, Results};
+use crate::graph::{Binary, Dim, Op, Reduction, Unary, ValueId};
+use crate::{DType, Result, Tensor};
+
+/// A function of the domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Function {
+    /// (X, gate_w, gate_b, heads of the mask, prev?) -> (Y, score, stop, mask)
+    Layer { dynamic: bool, chained: bool },
+    /// (X, gate_w, gate_b) -> (score, stop)
+    Gate,
+    /// (X, h1_w, h1_b, h2_w, h2_b) -> mask
+    Mask,
+    /// (X, mask, W, B?) -> Y
+    Conv { bias: bool },
+    /// (A, mask, B) -> Y
+    MatMul,
+}
+
+/// The function of this name, if it is one of ours.
+pub(super) fn function(domain: &str, name: &str) -> Option<Function> {
+    let layer = |dynamic, chained| Function::Layer { dynamic, chained };
+    Some(match (domain, name) {
+        ("ai.sluicegate", "GcStatic") | ("gc", "GatedCompressionStatic") => layer(false, false),
+        ("ai.sluicegate", "GcStaticChained") | ("gc", "GatedCompressionStaticChained") => {
+            layer(false, true)
+        }
+        ("ai.sluicegate", "GcDynamic") | ("gc", "GatedCompressionDynamic") => layer(true, false),
+        ("ai.sluicegate", "GcDynamicChained") | ("gc", "GatedCompressionDynamicChained") => {
+            layer(true, true)
+        }
+        ("ai.sluicegate", "GcGate") => Function::Gate,
+        ("ai.sluicegate", "GcMask") => Function::Mask,
+        ("ai.sluicegate", "GcConv") => Function::Conv { bias: true },
+        ("ai.sluicegate", "GcConvNoBias") => Function::Conv { bias: false },
+        ("ai.sluicegate", "GcMatMul") => Function::MatMul,
+        _ => return None,
+    })
+}
+
+/// Adds the nodes of a function.
+pub(super) fn lower<'m>(
+    b: &mut Builder<'m>,
+    call: &Call<'m>,
+    function: Function,
+) -> Result<Results> {
+    if call.version > 1 {
+        return Err(call.unsupported(format!(
+            "version {} of its domain (this reader knows 1)",
+            call.version
+        )));
+    }
+    let results = match function {
+        Function::Layer { dynamic, chained } => layer(b, call, dynamic, chained)?,
+        Function::Gate => {
+            call.arity(3..=3, 2)?;
+            let pooled = Pooled::new(b, call)?;
+            let (score, stop) = gate(b, call, &pooled, 0)?;
+            vec![Some(score), stop]
+        }
+        Function::Mask => {
+            call.arity(5..=5, 1)?;
+            let pooled = Pooled::new(b, call)?;
+            let name = result_name(b, call, 0, "mask");
+            vec![Some(computed_mask(b, call, &pooled, 1, name)?)]
+        }
+        Function::Conv { bias } => {
+            let operands = if bias { 4 } else { 3 };
+            call.arity(operands..=operands, 1)?;
+            let op = lower::conv(b, call, call.operand(2)?)?;
+            let x = masked(b, call, call.operand(0)?, call.operand(1)?, &[2, 3], None)?;
+            b.emit(call, op, vec![Some(x), call.input(2), call.input(3)])?
+        }
+        Function::MatMul => {
+            call.arity(3..=3, 1)?;
+            let a = masked(b, call, call.operand(0)?, call.operand(1)?, &[1], None)?;
+            b.emit(call, Op::MatMul, vec![Some(a), call.input(2)])?
+        }
+    };
+    call.all_attributes_read()?;
+    Ok(results)
+}
+
+/// A whole layer in one node.
+fn layer<'m>(
+    b: &mut Builder<'m>,
+    call: &Call<'m>,
+    dynamic: bool,
+    chained: bool,
+) -> Result<Results> {
+    let heads = if dynamic { 4 } else { 1 };
+    let operands = 3 + heads + usize::from(chained);
+    call.arity(operands..=operands, 4)?;
+    let pooled = Pooled::new(b, call)?;
+    let (score, stop) = gate(b, call, &pooled, 1)?;
+
+    let role = if chained { "own" } else { "mask" };
+    let name = |b: &mut Builder<'m>| match chained {
+        false => result_name(b, call, 3, "mask"),
+        true => b.unique(&call.name, "own"),
+    };
+    let own = if dynamic {
+        let name = name(b);
+        computed_mask(b, call, &pooled, 3, name)?
+    } else if chained || !call.wants(3) {
+        call.operand(3)?
+    } else {
+        let name = name(b);
+        b.named_part(call, role, Op::Identity, &[call.operand(3)?], name)?
+    };
+    let mask = if chained {
+        let name = result_name(b, call, 3, "mask");
+        let prev = call.operand(operands - 1)?;
+        b.named_part(call, "mask", Op::Binary(Binary::Mul), &[own, prev], name)?
+    } else {
+        own
+    };
+    let y = call.results.first().cloned().flatten();
+    let y = masked(b, call, pooled.x, mask, &pooled.axes, y)?;
+    Ok(vec![Some(y), Some(score), stop, Some(mask)])
+}
+
+/// What gate and mask head are computed from.
+struct Pooled {
+    x: ValueId,
+    /// The pooled axes: all but the batch and the channels, ascending.
+    axes: Vec<i64>,
+    average: ValueId,
+}
+
+impl Pooled {
+    fn new<'m>(b: &mut Builder<'m>, call: &Call<'m>) -> Result<Self> {
+        let x = call.operand(0)?;
+        let Some(axes) = call.ints("axes")? else {
+            return Err(call.wrong("attribute `axes` is missing"));
+        };
+        // The heads are matrices, so two axes are left: the batch, which is axis 0, and the channels.
+        let rank = axes.len() as i64 + 2;
+        let mut all: Vec<i64> = axes
+            .iter()
+            .map(|&a| if a < 0 { a.saturating_add(rank) } else { a })
+            .collect();
+        all.sort_unstable();
+        if all.is_empty()
+            || all.iter().any(|&a| a < 1 || a >= rank)
+            || all.windows(2).any(|w| w[0] == w[1])
+        {
+            return Err(call.wrong(format!(
+                "attribute `axes` = {axes:?} must name all axes but 0 and that of the channels"
+            )));
+        }
+        expect_rank(b, x, all.len() + 2);
+        let average = pool(b, call, x, Reduction::Mean, &all)?;
+        Ok(Self {
+            x,
+            axes: all,
+            average,
+        })
+    }
+}
+
+/// Notes the rank that a function takes for granted, where the file does not declare one.
+fn expect_rank(b: &mut Builder<'_>, x: ValueId, rank: usize) {
+    let dims = &mut b.graph.values[x.index()].dims;
+    if dims.is_none() {
+        *dims = Some(vec![Dim::Unknown; rank]);
+    }
+}
+
+/// A reduction over the pooled axes; gate and mask of one tensor share it.
+fn pool<'m>(
+    b: &mut Builder<'m>,
+    call: &Call<'m>,
+    x: ValueId,
+    kind: Reduction,
+    axes: &[i64],
+) -> Result<ValueId> {
+    let (role, op) = match kind {
+        Reduction::Max => ("max", kind),
+        _ => ("avg", kind),
+    };
+    let key = (role, x, None, axes.to_vec());
+    if let Some(&known) = b.memo.get(&key) {
+        return Ok(known);
+    }
+    let list = b.list(call, "axes", axes)?;
+    let op = Op::Reduce {
+        kind: op,
+        keep_dims: false,
+        noop_with_empty_axes: false,
+    };
+    let made = b.part(call, role, op, &[x, list])?;
+    b.memo.insert(key, made);
+    Ok(made)
+}
+
+/// The name of a result, made up when nobody asks for it.
+fn result_name<'m>(b: &mut Builder<'m>, call: &Call<'m>, i: usize, role: &str) -> String {
+    match call.results.get(i) {
+        Some(Some(name)) => name.clone(),
+        _ => b.unique(&call.name, role),
+    }
+}
+
+fn gemm<'m>(
+    b: &mut Builder<'m>,
+    call: &Call<'m>,
+    role: &str,
+    x: ValueId,
+    weights: usize,
+) -> Result<ValueId> {
+    let op = Op::Gemm {
+        alpha: 1.0,
+        beta: 1.0,
+        trans_a: false,
+        trans_b: false,
+    };
+    let operands = [x, call.operand(weights)?, call.operand(weights + 1)?];
+    b.part(call, role, op, &operands)
+}
+
+/// Score, stop and the gate itself; `first` is the number of the result `score`, `stop` comes behind it.
+fn gate<'m>(
+    b: &mut Builder<'m>,
+    call: &Call<'m>,
+    pooled: &Pooled,
+    first: usize,
+) -> Result<(ValueId, Option<ValueId>)> {
+    let threshold = call.float("threshold", 0.5)?;
+    let max = pool(b, call, pooled.x, Reduction::Max, &pooled.axes)?;
+    let both = b.part(
+        call,
+        "pooled",
+        Op::Concat { axis: 1 },
+        &[pooled.average, max],
+    )?;
+    let logit = gemm(b, call, "gate_logit", both, 1)?;
+    let name = result_name(b, call, first, "score");
+    let score = b.named_part(call, "score", Op::Unary(Unary::Sigmoid), &[logit], name)?;
+    let mut stop = None;
+    if call.wants(first + 1) {
+        let theta = b.operand(call, "threshold", Tensor::scalar(threshold));
+        let name = result_name(b, call, first + 1, "stop");
+        let less = Op::Binary(Binary::Less);
+        let id = b.named_part(call, "stop", less, &[score, theta], name)?;
+        b.stops.insert(id);
+        stop = Some(id);
+    }
+    let index = b.next_gate();
+    let gate = Op::Gate { threshold, index };
+    b.node(format!("{}/gate", call.name), gate, vec![Some(score)], &[])?;
+    Ok((score, stop))
+}
+
+/// A mask from the average and two dense layers, whose operands begin at `heads`.
+fn computed_mask<'m>(
+    b: &mut Builder<'m>,
+    call: &Call<'m>,
+    pooled: &Pooled,
+    heads: usize,
+    name: String,
+) -> Result<ValueId> {
+    let hidden = gemm(b, call, "hidden", pooled.average, heads)?;
+    let hidden = b.part(call, "hidden_relu", Op::Unary(Unary::Relu), &[hidden])?;
+    let logit = gemm(b, call, "mask_logit", hidden, heads + 2)?;
+    let zero = b.operand(call, "zero", Tensor::scalar(0f32));
+    let keep = b.part(call, "keep", Op::Binary(Binary::Greater), &[logit, zero])?;
+    let cast = Op::Cast { to: DType::F32 };
+    b.named_part(call, "mask", cast, &[keep], name)
+}
+
+/// X times the mask, which is spread over the given axes. Consumers of the same masked tensor share it.
+fn masked<'m>(
+    b: &mut Builder<'m>,
+    call: &Call<'m>,
+    x: ValueId,
+    mask: ValueId,
+    axes: &[i64],
+    name: Option<String>,
+) -> Result<ValueId> {
+    let key = ("masked", x, Some(mask), axes.to_vec());
+    if name.is_none()
+        && let Some(&known) = b.memo.get(&key)
+    {
+        return Ok(known);
+    }
+    expect_rank(b, x, axes.len() + 2);
+    expect_rank(b, mask, 2);
+    let list = b.list(call, "spread_axes", axes)?;
+    let spread = b.part(call, "mask_spread", Op::Unsqueeze, &[mask, list])?;
+    let name = match name {
+        Some(name) => name,
+        None => b.unique(&call.name, "masked"),
+    };
+    let y = b.named_part(call, "masked", Op::Binary(Binary::Mul), &[x, spread], name)?;
+    b.memo.insert(key, y);
+    Ok(y)
+}
