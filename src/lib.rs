@@ -7,6 +7,8 @@ mod error;
 pub mod graph;
 // Floor 6: ONNX files to graphs.
 pub mod import;
+// What every operator means: inference of shapes, the plain reference, the dense interpreter of a whole graph.
+pub mod ops;
 pub mod tensor;
 
 pub use error::{Error, Result};
