@@ -124,6 +124,13 @@ impl Shape {
         self.iter().product()
     }
 
+    /// The same shape with another extent along one of its axes, which must be no greater than the one it replaces.
+    pub(crate) fn with_dim(mut self, axis: usize, extent: usize) -> Self {
+        debug_assert!(extent <= self[axis]);
+        self.dims[axis] = extent;
+        self
+    }
+
     /// Row-major strides in elements; entries past the rank are 0.
     pub fn strides(&self) -> [usize; MAX_RANK] {
         let mut strides = [0; MAX_RANK];

@@ -1,0 +1,108 @@
+//! One allocation for all results of a run.
+
+use std::ops::Range;
+
+/// Results of one step at most.
+pub(super) const RESULTS: usize = 3;
+
+/// Bytes that start on a cache line.
+#[derive(Default)]
+pub(super) struct Arena {
+    words: Vec<u64>,
+    /// Bytes before the first cache line.
+    skip: usize,
+    len: usize,
+}
+
+impl Arena {
+    /// Makes room for `len` bytes. What was there before is lost.
+    pub(super) fn resize(&mut self, len: usize) {
+        if len > self.len {
+            self.words = vec![0; len.div_ceil(8) + 8];
+            self.skip = bytemuck::cast_slice::<u64, u8>(&self.words)
+                .as_ptr()
+                .align_offset(64)
+                .min(64);
+            self.len = len;
+        }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.words)[self.skip..][..self.len]
+    }
+
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut bytemuck::cast_slice_mut(&mut self.words)[self.skip..][..self.len]
+    }
+
+    /// Borrows the ranges of a step's results for writing and the rest for reading.
+    pub(super) fn open(&mut self, results: [Option<Range<usize>>; RESULTS]) -> Opened<'_> {
+        let mut opened = Opened::default();
+        let mut rest: &mut [u8] = self.bytes_mut();
+        let mut at = 0;
+        let mut order = [0, 1, 2];
+        order.sort_unstable_by_key(|&i| results[i].as_ref().map_or(usize::MAX, |r| r.start));
+        for (gap, i) in order.into_iter().enumerate() {
+            let Some(range) = &results[i] else { break };
+            let (before, tail) = rest.split_at_mut(range.start - at);
+            let (result, tail) = tail.split_at_mut(range.len());
+            opened.gaps[gap] = (at, before);
+            opened.gaps[gap + 1] = (range.end, &[]);
+            opened.results[i] = result;
+            (at, rest) = (range.end, tail);
+        }
+        let last = results.iter().flatten().count();
+        opened.gaps[last] = (at, rest);
+        opened
+    }
+}
+
+/// An arena of which some ranges are being written.
+#[derive(Default)]
+pub(super) struct Opened<'a> {
+    pub(super) results: [&'a mut [u8]; RESULTS],
+    /// Where each piece between them starts.
+    gaps: [(usize, &'a [u8]); RESULTS + 1],
+}
+
+impl<'a> Opened<'a> {
+    /// A range that is not being written.
+    pub(super) fn read(&self, range: Range<usize>) -> &'a [u8] {
+        let holds =
+            |(at, bytes): &&(usize, &'a [u8])| *at <= range.start && range.end <= at + bytes.len();
+        let (at, bytes) = self
+            .gaps
+            .iter()
+            .find(holds)
+            .expect("the layout keeps operands apart from results");
+        &bytes[range.start - at..range.end - at]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_and_the_rest_are_apart() {
+        let mut arena = Arena::default();
+        arena.resize(300);
+        arena
+            .bytes_mut()
+            .iter_mut()
+            .enumerate()
+            .for_each(|(i, b)| *b = i as u8);
+        let opened = arena.open([Some(200..210), Some(64..70), None]);
+        assert_eq!(opened.read(0..64)[63], 63);
+        assert_eq!(opened.read(70..200).len(), 130);
+        assert_eq!(opened.read(250..251), [250]);
+        assert_eq!(opened.read(70..70), []);
+        opened.results[0].fill(0);
+        opened.results[1].fill(1);
+        assert_eq!(
+            (arena.bytes()[205], arena.bytes()[65], arena.bytes()[63]),
+            (0, 1, 63)
+        );
+        assert_eq!(arena.bytes().as_ptr().align_offset(64), 0);
+    }
+}

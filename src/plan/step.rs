@@ -1,0 +1,176 @@
+//! What the executor walks: kernels with packed weights, and where their operands lie.
+
+use sluicegate_kernels::epilogue::Activation;
+use sluicegate_kernels::ops::{binary, conv, depthwise, matmul, pool, reduce};
+
+use super::masks::MaskId;
+use crate::graph::Op;
+use crate::{DType, Shape};
+
+/// Where a value lies in the arena: sample `s` of `n` is the `len` bytes at `offset * n + s * len`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) offset: usize,
+    pub(crate) len: usize,
+}
+
+/// Where an operand is read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A constant of the plan.
+    Constant(usize),
+    /// An input of the run, in the caller's memory.
+    Input(usize),
+    /// The result of an earlier step.
+    Arena(Place),
+}
+
+/// Planes `[outer, channels, inner]` of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Planes {
+    pub(crate) outer: usize,
+    pub(crate) channels: usize,
+    pub(crate) inner: usize,
+}
+
+impl Planes {
+    pub(crate) fn of(shape: Shape, axis: usize) -> Self {
+        Self {
+            outer: shape[..axis].iter().product(),
+            channels: shape[axis],
+            inner: shape[axis + 1..].iter().product(),
+        }
+    }
+}
+
+/// How an operand of a binary kernel covers the planes of the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cover {
+    Full,
+    Scalar,
+    Planes,
+    Row,
+}
+
+/// A product of two operands that are both computed: per batch entry, offsets of A and B in matrices.
+#[derive(Debug, Clone)]
+pub(crate) struct Products {
+    pub(crate) m: usize,
+    pub(crate) k: usize,
+    pub(crate) n: usize,
+    pub(crate) pairs: Vec<(usize, usize)>,
+}
+
+/// A pooling of maps.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pooling {
+    pub(crate) op: pool::PoolOp,
+    pub(crate) shape: pool::PoolShape,
+    pub(crate) images: usize,
+    /// Channels, height and width.
+    pub(crate) map: (usize, usize, usize),
+    pub(crate) out: (usize, usize),
+}
+
+/// One kernel call per sample, ready to run.
+pub(crate) enum Kernel {
+    /// act(x), elementwise over planes `(c, p)`.
+    Activate {
+        activation: Activation,
+        extents: (usize, usize),
+    },
+    /// Elementwise over planes `(c, p)`.
+    Binary {
+        op: binary::BinaryOp,
+        extents: (usize, usize),
+        covers: [Cover; 2],
+    },
+    /// Elementwise truth values over planes `(c, p)`.
+    Compare {
+        op: binary::CompareOp,
+        extents: (usize, usize),
+        covers: [Cover; 2],
+    },
+    /// One convolution an image.
+    Conv {
+        conv: conv::Conv,
+        images: usize,
+        hw: (usize, usize),
+    },
+    /// Rows of `from` bytes go to rows of `to` bytes at a distance, `at` bytes into each.
+    Copy {
+        rows: usize,
+        from: (usize, usize),
+        to: (usize, usize),
+        len: usize,
+    },
+    /// One depthwise convolution an image.
+    Depthwise {
+        conv: depthwise::Depthwise,
+        images: usize,
+        hw: (usize, usize),
+    },
+    /// Leaves the graph where the score is below the threshold.
+    Gate { threshold: f32, index: usize },
+    /// Rows through normalisation, scale and shift.
+    LayerNorm { rows: usize, n: usize, epsilon: f32 },
+    /// A product with packed weights.
+    Linear { matmul: matmul::MatMul, rows: usize },
+    /// Makes a mask out of a value or other masks.
+    Mask(MaskId),
+    /// A product of two computed operands.
+    MatMul(Products),
+    /// Mean and maximum of planes.
+    MeanMax { channels: usize, inner: usize },
+    /// Any operator, by its definition.
+    Operator {
+        op: Op,
+        inputs: Vec<Option<(DType, Shape)>>,
+        outputs: Vec<Option<(DType, Shape)>>,
+    },
+    /// Pooling of maps, per image.
+    Pool(Pooling),
+    /// Along one axis of `[outer, axis, inner]`.
+    Reduce {
+        op: reduce::ReduceOp,
+        extents: [usize; 3],
+    },
+    /// Rows through normalisation and scale.
+    RmsNorm { rows: usize, n: usize, epsilon: f32 },
+    /// x * scale + shift per channel.
+    ScaleShift {
+        images: usize,
+        extents: (usize, usize),
+        scale: Vec<f32>,
+        shift: Vec<f32>,
+    },
+    /// Writes zeros into the dead channels of its operand.
+    Settle { mask: MaskId, planes: Planes },
+    /// Softmax or its logarithm along one axis of `[outer, axis, inner]`.
+    Softmax { log: bool, extents: [usize; 3] },
+}
+
+/// A step of the plan.
+pub(crate) struct Step {
+    /// The node of the report that it belongs to.
+    pub(crate) node: usize,
+    pub(crate) kernel: Kernel,
+    pub(crate) inputs: Vec<Option<Source>>,
+    pub(crate) outputs: Vec<Option<Place>>,
+    /// Channels of the operand that are not read, where that is decided at run time.
+    pub(crate) input_mask: Option<MaskId>,
+    /// Channels of the result that are not written, where that is decided at run time.
+    pub(crate) output_mask: Option<MaskId>,
+    pub(crate) cost: Cost,
+}
+
+/// Multiply-accumulates of a step, per sample.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Cost {
+    /// With every channel live.
+    pub(crate) dense: u64,
+    /// With static masks applied.
+    pub(crate) planned: u64,
+    /// Channels that the run-time masks are out of: operand and result. The result's is 0 where it does not count (depthwise).
+    pub(crate) channels: (usize, usize),
+}
