@@ -3,6 +3,7 @@
 //! Attributes that became inputs in later ONNX versions (axes, pads, bounds) are inputs here, as constants. A gated compression layer
 //! is its gate head and mask head in ordinary nodes, one [`Op::Gate`] and one [`Op::Mask`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::{DType, Tensor};
@@ -73,6 +74,8 @@ pub struct Graph {
     pub outputs: Vec<ValueId>,
     /// The operations.
     pub nodes: Vec<Node>,
+    /// What the file says about itself, such as the labels of its classes.
+    pub metadata: BTreeMap<String, String>,
 }
 
 impl Graph {

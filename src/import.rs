@@ -71,6 +71,9 @@ pub fn from_bytes(bytes: &[u8], dir: Option<&Path>) -> Result<Graph> {
     }
     masks::find(&mut b.graph);
     finish::prune(&mut b.graph);
+    b.graph.metadata = (model.metadata.iter())
+        .map(|&(key, value)| (key.to_string(), value.to_string()))
+        .collect();
     Ok(b.graph)
 }
 

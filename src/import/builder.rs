@@ -11,7 +11,7 @@ use crate::graph::{Dim, Graph, Node, Op, Value, ValueId};
 use crate::{Error, Result, Tensor};
 
 /// Nodes of a graph at most, after functions are inlined. Large published models have 20,000.
-pub(super) const MAX_NODES: usize = 1 << 18;
+pub(super) const MAX_NODES: usize = 1 << 17;
 /// Names looked up and operands resolved at most: bounds the time that nested functions and branches take.
 const MAX_STEPS: u64 = 1 << 24;
 /// Bytes of a made-up name at most.

@@ -13,6 +13,7 @@ pub(super) struct Model<'a> {
     pub(super) graph: Option<Graph<'a>>,
     pub(super) opsets: Vec<Opset<'a>>,
     pub(super) functions: Vec<Function<'a>>,
+    pub(super) metadata: Vec<(&'a str, &'a str)>,
 }
 
 /// The version of one set of operators.
@@ -152,6 +153,7 @@ pub(super) fn model(bytes: &[u8]) -> Result<Model<'_>> {
         match field.number {
             7 => model.graph = Some(graph(field.message()?, left)?),
             8 => model.opsets.push(opset(field.message()?, left)?),
+            14 => model.metadata.push(entry(field.message()?, left)?),
             25 => model.functions.push(function(field.message()?, left)?),
             _ => {}
         }
