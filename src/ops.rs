@@ -92,48 +92,43 @@ use crate::{DType, Error, Result, Shape, View, ViewMut};
 /// Operands that say what the shape is (the shape of `Reshape`, the starts of `Slice`, ...) must have a known value.
 ///
 /// # Errors
-/// [`Error::Node`] when the operands do not fit, labelled with the name of the operator.
+/// [`Error::Node`] without a label, which is the caller's to fill in, when the operands do not fit.
 pub fn infer(op: &Op, inputs: &[Option<Fact<'_>>], outputs: usize) -> Result<Vec<(DType, Shape)>> {
     (0..outputs)
         .map(|k| result(op, Operands::Facts(inputs), outputs, k))
-        .collect::<Result<_>>()
-        .map_err(|error| labelled(error, op.name()))
+        .collect()
 }
 
 /// Computes the results of an operation in plain loops; sums of floats are made in f64. `outputs` are of the inferred types and
 /// shapes; `None` = not asked for. Nothing is allocated on the heap, but for the words of an error.
 ///
 /// # Errors
-/// [`Error::Node`] when the operands do not fit, labelled with the name of the operator.
+/// [`Error::Node`] without a label, which is the caller's to fill in, when the operands do not fit.
 pub fn eval(
     op: &Op,
     inputs: &[Option<View<'_>>],
     outputs: &mut [Option<ViewMut<'_>>],
 ) -> Result<()> {
-    check(op, inputs, outputs)
-        .and_then(|()| compute(op, Operands::Views(inputs), outputs))
-        .map_err(|error| labelled(error, op.name()))
+    check(op, inputs, outputs)?;
+    compute(op, Operands::Views(inputs), outputs)
 }
 
-/// For `map_err` on [`infer`] and [`eval`]: puts the label of the node in place of the name of the operator.
-pub(crate) fn at(node: &Node) -> impl FnOnce(Error) -> Error {
-    |error| labelled(error, &node.label())
-}
-
-/// Errors of operands under the name of a node; errors of memory and files as they are.
-fn labelled(error: Error, label: &str) -> Error {
-    let node = label.to_owned();
-    match error {
-        Error::Node { what, .. } => Error::Node { node, what },
-        Error::Shape { .. } | Error::Type { .. } | Error::Kernel(_) => Error::Node {
-            node,
+/// For `map_err` on [`infer`] and [`eval`]: fills in the label of the node.
+fn at(node: &Node) -> impl FnOnce(Error) -> Error {
+    |error| match error {
+        Error::Node { what, .. } => Error::Node {
+            node: node.label(),
+            what,
+        },
+        Error::Shape { .. } | Error::Type { .. } => Error::Node {
+            node: node.label(),
             what: error.to_string(),
         },
         other => other,
     }
 }
 
-/// An error in words; [`infer`] and [`eval`] put the label in front.
+/// An error in words, without a label.
 fn fail(what: impl Into<String>) -> Error {
     Error::Node {
         node: String::new(),

@@ -124,7 +124,12 @@ fn add(sums: &mut [f64], begin: usize, win: &ResolvedWindow, tap: usize, w: f64,
     }
     let line = &line[low * stride + shift - pad..];
     let sums = &mut sums[low - begin..high - begin];
-    for (sum, &x) in sums.iter_mut().zip(line.iter().step_by(stride)) {
-        *sum += w * f64::from(x);
+    let add = |(sum, &x): (&mut f64, &f32)| *sum += w * f64::from(x);
+    if stride == 1 {
+        sums.iter_mut().zip(line).for_each(add);
+    } else {
+        sums.iter_mut()
+            .zip(line.iter().step_by(stride))
+            .for_each(add);
     }
 }

@@ -1,6 +1,6 @@
 //! Products of matrices: MatMul, Gemm.
 
-use crate::ops::axes::{ShapeBuilder, Strides, broadcast, stretched, stretches};
+use crate::ops::axes::{ShapeBuilder, Strides, broadcast, stretched, stretches, strides};
 use crate::ops::number::{Number, Wide};
 use crate::ops::operands::Operands;
 use crate::ops::walk::Walk;
@@ -33,9 +33,12 @@ fn product<T: Number>(
             for p in 0..k {
                 let x = a.data[i * a.rows + p * a.columns].wide();
                 let row = &b.data[p * b.rows + begin * b.columns..];
-                let row = row.iter().step_by(b.columns.max(1));
-                for (sum, &w) in sums[..len].iter_mut().zip(row) {
-                    *sum = sum.plus(x.times(w.wide()));
+                let sums = sums[..len].iter_mut();
+                let add = |(sum, w): (&mut T::Wide, &T)| *sum = sum.plus(x.times(w.wide()));
+                if b.columns == 1 {
+                    sums.zip(row).for_each(add);
+                } else {
+                    sums.zip(row.iter().step_by(b.columns.max(1))).for_each(add);
                 }
             }
             for (j, &sum) in sums[..len].iter().enumerate() {
@@ -109,11 +112,11 @@ pub(super) fn eval(x: Operands<'_, '_>, y: &mut ViewMut<'_>) -> Result<()> {
     let batch = Batch::new(a.shape(), b.shape())?;
     let (m, k, n) = (batch.m, batch.k, batch.n);
     let outer = broadcast(batch.a, batch.b)?;
-    let scaled = |strides: Strides, by: usize| strides.map(|step| step * by as isize);
+    let scaled = |steps: Strides, by: usize| steps.map(|step| step * by as isize);
     let walk = Walk::new(
         &outer,
         [
-            scaled(crate::ops::axes::strides(outer), m * n),
+            scaled(strides(outer), m * n),
             scaled(stretched(batch.a, outer), m * k),
             scaled(stretched(batch.b, outer), k * n),
         ],

@@ -88,7 +88,13 @@ pub(super) fn layer(
     let mut next = || outputs.next().and_then(Option::as_mut);
     let (mut y, mut means, mut deviations) = (next(), next(), next());
     let bias = x.optional_view(2, "B")?;
-    for (i, x) in rows.x.chunks_exact(rows.inner).enumerate() {
+    // Rows without elements still have a mean, NaN, but there may be very many of them when it is not asked for.
+    let count = match (&means, &deviations) {
+        (None, None) if rows.inner == 0 => 0,
+        _ => rows.count,
+    };
+    for i in 0..count {
+        let x = rows.row(i);
         let n = rows.inner as f64;
         let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
         let square = |&x: &f32| (f64::from(x) - mean).powi(2);
@@ -113,7 +119,9 @@ pub(super) fn layer(
 /// Y = X / √(mean of X² + ε) · scale, the mean over the axes from `axis` on
 pub(super) fn rms(x: Operands<'_, '_>, axis: i64, epsilon: f32, y: &mut ViewMut<'_>) -> Result<()> {
     let rows = Rows::new(x, axis)?;
-    for (i, x) in rows.x.chunks_exact(rows.inner).enumerate() {
+    let count = if rows.inner == 0 { 0 } else { rows.count };
+    for i in 0..count {
+        let x = rows.row(i);
         let squares: f64 = x.iter().map(|&x| f64::from(x).powi(2)).sum();
         let mean = squares / rows.inner as f64;
         normalised(i, x, 0.0, 1.0 / (mean + f64::from(epsilon)).sqrt(), y)?;
@@ -121,9 +129,10 @@ pub(super) fn rms(x: Operands<'_, '_>, axis: i64, epsilon: f32, y: &mut ViewMut<
     affine(rows.scale, None, y)
 }
 
-/// What is normalised together: rows of `inner` elements.
+/// What is normalised together: `count` rows of `inner` elements.
 struct Rows<'a> {
     x: &'a [f32],
+    count: usize,
     inner: usize,
     scale: View<'a>,
 }
@@ -132,12 +141,18 @@ impl<'a> Rows<'a> {
     fn new(x: Operands<'_, 'a>, axis: i64) -> Result<Self> {
         let input = x.view(0, "X")?;
         let axis = find_axis(axis, input.shape().rank())?;
+        let shape = input.shape();
+        let (outer, inner) = shape.split_at(axis);
         Ok(Self {
             x: input.as_slice()?,
-            // Without elements there are no rows either.
-            inner: input.shape()[axis..].iter().product::<usize>().max(1),
+            count: outer.iter().product(),
+            inner: inner.iter().product(),
             scale: x.view(1, "scale")?,
         })
+    }
+
+    fn row(&self, i: usize) -> &'a [f32] {
+        &self.x[i * self.inner..][..self.inner]
     }
 }
 

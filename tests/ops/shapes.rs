@@ -74,16 +74,9 @@ fn infer_needs_the_values_of_shapes_only() {
         value: None,
     };
     let (x, list) = (fact(DType::F32, &[2, 3]), fact(DType::I64, &[2]));
-    let error = infer(
-        &Op::Reshape { allow_zero: false },
-        &[Some(x), Some(list)],
-        1,
-    );
-    let words = error.expect_err("the shape is not known").to_string();
-    assert!(
-        words.starts_with("Reshape: the shape of the result depends on data"),
-        "{words}"
-    );
+    let reshape = Op::Reshape { allow_zero: false };
+    let error = infer(&reshape, &[Some(x), Some(list)], 1).expect_err("the shape is not known");
+    assert!(error.to_string().contains("depends on data"), "{error}");
     let gathered = infer(&Op::Gather { axis: 0 }, &[Some(x), Some(list)], 1).expect("a shape");
     assert_eq!((gathered[0].0, &*gathered[0].1), (DType::F32, &[2, 3][..]));
 }
