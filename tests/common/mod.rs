@@ -1,6 +1,8 @@
 //! Shared by the integration tests.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod graphs;
+
 use std::path::{Path, PathBuf};
 
 /// A path below `models/`.

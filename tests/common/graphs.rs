@@ -1,0 +1,540 @@
+//! Random small gated graphs, built from a list of choices, and what must hold of them.
+
+use sluicegate::graph::{
+    Binary, Dim, Graph, Node, Op, Padding, Reduction, Unary, Value, ValueId, Window,
+};
+use sluicegate::{DType, Isa, Mode, Model, Options, Outcome, Session, Tensor, View, ops};
+
+/// A list of choices: bytes that a fuzzer or a property test made. Behind its end every choice is the first.
+pub struct Choices<'a> {
+    bytes: std::slice::Iter<'a, u8>,
+    seed: u64,
+}
+
+impl<'a> Choices<'a> {
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes: bytes.iter(),
+            seed: bytes.iter().fold(0x9e37_79b9_7f4a_7c15, |h, &b| {
+                (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
+            }),
+        }
+    }
+
+    /// One of `0..n`.
+    pub fn pick(&mut self, n: usize) -> usize {
+        self.bytes.next().map_or(0, |&b| b as usize % n)
+    }
+
+    pub fn flip(&mut self) -> bool {
+        self.pick(2) == 1
+    }
+
+    /// A number in -1..1, not from the list: there are too many of them.
+    pub fn float(&mut self) -> f32 {
+        self.seed = self
+            .seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        ((self.seed >> 40) as f32 / (1 << 23) as f32) - 1.0
+    }
+
+    pub fn floats(&mut self, n: usize, scale: f32) -> Vec<f32> {
+        (0..n).map(|_| self.float() * scale).collect()
+    }
+}
+
+/// A graph and the extents of one sample of its input.
+pub struct Case {
+    pub graph: Graph,
+    pub sample: Vec<usize>,
+    /// Outputs whose sign decides a mask: too close to zero, and the masks may differ by rounding.
+    pub logits: Vec<String>,
+}
+
+struct Builder<'c, 'b> {
+    c: &'c mut Choices<'b>,
+    graph: Graph,
+    logits: Vec<String>,
+    gates: usize,
+    /// Values so far with their extents, the batch left out.
+    values: Vec<(ValueId, Vec<usize>)>,
+}
+
+impl Builder<'_, '_> {
+    fn constant(&mut self, dims: &[usize], scale: f32) -> ValueId {
+        let data = self.c.floats(dims.iter().product(), scale);
+        self.tensor(Tensor::new(dims, data).unwrap())
+    }
+
+    fn tensor(&mut self, tensor: Tensor) -> ValueId {
+        let name = format!("c{}", self.graph.values.len());
+        self.graph.add_constant(name, tensor)
+    }
+
+    fn node(&mut self, op: Op, inputs: &[ValueId]) -> ValueId {
+        let name = format!("v{}", self.graph.values.len());
+        let y = self.graph.add(Value {
+            name: name.clone(),
+            ..Value::default()
+        });
+        self.graph.nodes.push(Node {
+            name: format!("n{name}"),
+            op,
+            inputs: inputs.iter().map(|&id| Some(id)).collect(),
+            outputs: vec![Some(y)],
+        });
+        y
+    }
+
+    fn output(&mut self, id: ValueId) -> String {
+        if !self.graph.outputs.contains(&id) {
+            self.graph.outputs.push(id);
+        }
+        self.graph.value(id).name.clone()
+    }
+
+    fn axes(&mut self, axes: &[i64]) -> ValueId {
+        self.tensor(Tensor::new(&[axes.len()], axes.to_vec()).unwrap())
+    }
+
+    fn reduce(&mut self, kind: Reduction, x: ValueId, axes: &[i64]) -> ValueId {
+        let axes = self.axes(axes);
+        let op = Op::Reduce {
+            kind,
+            keep_dims: false,
+            noop_with_empty_axes: false,
+        };
+        self.node(op, &[x, axes])
+    }
+
+    fn gemm(&mut self, x: ValueId, k: usize, n: usize) -> ValueId {
+        let w = self.constant(&[k, n], 1.0 / (k as f32).sqrt());
+        let b = self.constant(&[n], 0.5);
+        self.node(
+            Op::Gemm {
+                alpha: 1.0,
+                beta: 1.0,
+                trans_a: false,
+                trans_b: false,
+            },
+            &[x, w, b],
+        )
+    }
+
+    /// A gated compression layer over `[C, H, W]` (axis 1) or `[T, C]` (axis 2).
+    fn gc(&mut self, x: ValueId, dims: &[usize]) -> ValueId {
+        let tokens = dims.len() == 2;
+        let (c, axes, axis): (usize, &[i64], usize) = if tokens {
+            (dims[1], &[1], 2)
+        } else {
+            (dims[0], &[2, 3], 1)
+        };
+        let mean = self.reduce(Reduction::Mean, x, axes);
+        if self.c.flip() {
+            let max = self.reduce(Reduction::Max, x, axes);
+            let pooled = self.node(Op::Concat { axis: 1 }, &[mean, max]);
+            let logit = self.gemm(pooled, 2 * c, 1);
+            let score = self.node(Op::Unary(Unary::Sigmoid), &[logit]);
+            self.output(score);
+            let threshold = [0.3, 0.5, 0.7, 0.0][self.c.pick(4)];
+            let index = self.gates;
+            self.gates += 1;
+            self.graph.nodes.push(Node {
+                name: format!("gate{index}"),
+                op: Op::Gate { threshold, index },
+                inputs: vec![Some(score)],
+                outputs: vec![],
+            });
+        }
+        let mask = match self.c.pick(4) {
+            0 => {
+                let keep = [0.9, 0.0, -0.9, 1.1, -1.1][self.c.pick(5)];
+                let bits = self
+                    .c
+                    .floats(c, 1.0)
+                    .iter()
+                    .map(|&v| if v < keep { 1.0 } else { 0.0 })
+                    .collect();
+                self.tensor(Tensor::new(&[1, c], bits).unwrap())
+            }
+            _ => {
+                let logit = self.gemm(mean, c, c);
+                let name = self.output(logit);
+                self.logits.push(name);
+                let zero = self.tensor(Tensor::scalar(0.0f32));
+                let keep = self.node(Op::Binary(Binary::Greater), &[logit, zero]);
+                self.node(Op::Cast { to: DType::F32 }, &[keep])
+            }
+        };
+        if self.c.pick(4) == 3 {
+            self.output(x);
+        }
+        self.node(Op::Mask { axis }, &[x, mask])
+    }
+
+    fn pointwise(&mut self, x: ValueId) -> ValueId {
+        let op = [
+            Unary::Relu,
+            Unary::Sigmoid,
+            Unary::LeakyRelu { alpha: 0.1 },
+            Unary::HardSwish,
+            Unary::Tanh,
+            Unary::Gelu { tanh: false },
+            Unary::Abs,
+        ][self.c.pick(7)];
+        self.node(Op::Unary(op), &[x])
+    }
+
+    /// x with an earlier value of the same extents.
+    fn residual(&mut self, x: ValueId, dims: &[usize]) -> ValueId {
+        let same: Vec<ValueId> = self
+            .values
+            .iter()
+            .filter(|(_, d)| d == dims)
+            .map(|(id, _)| *id)
+            .collect();
+        let other = same[self.c.pick(same.len())];
+        let op = [Binary::Add, Binary::Mul, Binary::Sub, Binary::Max][self.c.pick(4)];
+        if self.c.flip() {
+            self.node(Op::Binary(op), &[x, other])
+        } else {
+            self.node(Op::Binary(op), &[other, x])
+        }
+    }
+
+    fn map_layer(&mut self, x: ValueId, dims: &[usize]) -> (ValueId, Vec<usize>) {
+        let (c, h, w) = (dims[0], dims[1], dims[2]);
+        let same = |id| (id, dims.to_vec());
+        match self.c.pick(8) {
+            0 | 1 => {
+                let (kernel, pad) =
+                    [([1, 1], 0), ([3, 3], 1), ([3, 1], 1), ([2, 3], 1)][self.c.pick(4)];
+                let stride = 1 + self.c.pick(2);
+                let groups = if c % 2 == 0 && self.c.pick(4) == 3 {
+                    2
+                } else {
+                    1
+                };
+                let out = groups * (1 + self.c.pick(24));
+                let weights = self.constant(
+                    &[out, c / groups, kernel[0], kernel[1]],
+                    1.0 / ((c / groups * kernel[0] * kernel[1]) as f32).sqrt(),
+                );
+                let mut inputs = vec![x, weights];
+                if self.c.flip() {
+                    inputs.push(self.constant(&[out], 0.5));
+                }
+                let extent = |n: usize, k: usize| (n + 2 * pad - k) / stride + 1;
+                if h + 2 * pad < kernel[0] || w + 2 * pad < kernel[1] {
+                    return same(x);
+                }
+                let window = Window {
+                    kernel: kernel.to_vec(),
+                    strides: vec![stride; 2],
+                    dilations: vec![],
+                    padding: Padding::Explicit(vec![pad; 4]),
+                };
+                let y = self.node(Op::Conv { window, groups }, &inputs);
+                (y, vec![out, extent(h, kernel[0]), extent(w, kernel[1])])
+            }
+            2 => {
+                let multiplier = 1 + self.c.pick(2);
+                let weights = self.constant(&[c * multiplier, 1, 3, 3], 0.4);
+                let mut inputs = vec![x, weights];
+                if self.c.pick(3) == 2 {
+                    inputs.push(self.constant(&[c * multiplier], 0.5));
+                }
+                let window = Window {
+                    kernel: vec![3, 3],
+                    padding: Padding::SameUpper,
+                    ..Window::default()
+                };
+                (
+                    self.node(Op::Conv { window, groups: c }, &inputs),
+                    vec![c * multiplier, h, w],
+                )
+            }
+            3 => {
+                let window = Window {
+                    kernel: vec![2, 2],
+                    strides: vec![1 + self.c.pick(2); 2],
+                    dilations: vec![],
+                    padding: Padding::SameUpper,
+                };
+                let s = window.strides[0];
+                let op = if self.c.flip() {
+                    Op::MaxPool {
+                        window,
+                        ceil: false,
+                        column_major_indices: false,
+                    }
+                } else {
+                    Op::AveragePool {
+                        window,
+                        ceil: false,
+                        count_include_pad: self.c.flip(),
+                    }
+                };
+                (self.node(op, &[x]), vec![c, h.div_ceil(s), w.div_ceil(s)])
+            }
+            4 => {
+                let y = self.pointwise(x);
+                same(y)
+            }
+            5 => {
+                let y = self.residual(x, dims);
+                same(y)
+            }
+            6 if self.c.flip() => {
+                let parameters: Vec<ValueId> = (0..3).map(|_| self.constant(&[c], 0.8)).collect();
+                let variance = self.c.floats(c, 0.4).iter().map(|v| v + 1.0).collect();
+                let variance = self.tensor(Tensor::new(&[c], variance).unwrap());
+                let inputs = [x, parameters[0], parameters[1], parameters[2], variance];
+                let y = self.node(Op::BatchNorm { epsilon: 1e-5 }, &inputs);
+                same(y)
+            }
+            _ => {
+                let y = self.gc(x, dims);
+                same(y)
+            }
+        }
+    }
+
+    fn token_layer(&mut self, x: ValueId, dims: &[usize]) -> (ValueId, Vec<usize>) {
+        let (t, d) = (dims[0], dims[1]);
+        match self.c.pick(6) {
+            0 | 1 => {
+                let n = if self.c.flip() {
+                    d
+                } else {
+                    1 + self.c.pick(40)
+                };
+                let w = self.constant(&[d, n], 1.0 / (d as f32).sqrt());
+                let y = self.node(Op::MatMul, &[x, w]);
+                let b = self.constant(&[n], 0.5);
+                (self.node(Op::Binary(Binary::Add), &[y, b]), vec![t, n])
+            }
+            2 => (self.pointwise(x), dims.to_vec()),
+            3 => (self.residual(x, dims), dims.to_vec()),
+            4 => {
+                let scale = self.constant(&[d], 1.0);
+                (
+                    self.node(
+                        Op::RmsNorm {
+                            axis: -1,
+                            epsilon: 1e-3,
+                        },
+                        &[x, scale],
+                    ),
+                    dims.to_vec(),
+                )
+            }
+            _ => (self.gc(x, dims), dims.to_vec()),
+        }
+    }
+}
+
+/// The graph of a list of choices.
+pub fn build(c: &mut Choices<'_>) -> Case {
+    let tokens = c.pick(3) == 2;
+    let channels = [1, 2, 3, 8, 16, 17, 33, 70][c.pick(8)];
+    let sample = if tokens {
+        vec![1 + c.pick(9), channels]
+    } else {
+        vec![channels, 1 + c.pick(9), 1 + c.pick(20)]
+    };
+    let mut graph = Graph::default();
+    let dims = std::iter::once(Dim::Symbol("N".into()))
+        .chain(sample.iter().map(|&d| Dim::Fixed(d)))
+        .collect();
+    let input = graph.add(Value {
+        name: "input".into(),
+        dtype: Some(DType::F32),
+        dims: Some(dims),
+        constant: None,
+    });
+    graph.inputs.push(input);
+    let layers = 1 + c.pick(8);
+    let mut b = Builder {
+        c,
+        graph,
+        logits: Vec::new(),
+        gates: 0,
+        values: vec![(input, sample.clone())],
+    };
+    let (mut x, mut dims) = (input, sample.clone());
+    for _ in 0..layers {
+        (x, dims) = if tokens {
+            b.token_layer(x, &dims)
+        } else {
+            b.map_layer(x, &dims)
+        };
+        b.values.push((x, dims.clone()));
+    }
+    let last = match b.c.pick(3) {
+        0 => x,
+        1 => {
+            let flat = b.node(Op::Flatten { axis: 1 }, &[x]);
+            let n: usize = dims.iter().product();
+            b.gemm(flat, n, 5)
+        }
+        _ if tokens => {
+            let mean = b.reduce(Reduction::Mean, x, &[1]);
+            b.gemm(mean, dims[1], 5)
+        }
+        _ => {
+            let pooled = b.node(Op::GlobalAveragePool, &[x]);
+            let flat = b.node(Op::Flatten { axis: 1 }, &[pooled]);
+            b.gemm(flat, dims[0], 5)
+        }
+    };
+    if last == input {
+        x = b.node(Op::Unary(Unary::Relu), &[last]);
+        b.output(x);
+    } else {
+        b.output(last);
+    }
+    Case {
+        graph: b.graph,
+        sample,
+        logits: b.logits,
+    }
+}
+
+/// What the oracle says of one sample.
+struct Truth {
+    outputs: Vec<(String, Vec<f32>)>,
+    /// By gate: score and threshold.
+    gates: Vec<(f32, f32)>,
+    /// A mask logit or a score is too close to its bound to say.
+    undecided: bool,
+}
+
+fn truth(case: &Case, x: &[f32]) -> Truth {
+    let dims: Vec<usize> = std::iter::once(1)
+        .chain(case.sample.iter().copied())
+        .collect();
+    let view = View::new(&dims, x).unwrap();
+    let tensors = ops::interpret(&case.graph, &[view], 1 << 28).unwrap();
+    let name = |id: &ValueId| case.graph.value(*id).name.clone();
+    let outputs: Vec<(String, Vec<f32>)> = case
+        .graph
+        .outputs
+        .iter()
+        .zip(&tensors)
+        .map(|(id, t)| (name(id), t.as_slice::<f32>().unwrap().to_vec()))
+        .collect();
+    let find = |n: &str| &outputs.iter().find(|(o, _)| o == n).unwrap().1;
+    let gates: Vec<(f32, f32)> = case
+        .graph
+        .nodes
+        .iter()
+        .filter_map(|node| match node.op {
+            Op::Gate { threshold, .. } => {
+                Some((find(&name(&node.inputs[0].unwrap()))[0], threshold))
+            }
+            _ => None,
+        })
+        .collect();
+    let logits = case
+        .logits
+        .iter()
+        .any(|n| find(n).iter().any(|v| v.abs() < 1e-3));
+    let scores = gates.iter().any(|(s, t)| (s - t).abs() < 1e-3);
+    let huge = outputs
+        .iter()
+        .any(|(_, v)| v.iter().any(|v| !(v.abs() < 1e4)));
+    Truth {
+        outputs,
+        gates,
+        undecided: logits || scores || huge,
+    }
+}
+
+/// Runs the case in every mode on every instruction set and compares with the oracle. `false`: too close to call.
+pub fn check(case: &Case, batch: usize, c: &mut Choices<'_>) -> bool {
+    let each: usize = case.sample.iter().product();
+    let x = c.floats(batch * each, 1.5);
+    let truths: Vec<Truth> = x.chunks_exact(each).map(|x| truth(case, x)).collect();
+    if truths.iter().any(|t| t.undecided) {
+        return false;
+    }
+    let model = Model::from_graph(case.graph.clone());
+    let dims: Vec<usize> = std::iter::once(batch)
+        .chain(case.sample.iter().copied())
+        .collect();
+    let inputs = [("input", View::new(&dims, &x).unwrap())];
+    for isa in Isa::available() {
+        for mode in [Mode::Skip, Mode::Dense] {
+            let options = Options {
+                mode,
+                isa: Some(isa),
+                ..Options::default()
+            };
+            let mut session = model.session(options).unwrap();
+            compare(
+                &mut session,
+                &inputs,
+                &truths,
+                mode,
+                &format!("{isa} {mode:?}"),
+            );
+            // A second run meets the storage that the first one left behind.
+            compare(
+                &mut session,
+                &inputs,
+                &truths,
+                mode,
+                &format!("{isa} {mode:?} again"),
+            );
+        }
+    }
+    true
+}
+
+fn compare(
+    session: &mut Session,
+    inputs: &[(&str, View<'_>)],
+    truths: &[Truth],
+    mode: Mode,
+    what: &str,
+) {
+    let run = session.run(inputs).unwrap();
+    let separate = run.samples() == truths.len();
+    assert!(separate || run.samples() == 1, "{what}");
+    for (i, truth) in truths.iter().enumerate() {
+        let slot = if separate { i } else { 0 };
+        let leaves = truth
+            .gates
+            .iter()
+            .position(|(s, t)| s < t)
+            .filter(|_| mode == Mode::Skip);
+        let exit = match run.outcome(slot) {
+            Outcome::Exited { gate, .. } => Some(gate),
+            Outcome::Completed(_) => None,
+        };
+        assert_eq!(exit, leaves, "{what}: sample {i}");
+        for (name, expected) in &truth.outputs {
+            let Some(view) = run.outputs(slot).get(name) else {
+                assert!(exit.is_some(), "{what}: sample {i} has no {name}");
+                continue;
+            };
+            let all = view.as_slice::<f32>().unwrap();
+            let found = if separate {
+                all
+            } else {
+                &all[i * expected.len()..][..expected.len()]
+            };
+            assert_eq!(found.len(), expected.len(), "{what}: {name}");
+            // Ten layers of sums of at most a few thousand terms, each of relative error k * 2^-24.
+            let bound = 1e-4 * expected.iter().fold(1.0f32, |m, v| m.max(v.abs()));
+            for (j, (f, e)) in found.iter().zip(expected).enumerate() {
+                assert!(
+                    (f - e).abs() <= bound,
+                    "{what}: sample {i} {name}[{j}] is {f}, expected {e}"
+                );
+            }
+        }
+    }
+}

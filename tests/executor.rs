@@ -1,0 +1,17 @@
+//! Random gated graphs run as the dense interpreter says, in every mode, on every instruction set, in batches.
+
+mod common;
+
+use common::graphs::{Choices, build, check};
+use proptest::prelude::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 60, max_global_rejects: 4096, ..ProptestConfig::default() })]
+
+    #[test]
+    fn skipping_and_leaving_equal_the_dense_prefix(bytes in prop::collection::vec(any::<u8>(), 4..80), batch in 1usize..5) {
+        let mut choices = Choices::new(&bytes);
+        let case = build(&mut choices);
+        prop_assume!(check(&case, batch, &mut choices));
+    }
+}
