@@ -6,7 +6,7 @@ use common::graphs::{Choices, build, check};
 use proptest::prelude::*;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 60, max_global_rejects: 4096, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, max_shrink_iters: 100, max_global_rejects: 8192, ..ProptestConfig::default() })]
 
     #[test]
     fn skipping_and_leaving_equal_the_dense_prefix(bytes in prop::collection::vec(any::<u8>(), 4..80), batch in 1usize..5) {

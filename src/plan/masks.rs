@@ -186,8 +186,8 @@ struct Walk<'a> {
     last: Vec<usize>,
     uses: Vec<usize>,
     state: Vec<Option<Masked>>,
-    /// For the result of a mask that is an alias: the item.
-    aliased_by: Vec<Option<usize>>,
+    /// For a result that is its operand's storage: the item, and whether it names dead channels that the operand does not have.
+    aliased_by: Vec<Option<(usize, bool)>>,
     masks: Masks,
     conflict: Option<usize>,
 }
@@ -323,13 +323,12 @@ impl<'a> Walk<'a> {
         let masked = self.state[id.index()].filter(|m| !m.clean)?;
         // Storage shared with a value that is still read in full must not be changed: then the mask copies instead.
         let (mut root, mut mask_item) = (id, None);
-        while let Some(by) = self.aliased_by[root.index()] {
+        while let Some((by, masks)) = self.aliased_by[root.index()] {
             let source = self.net.items[by].x();
-            let is_mask = matches!(self.net.items[by].work, Work::Op(Op::Mask { .. }));
-            if is_mask {
+            if masks {
                 mask_item = Some(by);
             }
-            let shared = is_mask || self.state[source.index()].is_none();
+            let shared = masks || self.state[source.index()].is_none();
             let ours = self.makers[source.index()].is_some() && self.last[source.index()] <= by;
             if shared && !ours && self.conflict.is_none() {
                 self.conflict = mask_item;
@@ -427,7 +426,7 @@ impl<'a> Walk<'a> {
             skip.alias = true;
             skip.note = "every channel is live".into();
             self.state[y.index()] = self.state[x.index()];
-            self.aliased_by[y.index()] = Some(i);
+            self.aliased_by[y.index()] = Some((i, false));
             return skip;
         }
         if let Some(before) = self.state_of(Some(x)) {
@@ -447,7 +446,7 @@ impl<'a> Walk<'a> {
                 "costs nothing: names the dead channels ({})",
                 self.name(mask)
             );
-            self.aliased_by[y.index()] = Some(i);
+            self.aliased_by[y.index()] = Some((i, true));
             self.set(y, axis, mask, false);
         }
         skip
@@ -493,7 +492,7 @@ impl<'a> Walk<'a> {
         let (x, y) = (item.x(), item.y());
         let (from, to) = (self.net.shape(x), self.net.shape(y));
         let mut skip = Skip::default();
-        self.aliased_by[y.index()] = self.makers[y.index()];
+        self.aliased_by[y.index()] = self.makers[y.index()].map(|i| (i, false));
         if let Some(masked) = self.state_of(Some(x)) {
             match reshaped_axis(from, to, masked.axis) {
                 Some((axis, times)) => {

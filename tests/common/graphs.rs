@@ -6,13 +6,13 @@ use sluicegate::graph::{
 use sluicegate::{DType, Isa, Mode, Model, Options, Outcome, Session, Tensor, View, ops};
 
 /// A list of choices: bytes that a fuzzer or a property test made. Behind its end every choice is the first.
-pub struct Choices<'a> {
+pub(crate) struct Choices<'a> {
     bytes: std::slice::Iter<'a, u8>,
     seed: u64,
 }
 
 impl<'a> Choices<'a> {
-    pub fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self {
             bytes: bytes.iter(),
             seed: bytes.iter().fold(0x9e37_79b9_7f4a_7c15, |h, &b| {
@@ -22,16 +22,16 @@ impl<'a> Choices<'a> {
     }
 
     /// One of `0..n`.
-    pub fn pick(&mut self, n: usize) -> usize {
+    pub(crate) fn pick(&mut self, n: usize) -> usize {
         self.bytes.next().map_or(0, |&b| b as usize % n)
     }
 
-    pub fn flip(&mut self) -> bool {
+    pub(crate) fn flip(&mut self) -> bool {
         self.pick(2) == 1
     }
 
     /// A number in -1..1, not from the list: there are too many of them.
-    pub fn float(&mut self) -> f32 {
+    pub(crate) fn float(&mut self) -> f32 {
         self.seed = self
             .seed
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -39,17 +39,17 @@ impl<'a> Choices<'a> {
         ((self.seed >> 40) as f32 / (1 << 23) as f32) - 1.0
     }
 
-    pub fn floats(&mut self, n: usize, scale: f32) -> Vec<f32> {
+    pub(crate) fn floats(&mut self, n: usize, scale: f32) -> Vec<f32> {
         (0..n).map(|_| self.float() * scale).collect()
     }
 }
 
 /// A graph and the extents of one sample of its input.
-pub struct Case {
-    pub graph: Graph,
-    pub sample: Vec<usize>,
+pub(crate) struct Case {
+    pub(crate) graph: Graph,
+    pub(crate) sample: Vec<usize>,
     /// Outputs whose sign decides a mask: too close to zero, and the masks may differ by rounding.
-    pub logits: Vec<String>,
+    pub(crate) logits: Vec<String>,
 }
 
 struct Builder<'c, 'b> {
@@ -336,7 +336,7 @@ impl Builder<'_, '_> {
 }
 
 /// The graph of a list of choices.
-pub fn build(c: &mut Choices<'_>) -> Case {
+pub(crate) fn build(c: &mut Choices<'_>) -> Case {
     let tokens = c.pick(3) == 2;
     let channels = [1, 2, 3, 8, 16, 17, 33, 70][c.pick(8)];
     let sample = if tokens {
@@ -453,7 +453,7 @@ fn truth(case: &Case, x: &[f32]) -> Truth {
 }
 
 /// Runs the case in every mode on every instruction set and compares with the oracle. `false`: too close to call.
-pub fn check(case: &Case, batch: usize, c: &mut Choices<'_>) -> bool {
+pub(crate) fn check(case: &Case, batch: usize, c: &mut Choices<'_>) -> bool {
     let each: usize = case.sample.iter().product();
     let x = c.floats(batch * each, 1.5);
     let truths: Vec<Truth> = x.chunks_exact(each).map(|x| truth(case, x)).collect();
