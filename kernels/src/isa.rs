@@ -41,8 +41,9 @@ pub trait F32s: Copy + Send + Sync + 'static {
     fn load(self, from: &[f32]) -> Self::V;
     /// The first `min(from.len(), LANES)` elements, the other lanes zero.
     fn load_some(self, from: &[f32]) -> Self::V;
-    /// The elements of `from` in the lanes from `lane` on, as many as fit; the other lanes zero.
-    fn load_at(self, from: &[f32], lane: usize) -> Self::V;
+    /// The elements `start + lane` of a row, zero where the window of the row's width has none. Panics when the row is shorter than the
+    /// window's.
+    fn load_window(self, row: &[f32], window: &Window<Self::M>) -> Self::V;
     /// Writes all lanes. Panics when there is no room.
     fn store(self, v: Self::V, to: &mut [f32]);
     /// Writes the first `min(to.len(), LANES)` lanes.
@@ -73,8 +74,12 @@ pub trait F32s: Copy + Send + Sync + 'static {
     fn exp2i(self, n: Self::V) -> Self::V;
     /// a < b, false where either is NaN.
     fn lt(self, a: Self::V, b: Self::V) -> Self::M;
+    /// The even and the odd elements of `a` followed by `b`.
+    fn deinterleave(self, a: Self::V, b: Self::V) -> (Self::V, Self::V);
     /// Whether a lane is NaN.
     fn is_nan(self, a: Self::V) -> Self::M;
+    /// Lanes `from..to`.
+    fn lanes(self, from: usize, to: usize) -> Self::M;
     /// `yes` where the mask is set, else `no`.
     fn select(self, m: Self::M, yes: Self::V, no: Self::V) -> Self::V;
 
@@ -87,6 +92,19 @@ pub trait F32s: Copy + Send + Sync + 'static {
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
     /// As [`F32s::vectorize`], and `f` stays a function of its own: registers are allocated for it alone.
     fn outline<R>(self, f: impl FnOnce() -> R) -> R;
+
+    /// The vector of a row of `width` elements that begins at `start`, which may lie before or behind the row.
+    #[inline(always)]
+    fn window(self, start: isize, width: usize) -> Window<Self::M> {
+        let before = start.min(0).unsigned_abs().min(Self::LANES);
+        let left = width.saturating_sub(start.max(0).unsigned_abs());
+        let end = before.saturating_add(left).min(Self::LANES);
+        Window {
+            lanes: self.lanes(before, end.max(before)),
+            start,
+            width,
+        }
+    }
 
     /// The greater, or NaN where a lane of either is NaN.
     #[inline(always)]
@@ -120,12 +138,26 @@ pub trait F32s: Copy + Send + Sync + 'static {
     fn greatest(self, v: Self::V) -> f32 {
         let mut lanes = [f32::NEG_INFINITY; 16];
         self.store_some(v, &mut lanes[..Self::LANES]);
-        let mut best = lanes[0];
-        for &x in &lanes[1..Self::LANES] {
-            best = if x > best || x.is_nan() { x } else { best };
+        let mut half = Self::LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                let (x, best) = (lanes[i + half], lanes[i]);
+                lanes[i] = if x > best || x.is_nan() { x } else { best };
+            }
+            half /= 2;
         }
-        best
+        lanes[0]
     }
+}
+
+/// Where [`F32s::load_window`] reads, prepared once for many rows.
+///
+/// The invariant, by [`F32s::window`]: each lane `i` that is set has `0 <= start + i < width`.
+#[derive(Debug, Clone, Copy)]
+pub struct Window<M> {
+    lanes: M,
+    start: isize,
+    width: usize,
 }
 
 /// A kernel body, generic over the instruction set. `run` must be `#[inline(always)]`, with all that it calls.

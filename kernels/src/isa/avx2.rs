@@ -1,6 +1,6 @@
 use core::arch::x86_64::*;
 
-use super::{F32s, Isa, Task};
+use super::{F32s, Isa, Task, Window};
 
 /// AVX2 with FMA: eight floats a vector, sixteen registers.
 ///
@@ -94,16 +94,12 @@ impl F32s for Avx2 {
         unsafe { _mm256_maskload_ps(from.as_ptr(), first(from.len())) }
     }
     #[inline(always)]
-    fn load_at(self, from: &[f32], lane: usize) -> __m256 {
-        let lane = lane.min(8);
-        let end = lane + from.len().min(8);
-        // SAFETY: see above the impl; lanes before `lane` and past the end of `from` are masked off and not accessed.
+    fn load_window(self, row: &[f32], window: &Window<__m256>) -> __m256 {
+        assert!(row.len() >= window.width, "the row of the window");
+        // SAFETY: see above the impl; by the window's invariant its lanes are elements of the row, the others are not accessed.
         unsafe {
-            let index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-            let before = _mm256_cmpgt_epi32(_mm256_set1_epi32(lane as i32), index);
-            let below = _mm256_cmpgt_epi32(_mm256_set1_epi32(end as i32), index);
-            let lanes = _mm256_andnot_si256(before, below);
-            _mm256_maskload_ps(from.as_ptr().wrapping_sub(lane), lanes)
+            let from = row.as_ptr().wrapping_offset(window.start);
+            _mm256_maskload_ps(from, _mm256_castps_si256(window.lanes))
         }
     }
     #[inline(always)]
@@ -189,9 +185,28 @@ impl F32s for Avx2 {
         unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(a, b) }
     }
     #[inline(always)]
+    fn deinterleave(self, a: __m256, b: __m256) -> (__m256, __m256) {
+        // SAFETY: see above the impl. The shuffles leave pairs from `a` and `b` in turn, the permutation sorts them.
+        unsafe {
+            let sorted = |v| {
+                let pairs = _mm256_permute4x64_pd::<0b11_01_10_00>(_mm256_castps_pd(v));
+                _mm256_castpd_ps(pairs)
+            };
+            (
+                sorted(_mm256_shuffle_ps::<0b10_00_10_00>(a, b)),
+                sorted(_mm256_shuffle_ps::<0b11_01_11_01>(a, b)),
+            )
+        }
+    }
+    #[inline(always)]
     fn is_nan(self, a: __m256) -> __m256 {
         // SAFETY: see above the impl.
         unsafe { _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a) }
+    }
+    #[inline(always)]
+    fn lanes(self, from: usize, to: usize) -> __m256 {
+        // SAFETY: see above the impl.
+        unsafe { _mm256_castsi256_ps(_mm256_andnot_si256(first(from), first(to))) }
     }
     #[inline(always)]
     fn select(self, m: __m256, yes: __m256, no: __m256) -> __m256 {

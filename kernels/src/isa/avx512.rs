@@ -1,6 +1,6 @@
 use core::arch::x86_64::*;
 
-use super::{F32s, Isa, Task};
+use super::{F32s, Isa, Task, Window};
 
 /// AVX-512 F, BW, DQ and VL: sixteen floats a vector, thirty-two registers, one mask bit a lane.
 ///
@@ -75,11 +75,10 @@ impl F32s for Avx512 {
         unsafe { _mm512_maskz_loadu_ps(first(from.len()), from.as_ptr()) }
     }
     #[inline(always)]
-    fn load_at(self, from: &[f32], lane: usize) -> __m512 {
-        let lane = lane.min(16);
-        let lanes = ((u32::from(first(from.len()))) << lane) as __mmask16;
-        // SAFETY: see above the impl; lanes before `lane` and past the end of `from` are masked off and not accessed.
-        unsafe { _mm512_maskz_loadu_ps(lanes, from.as_ptr().wrapping_sub(lane)) }
+    fn load_window(self, row: &[f32], window: &Window<__mmask16>) -> __m512 {
+        assert!(row.len() >= window.width, "the row of the window");
+        // SAFETY: see above the impl; by the window's invariant its lanes are elements of the row, the others are not accessed.
+        unsafe { _mm512_maskz_loadu_ps(window.lanes, row.as_ptr().wrapping_offset(window.start)) }
     }
     #[inline(always)]
     fn store(self, v: __m512, to: &mut [f32]) {
@@ -164,9 +163,25 @@ impl F32s for Avx512 {
         unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) }
     }
     #[inline(always)]
+    fn deinterleave(self, a: __m512, b: __m512) -> (__m512, __m512) {
+        // SAFETY: see above the impl.
+        unsafe {
+            let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+            (
+                _mm512_permutex2var_ps(a, even, b),
+                _mm512_permutex2var_ps(a, odd, b),
+            )
+        }
+    }
+    #[inline(always)]
     fn is_nan(self, a: __m512) -> __mmask16 {
         // SAFETY: see above the impl.
         unsafe { _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a) }
+    }
+    #[inline(always)]
+    fn lanes(self, from: usize, to: usize) -> __mmask16 {
+        first(to) & !first(from)
     }
     #[inline(always)]
     fn select(self, m: __mmask16, yes: __m512, no: __m512) -> __m512 {

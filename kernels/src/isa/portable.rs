@@ -1,6 +1,6 @@
 use wide::f32x4;
 
-use super::F32s;
+use super::{F32s, Window};
 
 /// What the crate was compiled for: SSE2, NEON, simd128 or plain loops, chosen by `wide` at compile time.
 #[derive(Debug, Clone, Copy)]
@@ -28,18 +28,28 @@ impl F32s for Portable {
     }
     #[inline(always)]
     fn load_some(self, from: &[f32]) -> f32x4 {
+        if let Some(all) = from.first_chunk::<4>() {
+            return f32x4::new(*all);
+        }
         let mut lanes = [0.0; 4];
-        let n = from.len().min(4);
+        let n = from.len();
         lanes[..n].copy_from_slice(&from[..n]);
         f32x4::new(lanes)
     }
     #[inline(always)]
-    fn load_at(self, from: &[f32], lane: usize) -> f32x4 {
+    fn load_window(self, row: &[f32], window: &Window<f32x4>) -> f32x4 {
+        let row = &row[..window.width];
+        if let Ok(start) = usize::try_from(window.start)
+            && let Some(from) = row.get(start..)
+        {
+            return self.load_some(from);
+        }
         let mut lanes = [0.0; 4];
-        for (to, &x) in lanes.iter_mut().skip(lane).zip(from) {
+        let before = window.start.unsigned_abs();
+        for (to, &x) in lanes.iter_mut().skip(before).zip(row) {
             *to = x;
         }
-        f32x4::new(lanes)
+        f32x4::new(if window.start < 0 { lanes } else { [0.0; 4] })
     }
     #[inline(always)]
     fn store(self, v: f32x4, to: &mut [f32]) {
@@ -47,7 +57,11 @@ impl F32s for Portable {
     }
     #[inline(always)]
     fn store_some(self, v: f32x4, to: &mut [f32]) {
-        let n = to.len().min(4);
+        if let Some(all) = to.first_chunk_mut::<4>() {
+            *all = v.to_array();
+            return;
+        }
+        let n = to.len();
         to[..n].copy_from_slice(&v.to_array()[..n]);
     }
     #[inline(always)]
@@ -106,8 +120,18 @@ impl F32s for Portable {
         a.simd_lt(b)
     }
     #[inline(always)]
+    fn deinterleave(self, a: f32x4, b: f32x4) -> (f32x4, f32x4) {
+        let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (a.to_array(), b.to_array());
+        (f32x4::new([a0, a2, b0, b2]), f32x4::new([a1, a3, b1, b3]))
+    }
+    #[inline(always)]
     fn is_nan(self, a: f32x4) -> f32x4 {
         a.is_nan()
+    }
+    #[inline(always)]
+    fn lanes(self, from: usize, to: usize) -> f32x4 {
+        let lane = |i: usize| f32::from_bits(if from <= i && i < to { !0 } else { 0 });
+        f32x4::new([lane(0), lane(1), lane(2), lane(3)])
     }
     #[inline(always)]
     fn select(self, m: f32x4, yes: f32x4, no: f32x4) -> f32x4 {

@@ -41,30 +41,37 @@ struct Plane<'a> {
     out: (usize, usize),
 }
 
-struct Job<'a> {
-    plane: Plane<'a>,
-    y: &'a mut [f32],
-    activation: Option<Activation>,
-}
+/// A plane by the direct kernel for K x K, stride T.
+struct Direct<'a, const K: usize, const T: usize>(Plane<'a>, &'a mut [f32]);
 
-impl Task for Job<'_> {
+impl<const K: usize, const T: usize> Task for Direct<'_, K, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: F32s>(self, s: S) {
-        let shape = self.plane.shape;
-        let dense = shape.stride == [1, 1] && shape.dilation == [1, 1];
-        match shape.kernel {
-            [3, 3] if dense && self.plane.map.1 <= direct::WIDEST => {
-                direct::plane::<S, 3>(s, self.plane, self.y);
-            }
-            [5, 5] if dense && self.plane.map.1 <= direct::WIDEST => {
-                direct::plane::<S, 5>(s, self.plane, self.y);
-            }
-            _ => strip::plane(s, self.plane, self.y),
-        }
-        if let Some(act) = self.activation {
-            pointwise::apply(s, act, self.y);
-        }
+        direct::plane::<S, K, T>(s, self.0, self.1);
+    }
+}
+
+/// A plane by the kernel for everything.
+struct Strip<'a>(Plane<'a>, &'a mut [f32]);
+
+impl Task for Strip<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: F32s>(self, s: S) {
+        strip::plane(s, self.0, self.1);
+    }
+}
+
+/// Every kernel is a task of its own: together they would share one frame, with the strip on it.
+fn run_plane(isa: Isa, plane: Plane<'_>, y: &mut [f32]) {
+    let shape = plane.shape;
+    match (shape.kernel, shape.stride, shape.dilation) {
+        ([3, 3], [1, 1], [1, 1]) => isa.run(Direct::<3, 1>(plane, y)),
+        ([3, 3], [2, 2], [1, 1]) => isa.run(Direct::<3, 2>(plane, y)),
+        ([5, 5], [1, 1], [1, 1]) => isa.run(Direct::<5, 1>(plane, y)),
+        ([5, 5], [2, 2], [1, 1]) => isa.run(Direct::<5, 2>(plane, y)),
+        _ => isa.run(Strip(plane, y)),
     }
 }
 
@@ -116,7 +123,7 @@ impl Depthwise {
     /// # Errors    [`Error::TooShort`], [`Error::TooLarge`], [`Error::Mismatch`] for a mask, [`Error::Invalid`] when the kernel does not
     ///   fit the padded map
     /// # Panics    never
-    /// # Scratch   none: 32 KiB of stack when the kernel is not 3x3 or 5x5 with stride 1
+    /// # Scratch   none: 32 KiB of stack when the kernel is not 3x3 or 5x5 with stride 1 or 2
     /// # Source    the register tile over rows: P. Zhang et al., High Performance Depthwise and Pointwise Convolutions, AAAI 2020
     pub fn run(
         &self,
@@ -176,11 +183,10 @@ impl Depthwise {
                         map: *map,
                         out: *out,
                     };
-                    self.isa.run(Job {
-                        plane,
-                        y,
-                        activation: after,
-                    });
+                    run_plane(self.isa, plane, y);
+                    if let Some(act) = after {
+                        pointwise::activate_in_place(self.isa, act, y);
+                    }
                 } else {
                     let mut value = [self.bias[o]];
                     pointwise::activate_in_place(self.isa, self.activation, &mut value);
