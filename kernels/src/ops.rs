@@ -16,4 +16,22 @@ pub mod reduce;
 pub use conv_shape::{ConvShape, ConvSpec};
 
 /// The kernels of this floor that have no tile of their own.
-pub(crate) const ROWS: &[Row] = on_every_isa! {};
+pub(crate) const ROWS: &[Row] = on_every_isa! {
+    "dwconv_3x3s1" 7 1;
+    "dwconv_3x3s2" 4 1;
+    "dwconv_5x5s1" 4 1;
+    "dwconv_5x5s2" 4 1;
+    "dwconv" 1 4;
+    "maxpool" 1 1;
+    "avgpool" 1 1;
+    "mean_max" 1 4;
+    "activate" 1 1;
+    "binary" 1 1;
+    "compare" 1 1;
+    "softmax" 1 4;
+    "log_softmax" 1 4;
+    "layer_norm" 1 4;
+    "rms_norm" 1 4;
+    "scale_shift" 1 1;
+    "reduce" 1 4;
+};

@@ -98,7 +98,10 @@ impl F32s for Portable {
     }
     #[inline(always)]
     fn round(self, a: f32x4) -> f32x4 {
-        a.round()
+        // `wide` rounds ties away from zero without SSE4.1. Adding 2^23 leaves no bits for a fraction.
+        let big = f32x4::splat(8_388_608.0);
+        let rounded = self.copysign((a.abs() + big) - big, a);
+        a.abs().simd_lt(big).select(rounded, a)
     }
     #[inline(always)]
     fn abs(self, a: f32x4) -> f32x4 {

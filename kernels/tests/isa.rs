@@ -1,0 +1,257 @@
+//! The vector vocabulary, lane by lane against scalars, on every instruction set.
+
+mod nn;
+
+use nn::{CANARY, bits, data};
+use sluicegate_kernels::Isa;
+use sluicegate_kernels::isa::{F32s, Task};
+
+/// Numbers that tell operations apart: signed zeros, infinities, NaN, denormal and large ones.
+fn samples() -> Vec<f32> {
+    let mut x = vec![
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        0.5,
+        1.5,
+        2.5,
+        -2.5,
+        f32::NAN,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::MIN_POSITIVE / 8.0,
+        f32::MAX,
+        -f32::MAX,
+        8_388_609.0,
+    ];
+    x.extend(data(7, 17).iter().map(|x| x * 100.0));
+    x
+}
+
+struct Conformance;
+
+impl Task for Conformance {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: F32s>(self, s: S) {
+        loads_and_stores(s);
+        arithmetic(s);
+        comparisons(s);
+        lanes(s);
+    }
+}
+
+#[inline(always)]
+fn out<S: F32s>(s: S, v: S::V) -> Vec<f32> {
+    let mut y = vec![CANARY; S::LANES];
+    s.store(v, &mut y);
+    y
+}
+
+fn same(name: &str, got: &[f32], want: &[f32]) {
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        let equal = g.to_bits() == w.to_bits() || g.is_nan() && w.is_nan();
+        assert!(equal, "{name}: lane {i} is {g}, expected {w}");
+    }
+    assert_eq!(got.len(), want.len(), "{name}");
+}
+
+#[inline(always)]
+fn loads_and_stores<S: F32s>(s: S) {
+    let x = data(1, 3 * S::LANES);
+    same("splat", &out(s, s.splat(2.5)), &vec![2.5; S::LANES]);
+    same("load", &out(s, s.load(&x)), &x[..S::LANES]);
+    for n in 0..=S::LANES + 2 {
+        let mut want = vec![0.0; S::LANES];
+        let k = n.min(S::LANES);
+        want[..k].copy_from_slice(&x[..k]);
+        same("load_some", &out(s, s.load_some(&x[..n])), &want);
+
+        let mut to = vec![CANARY; n + 20];
+        s.store_some(s.splat(1.0), &mut to[10..10 + n]);
+        let mut want = vec![CANARY; n + 20];
+        want[10..10 + k].fill(1.0);
+        assert_eq!(bits(&to), bits(&want), "store_some of {n}");
+    }
+    for width in 0..2 * S::LANES + 2 {
+        let row = &x[..width];
+        for start in -(2 * S::LANES as isize)..3 * S::LANES as isize {
+            let want: Vec<_> = (0..S::LANES as isize)
+                .map(|i| usize::try_from(start + i).ok())
+                .map(|i| i.and_then(|i| row.get(i).copied()).unwrap_or(0.0))
+                .collect();
+            let window = s.window(start, width);
+            same("load_window", &out(s, s.load_window(row, &window)), &want);
+        }
+    }
+    // Far away: no lane, no overflow.
+    let none = [s.window(isize::MIN, 3), s.window(isize::MAX, 3)];
+    for window in &none {
+        same(
+            "far",
+            &out(s, s.load_window(&x, window)),
+            &vec![0.0; S::LANES],
+        );
+    }
+}
+
+#[inline(always)]
+fn pairs<S: F32s>(
+    s: S,
+    name: &str,
+    f: impl Fn(S::V, S::V) -> S::V,
+    want: impl Fn(f32, f32) -> f32,
+) {
+    for a in samples() {
+        for b in samples() {
+            let got = out(s, f(s.splat(a), s.splat(b)));
+            same(
+                &format!("{name}({a}, {b})"),
+                &got,
+                &vec![want(a, b); S::LANES],
+            );
+        }
+    }
+}
+
+#[inline(always)]
+fn arithmetic<S: F32s>(s: S) {
+    pairs(s, "add", |a, b| s.add(a, b), |a, b| a + b);
+    pairs(s, "sub", |a, b| s.sub(a, b), |a, b| a - b);
+    pairs(s, "mul", |a, b| s.mul(a, b), |a, b| a * b);
+    pairs(s, "div", |a, b| s.div(a, b), |a, b| a / b);
+    pairs(
+        s,
+        "max",
+        |a, b| s.max(a, b),
+        |a, b| if a > b { a } else { b },
+    );
+    pairs(
+        s,
+        "min",
+        |a, b| s.min(a, b),
+        |a, b| if a < b { a } else { b },
+    );
+    let nan_or = |a: f32, b: f32, x: f32| {
+        if a.is_nan() || b.is_nan() {
+            f32::NAN
+        } else {
+            x
+        }
+    };
+    pairs(
+        s,
+        "max_nan",
+        |a, b| s.max_nan(a, b),
+        |a, b| nan_or(a, b, if a > b { a } else { b }),
+    );
+    pairs(
+        s,
+        "min_nan",
+        |a, b| s.min_nan(a, b),
+        |a, b| nan_or(a, b, if a < b { a } else { b }),
+    );
+    pairs(s, "copysign", |a, b| s.copysign(a, b), f32::copysign);
+    pairs(s, "sqrt", |a, _| s.sqrt(a), |a, _| a.sqrt());
+    pairs(s, "abs", |a, _| s.abs(a), |a, _| a.abs());
+    pairs(s, "round", |a, _| s.round(a), |a, _| a.round_ties_even());
+    for n in -126..=127 {
+        let got = out(s, s.exp2i(s.splat(n as f32)));
+        same("exp2i", &got, &vec![(n as f32).exp2(); S::LANES]);
+    }
+    // Exact products: fused or not, the result is one.
+    let got = out(s, s.mul_add(s.splat(3.0), s.splat(-0.5), s.splat(7.0)));
+    same("mul_add", &got, &vec![5.5; S::LANES]);
+    // 1 - 2^-24 is lost unless it is rounded once; both are allowed, nothing else is.
+    let (a, c) = (1.0 + f32::EPSILON, -1.0 - 2.0 * f32::EPSILON);
+    for y in out(s, s.mul_add(s.splat(a), s.splat(a), s.splat(c))) {
+        assert!(y == a.mul_add(a, c) || y == a * a + c, "mul_add");
+    }
+}
+
+#[inline(always)]
+fn comparisons<S: F32s>(s: S) {
+    let (yes, no) = (s.splat(1.0), s.splat(0.0));
+    let truth = |b| f32::from(u8::from(b));
+    pairs(
+        s,
+        "lt",
+        |a, b| s.select(s.lt(a, b), yes, no),
+        |a, b| truth(a < b),
+    );
+    pairs(
+        s,
+        "is_nan",
+        |a, _| s.select(s.is_nan(a), yes, no),
+        |a, _| truth(a.is_nan()),
+    );
+    for from in 0..=S::LANES {
+        for to in from..=S::LANES {
+            let want: Vec<_> = (0..S::LANES).map(|i| truth(from <= i && i < to)).collect();
+            same(
+                "lanes",
+                &out(s, s.select(s.lanes(from, to), yes, no)),
+                &want,
+            );
+        }
+    }
+}
+
+#[inline(always)]
+fn lanes<S: F32s>(s: S) {
+    let x: Vec<f32> = (0..2 * S::LANES).map(|i| i as f32).collect();
+    let (even, odd) = s.deinterleave(s.load(&x), s.load(&x[S::LANES..]));
+    let every = |from: usize| x[from..].iter().copied().step_by(2).collect::<Vec<_>>();
+    same("even", &out(s, even), &every(0));
+    same("odd", &out(s, odd), &every(1));
+    assert_eq!(s.sum(s.load(&x)), (S::LANES * (S::LANES - 1) / 2) as f32);
+    for i in 0..S::LANES {
+        let mut x = vec![-1.0; S::LANES];
+        x[i] = 2.0;
+        assert_eq!(s.greatest(s.load(&x)), 2.0);
+        x[i] = f32::NAN;
+        assert!(s.greatest(s.load(&x)).is_nan(), "NaN in lane {i}");
+    }
+    let inside = s.vectorize(|| s.sum(s.splat(1.0)));
+    assert_eq!(inside, S::LANES as f32);
+}
+
+#[test]
+fn vocabulary_conforms_on_every_isa() {
+    for isa in Isa::available() {
+        isa.run(Conformance);
+    }
+}
+
+struct Short;
+
+impl Task for Short {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: F32s>(self, s: S) {
+        let window = s.window(0, 5);
+        let _ = out(s, s.load_window(&[0.0; 4], &window));
+    }
+}
+
+#[test]
+fn a_row_shorter_than_its_window_is_refused() {
+    for isa in Isa::available() {
+        let caught = std::panic::catch_unwind(|| isa.run(Short));
+        assert!(caught.is_err(), "{isa}");
+    }
+}
+
+#[test]
+fn names_and_order() {
+    assert_eq!(Isa::available().next(), Some(Isa::PORTABLE));
+    assert!(Isa::available().all(|isa| isa <= Isa::best()));
+    for isa in Isa::available() {
+        assert_eq!(Isa::named(isa.name()), Ok(isa));
+        assert_eq!(Isa::best_up_to(isa.name()), Ok(isa));
+    }
+    assert!(Isa::named("mmx").is_err());
+    assert!(Isa::best_up_to("").is_err());
+}
