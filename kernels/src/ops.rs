@@ -17,6 +17,7 @@ pub use conv_shape::{ConvShape, ConvSpec};
 
 /// The kernels of this floor that have no tile of their own.
 pub(crate) const ROWS: &[Row] = on_every_isa! {
+    // Seven rows with 32 registers, four with 16.
     "dwconv_3x3s1" 7 1;
     "dwconv_3x3s2" 4 1;
     "dwconv_5x5s1" 4 1;

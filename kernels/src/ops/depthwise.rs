@@ -124,7 +124,7 @@ impl Depthwise {
     ///   fit the padded map
     /// # Panics    never
     /// # Scratch   none: 32 KiB of stack when the kernel is not 3x3 or 5x5 with stride 1 or 2
-    /// # Source    the register tile over rows: P. Zhang et al., High Performance Depthwise and Pointwise Convolutions, AAAI 2020
+    /// # Source    the register tile over rows: P. Zhang et al., High Performance Depthwise and Pointwise Convolutions on Mobile Devices, AAAI 2020
     pub fn run(
         &self,
         pool: &dyn Pool,

@@ -8,7 +8,7 @@
 //! the first and last vectors of a row need. Stride 2 takes the even and the odd columns of two vectors: taps l and l + 1.
 //!
 //! Columns are the outer loop: the masks of a vector of columns are made once, and since everything about rows changes from pass to
-//! pass, the compiler has nothing to move out of the loop and onto the stack (the other order was three times slower on 14 x 14).
+//! pass, the compiler has nothing to move out of the loop and onto the stack (on 512 planes of 14 x 14, Zen 5: the other order took 1.4 times as long with AVX-512, 1.5 with AVX2).
 
 use super::Plane;
 use crate::isa::F32s;
