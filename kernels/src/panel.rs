@@ -159,6 +159,56 @@ impl<const MR: usize> Lhs<MR> for Gathered<'_, MR> {
     }
 }
 
+/// Step `t` is `data[i * ld + list[t] * stride]` for each row `i`: rows of a matrix, read in place.
+#[derive(Clone, Copy)]
+pub(crate) struct Spaced<'a, const MR: usize> {
+    // Invariant of `new`: the last row is long enough for the greatest index of the list.
+    data: &'a [f32],
+    ld: usize,
+    stride: usize,
+    list: Below<'a>,
+}
+
+impl<'a, const MR: usize> Spaced<'a, MR> {
+    /// Panics when the last row does not hold the elements that the bound of `list` allows to be asked for.
+    pub(crate) fn new(data: &'a [f32], ld: usize, stride: usize, list: Below<'a>) -> Self {
+        if !list.list.is_empty() {
+            let last = (list.bound - 1)
+                .checked_mul(stride)
+                .and_then(|k| (MR - 1).checked_mul(ld)?.checked_add(k));
+            assert!(
+                last.is_some_and(|last| last < data.len()),
+                "a row is too short"
+            );
+        }
+        Self {
+            data,
+            ld,
+            stride,
+            list,
+        }
+    }
+}
+
+impl<const MR: usize> Lhs<MR> for Spaced<'_, MR> {
+    #[inline(always)]
+    fn at(self, t: usize) -> [f32; MR] {
+        let first = self.list.list[t] as usize * self.stride;
+        // Three rows a base: x86 addresses base, base + ld and base + 2 ld directly, so that twelve rows take five registers
+        // and not twelve, of which there are not so many.
+        let mut rows = [0.0; MR];
+        let mut base = first;
+        for three in rows.chunks_mut(3) {
+            for (i, x) in three.iter_mut().enumerate() {
+                // SAFETY: a list index is below the list's bound (`Below::new`); row `MR - 1` holds it (`new`).
+                *x = unsafe { *self.data.as_ptr().add(base).add(i * self.ld) };
+            }
+            base += 3 * self.ld;
+        }
+        rows
+    }
+}
+
 /// `NV` vectors a step.
 pub(crate) trait Rhs<S: F32s, const NV: usize>: Copy {
     /// Those of step `t`.
@@ -176,10 +226,12 @@ impl<S: F32s, const NV: usize> Rhs<S, NV> for Rows<'_> {
     #[inline(always)]
     fn at(self, s: S, t: usize) -> [S::V; NV] {
         let row = &self.data[self.offsets[t] as usize..][..NV * S::LANES];
-        core::array::from_fn(
-            #[inline(always)]
-            |j| s.load(&row[j * S::LANES..]),
-        )
+        // Not `array::from_fn`: what it calls is not always compiled for the instruction set.
+        let mut v = [s.splat(0.0); NV];
+        for j in 0..NV {
+            v[j] = s.load(&row[j * S::LANES..]);
+        }
+        v
     }
 }
 
@@ -195,13 +247,13 @@ impl<S: F32s, const NV: usize, const NP: usize> Rhs<S, NV> for Wide<'_, NP> {
     fn at(self, s: S, t: usize) -> [S::V; NV] {
         let each = const { NV / NP };
         let at = self.offsets[t] as usize;
-        let rows: [&[f32]; NP] = core::array::from_fn(
-            #[inline(always)]
-            |p| &self.panels[p][at..][..each * S::LANES],
-        );
-        core::array::from_fn(
-            #[inline(always)]
-            |j| s.load(&rows[j / each][j % each * S::LANES..]),
-        )
+        let mut v = [s.splat(0.0); NV];
+        for p in 0..NP {
+            let row = &self.panels[p][at..][..each * S::LANES];
+            for j in 0..each {
+                v[p * each + j] = s.load(&row[j * S::LANES..]);
+            }
+        }
+        v
     }
 }

@@ -199,6 +199,11 @@ impl F32s for Avx512 {
         unsafe { _mm512_maskz_expand_ps(to as __mmask16, v) }
     }
     #[inline(always)]
+    fn prefetch(self, from: &[f32]) {
+        // SAFETY: see above the impl; a prefetch cannot fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.as_ptr().cast()) }
+    }
+    #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
         fn featured<R>(f: impl FnOnce() -> R) -> R {

@@ -146,20 +146,17 @@ impl Conv {
 
     /// Elements of scratch that [`Conv::run`] needs.
     pub fn scratch_len(&self, h: usize, w: usize, threads: usize) -> usize {
-        let _ = threads; // the planes and lists are shared
         let Ok(geometry) = Geometry::new(&self.shape, h, w, self.isa.lanes()) else {
             return 0;
         };
-        let sum = self.groups.iter().fold(geometry.table_len(), |n, group| {
-            n.saturating_add(self.group_scratch(group, &geometry))
-        });
-        sum.saturating_add(64)
-    }
-
-    fn group_scratch(&self, group: &Group, geometry: &Geometry) -> usize {
-        let depth = group.c_in.len() * taps(&self.shape);
-        let lists = 2 * lines(depth) + 2 * lines(group.c_out.len()) + lines(group.c_in.len());
-        lists.saturating_add(geometry.planes_len(group.c_in.len()))
+        let most = |of: fn(&Group) -> usize| self.groups.iter().map(of).max().unwrap_or(0);
+        let (c_in, c_out) = (most(|g| g.c_in.len()), most(|g| g.c_out.len()));
+        let lists = 2 * lines(c_in * taps(&self.shape)) + lines(c_in) + 2 * lines(c_out);
+        let planes = geometry.planes_len(c_in).saturating_mul(threads.max(1));
+        lists
+            .saturating_add(lines(geometry.table_len()))
+            .saturating_add(planes)
+            .saturating_add(64)
     }
 
     /// Computes y.
@@ -225,12 +222,6 @@ impl Conv {
             if rows == 0 {
                 continue;
             }
-            let data = geometry.data(
-                pool,
-                x,
-                channels,
-                take(&mut rest, geometry.planes_len(slots)),
-            );
             let packed_depth = group.c_in.len() * taps;
             let strip = Strip {
                 panels: &self.panels.as_slice()[group.panels..],
@@ -238,7 +229,8 @@ impl Conv {
                 packed_depth,
                 list,
                 offsets: &offsets[..depth],
-                data,
+                x,
+                channels,
                 geometry: &geometry,
                 sieve,
                 from: &from[..rows],
@@ -247,7 +239,7 @@ impl Conv {
                 activation: self.activation,
             };
             let out = y.sub(g * co_each..(g + 1) * co_each, 0..pixels);
-            strip.run(self.isa, pool, out);
+            strip.run(self.isa, pool, out, rest);
         }
         Ok(())
     }

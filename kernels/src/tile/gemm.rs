@@ -14,7 +14,7 @@
 use crate::Isa;
 use crate::epilogue::{self, Activation};
 use crate::isa::F32s;
-use crate::panel::{Lhs, Rhs};
+use crate::panel::{LINE, Lhs, Rhs};
 use crate::pool::Tile;
 use crate::table::Row;
 
@@ -51,11 +51,18 @@ pub(crate) struct Place<'a> {
     pub(crate) start: Start<'a>,
     /// Applied when it can be in registers, see [`Activation::in_registers`].
     pub(crate) activation: Activation,
+    /// What will be read soon: a cache line of it is prefetched at each step.
+    pub(crate) next: &'a [f32],
 }
 
 /// Rows of the tallest tile.
 pub(crate) const fn tallest<S: F32s>() -> usize {
     if S::REGISTERS >= 32 { 12 } else { 6 }
+}
+
+/// Rows of the tallest tile whose rows are read anywhere in memory: each needs a general register, of which there are 16.
+pub(crate) const fn tallest_gathered<S: F32s>() -> usize {
+    if S::REGISTERS >= 32 { 8 } else { 4 }
 }
 
 /// Vectors in a row of the ordinary tile.
@@ -84,7 +91,12 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize>(
     );
     let mut acc = start::<S, MR, NV>(s, place, out);
     for t in 0..depth {
-        let (a, b) = (lhs.at(t), rhs.at(s, t));
+        // In this order: the broadcasts fold their loads only when no bounds check comes between.
+        let b = rhs.at(s, t);
+        let a = lhs.at(t);
+        if let Some(line) = place.next.get(t * LINE..) {
+            s.prefetch(line);
+        }
         for i in 0..MR {
             let ai = s.splat(a[i]);
             for j in 0..NV {
@@ -96,6 +108,21 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize>(
     store(s, acc, place, out);
 }
 
+/// Repeats `$body` for each row `$i` below `$mr`. A loop would do if the compiler unrolled it: accumulators that a loop indexes
+/// live in memory.
+macro_rules! each_row {
+    ($mr:expr, $i:ident => $body:expr) => {
+        each_row!(@ $mr, $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11)
+    };
+    (@ $mr:expr, $i:ident, $body:expr, $($n:literal)*) => {
+        $(if $n < $mr {
+            let $i: usize = $n;
+            $body
+        })*
+    };
+}
+
+/// The first accumulators.
 #[inline(always)]
 fn start<S: F32s, const MR: usize, const NV: usize>(
     s: S,
@@ -103,43 +130,55 @@ fn start<S: F32s, const MR: usize, const NV: usize>(
     out: &mut Tile<'_>,
 ) -> [[S::V; NV]; MR] {
     let mut acc = [[s.splat(0.0); NV]; MR];
-    match place.start {
-        Start::Zero => {}
-        Start::Rows(bias) => {
-            let bias = &bias[..MR];
-            for i in 0..MR {
-                acc[i] = [s.splat(bias[i]); NV];
-            }
+    let rows: &[u32; MR] = place.rows.first_chunk().expect("a row each");
+    match (place.start, place.cols) {
+        (Start::Zero, _) => {}
+        (Start::Rows(bias), _) => {
+            let bias: &[f32; MR] = bias.first_chunk().expect("a bias for each row");
+            each_row!(MR, i => acc[i] = [s.splat(bias[i]); NV]);
         }
-        Start::Cols(bias) => {
+        (Start::Cols(bias), _) => {
             let bias = &bias[..NV * S::LANES];
-            let row = core::array::from_fn(
-                #[inline(always)]
-                |j| s.load(&bias[j * S::LANES..]),
-            );
+            let mut row = [s.splat(0.0); NV];
+            for j in 0..NV {
+                row[j] = s.load(&bias[j * S::LANES..]);
+            }
             acc = [row; MR];
         }
-        Start::Partial => match place.cols {
-            Cols::Run { at, width } => {
-                for i in 0..MR {
-                    let row = &out.row(place.rows[i] as usize)[at..][..width];
-                    for j in 0..NV {
-                        acc[i][j] = s.load_some(row.get(j * S::LANES..).unwrap_or(&[]));
-                    }
+        (Start::Partial, Cols::Run { at, width }) if width == NV * S::LANES => {
+            each_row!(MR, i => {
+                let row = &out.row(rows[i] as usize)[at..][..NV * S::LANES];
+                for j in 0..NV {
+                    acc[i][j] = s.load(&row[j * S::LANES..]);
                 }
-            }
-            Cols::Sieve { at, vectors } => {
-                let vectors = &vectors[..NV];
-                for i in 0..MR {
-                    let row = &out.row(place.rows[i] as usize)[at..];
-                    for j in 0..NV {
-                        let [bits, first] = vectors[j];
-                        let kept = &row[first as usize..][..bits.count_ones() as usize];
-                        acc[i][j] = s.expand(s.load_some(kept), bits);
+            });
+        }
+        (Start::Partial, Cols::Run { at, width }) => {
+            let mut stage = acc;
+            s.outline(
+                #[inline(always)]
+                || {
+                    for (to, &row) in stage.iter_mut().zip(rows) {
+                        let row = &out.row(row as usize)[at..][..width];
+                        for (to, from) in to.iter_mut().zip(row.chunks(S::LANES)) {
+                            *to = s.load_some(from);
+                        }
                     }
+                },
+            );
+            acc = stage;
+        }
+        (Start::Partial, Cols::Sieve { at, vectors }) => {
+            let vectors: &[Sieved; NV] = vectors.first_chunk().expect("an entry a vector");
+            each_row!(MR, i => {
+                let row = &out.row(rows[i] as usize)[at..];
+                for j in 0..NV {
+                    let [bits, first] = vectors[j];
+                    let kept = &row[first as usize..][..bits.count_ones() as usize];
+                    acc[i][j] = s.expand(s.load_some(kept), bits);
                 }
-            }
-        },
+            });
+        }
     }
     acc
 }
@@ -151,33 +190,40 @@ fn store<S: F32s, const MR: usize, const NV: usize>(
     place: Place<'_>,
     out: &mut Tile<'_>,
 ) {
+    let rows: &[u32; MR] = place.rows.first_chunk().expect("a row each");
     match place.cols {
         Cols::Run { at, width } if width == NV * S::LANES => {
-            for i in 0..MR {
-                let row = &mut out.row(place.rows[i] as usize)[at..][..NV * S::LANES];
+            each_row!(MR, i => {
+                let row = &mut out.row(rows[i] as usize)[at..][..NV * S::LANES];
                 for j in 0..NV {
                     s.store(acc[i][j], &mut row[j * S::LANES..]);
                 }
-            }
+            });
         }
         Cols::Run { at, width } => {
-            for i in 0..MR {
-                let row = &mut out.row(place.rows[i] as usize)[at..][..width];
-                for j in 0..NV {
-                    s.store_some(acc[i][j], row.get_mut(j * S::LANES..).unwrap_or(&mut []));
-                }
-            }
+            let stage = acc;
+            s.outline(
+                #[inline(always)]
+                || {
+                    for (from, &row) in stage.iter().zip(rows) {
+                        let row = &mut out.row(row as usize)[at..][..width];
+                        for (&v, to) in from.iter().zip(row.chunks_mut(S::LANES)) {
+                            s.store_some(v, to);
+                        }
+                    }
+                },
+            );
         }
         Cols::Sieve { at, vectors } => {
-            let vectors = &vectors[..NV];
-            for i in 0..MR {
-                let row = &mut out.row(place.rows[i] as usize)[at..];
+            let vectors: &[Sieved; NV] = vectors.first_chunk().expect("an entry a vector");
+            each_row!(MR, i => {
+                let row = &mut out.row(rows[i] as usize)[at..];
                 for j in 0..NV {
                     let [bits, first] = vectors[j];
                     let kept = &mut row[first as usize..][..bits.count_ones() as usize];
                     s.store_some(s.compress(acc[i][j], bits), kept);
                 }
-            }
+            });
         }
     }
 }

@@ -9,14 +9,17 @@
 use crate::Error;
 use crate::ops::ConvShape;
 use crate::ops::conv::tile_pixels;
-use crate::ops::matmul::worth;
 use crate::pack::extent;
 use crate::panel::lines;
-use crate::pool::{Pool, Tile};
 use crate::tile::gemm::Sieved;
 
 /// Output pixels of a strip: what one thread takes, and what stays in L2 while the depth blocks pass over it.
 const STRIP: usize = 512;
+
+/// Output rows of a strip of copies.
+fn strip_rows((h, w): (usize, usize)) -> usize {
+    STRIP.div_ceil(w).min(h)
+}
 
 /// Sizes that follow from the shape and the input's extents.
 #[derive(Debug)]
@@ -29,7 +32,7 @@ pub(super) struct Geometry {
     pub(super) pitch: usize,
     /// Whether x itself is read.
     pub(super) in_place: bool,
-    /// Rows of a phase plane, and the number of phases.
+    /// Rows of a phase plane of a strip, and the number of phases.
     rows: usize,
     phases: (usize, usize),
 }
@@ -47,7 +50,7 @@ impl Geometry {
         };
         let phases = (phases(0), phases(1));
         let unit = shape.kernel == [1, 1] && shape.stride == [1, 1] && shape.pads == [0; 4];
-        let (rows, pitch) = (output.0 + reach(0), output.1 + reach(1));
+        let (rows, pitch) = (strip_rows(output) + reach(0), output.1 + reach(1));
         let channels = shape.c_in.max(1);
         extent(&[channels, phases.0, phases.1, rows, pitch], "padded x")?;
         Ok(Self {
@@ -56,7 +59,7 @@ impl Geometry {
             output,
             lanes,
             pitch,
-            in_place: unit && h * w >= lanes,
+            in_place: unit && (lanes..=4096).contains(&(h * w)),
             rows,
             phases,
         })
@@ -71,12 +74,12 @@ impl Geometry {
         self.pitch == self.output.1
     }
 
-    /// Output pixels of a strip: whole rows when they need the sieve, whole tiles otherwise.
+    /// Output pixels of a strip: whole tiles of x itself, whole rows of copies.
     pub(super) fn strip(&self) -> usize {
-        if self.is_flat() {
+        if self.in_place {
             STRIP.next_multiple_of(tile_pixels(self.lanes))
         } else {
-            self.output.1 * STRIP.div_ceil(self.output.1).min(self.output.0)
+            self.output.1 * strip_rows(self.output)
         }
     }
 
@@ -161,11 +164,11 @@ impl Geometry {
         }
     }
 
-    /// The planes of `channels`: x, or their copies in `room`.
+    /// What the strip from `pixel` on reads of the planes of `channels`: x, or, for this strip alone, copies in `room`.
     pub(super) fn data<'a>(
         &self,
-        pool: &dyn Pool,
         x: &'a [f32],
+        pixel: usize,
         channels: &[u32],
         room: &'a mut [f32],
     ) -> &'a [f32] {
@@ -176,24 +179,15 @@ impl Geometry {
         let (copies, slack) = room.split_at_mut(channels.len() * len);
         slack.fill(0.0);
         let (h, w) = self.input;
-        let all = Tile::new(copies, channels.len(), len, len);
-        // A copied element costs about what ten MACs do.
-        let pool = worth(pool, channels.len() * len * 10);
-        all.split(
-            pool,
-            (channels.len().div_ceil(pool.threads()), len),
-            |first, _, mut tile| {
-                for i in 0..tile.rows() {
-                    let plane = &x[channels[first + i] as usize * h * w..][..h * w];
-                    self.copy(plane, tile.row(i));
-                }
-            },
-        );
+        let row = pixel / self.output.1 * self.shape.stride[0];
+        for (&c, copy) in channels.iter().zip(copies.chunks_exact_mut(len.max(1))) {
+            self.copy(&x[c as usize * h * w..][..h * w], row, copy);
+        }
         room
     }
 
-    /// Copies one plane into its phases, with zeros outside of it.
-    fn copy(&self, x: &[f32], out: &mut [f32]) {
+    /// Copies one plane, from padded row `first` on, into its phases, with zeros outside of it.
+    fn copy(&self, x: &[f32], first: usize, out: &mut [f32]) {
         let (h, w) = self.input;
         let ([sh, sw], [top, left, ..]) = (self.shape.stride, self.shape.pads);
         let mut rows = out.chunks_exact_mut(self.pitch.max(1));
@@ -206,7 +200,7 @@ impl Geometry {
                     .div_ceil(sw)
                     .clamp(from, self.pitch);
                 for (r, row) in rows.by_ref().take(self.rows).enumerate() {
-                    let y = (r * sh + phase_h).wrapping_sub(top);
+                    let y = (first + r * sh + phase_h).wrapping_sub(top);
                     if y >= h || from == to {
                         row.fill(0.0);
                         continue;

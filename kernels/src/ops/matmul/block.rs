@@ -15,21 +15,22 @@ use crate::Isa;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
 use crate::pack::{even_height, gather_rows, panel_width};
-use crate::panel::{Below, Gathered, Packed, Rhs, Rows, Wide, lines, take};
+use crate::panel::{Below, Gathered, Packed, Rhs, Rows, Spaced, Wide, lines, take};
 use crate::pool::{Pool, Tile};
 use crate::tile::gemm::FEW_ROWS;
-use crate::tile::gemm::{Cols, NV, Place, Start, for_height, tallest, tile};
+use crate::tile::gemm::{Cols, NV, Place, Start, for_height, tallest, tallest_gathered, tile};
 
-/// Depth of a block: KC x NR floats are 32 KiB with the widest vectors, so that a panel stays in L1 (48 KiB) while the row
-/// tiles pass over it.
-const KC: usize = 256;
-/// Rows of a block: MC x KC floats of packed A are a quarter of L2 (1 MiB).
-const MC: usize = 192;
+/// Depth of a block. KC x NR floats are 48 KiB with the widest vectors, all of L1: every row tile reads the panel anew from L1 and
+/// L2. Measured on Zen 5, k = 2000: 176 gives 196 GFLOP/s, 256 gives 207, 384 gives 217 (oneDNN 233); what is lost with a
+/// smaller one is the start and the end of each tile.
+const KC: usize = 384;
+/// Rows of a block: MC x KC floats of A are 3/8 of L2 (1 MiB). B passes through once a block, so it should not be lower.
+const MC: usize = 384;
 /// Columns of a block when it is computed in scratch.
 const NC_SCRATCH: usize = 512;
 /// Rows of a block when it is computed in scratch.
 const MC_SCRATCH: usize = 96;
-/// Panels from which on packing A pays.
+/// Panels from which on packing the rows of an index pays; rows of a matrix are read in place (packed: 4 to 8 % slower).
 const PACK_PANELS: usize = 4;
 /// Rows from which on it pays to gather the live columns of B into panels of their own.
 const GATHER_ROWS: usize = 32;
@@ -97,12 +98,13 @@ impl Product<'_> {
         let rows = if self.c_index.is_some() {
             out.rows()
         } else {
-            let each = self.m.div_ceil(threads);
-            if threads > 1 && each >= MC / 2 {
-                mc.min(each.next_multiple_of(12))
+            let blocks = self.m.div_ceil(mc);
+            let blocks = if self.m >= threads * MC / 4 {
+                blocks.next_multiple_of(threads)
             } else {
-                mc
-            }
+                blocks
+            };
+            self.m.div_ceil(blocks.max(1)).next_multiple_of(12).min(mc)
         };
         let blocks = self.m.div_ceil(rows);
         let wide = if blocks >= threads {
@@ -166,6 +168,8 @@ struct Pass<'a> {
     at: usize,
     width: usize,
     activation: Activation,
+    /// What the panel after this one holds of the depth block.
+    next: &'a [f32],
 }
 
 const IN_ORDER: [u32; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
@@ -261,7 +265,7 @@ fn compute<S: F32s>(
     let nr = panel_width(S::LANES);
     let depth = p.of_b.len();
     let count = width.div_ceil(nr);
-    let pack = count > PACK_PANELS && rows > FEW_ROWS;
+    let pack = p.a_index.is_some() && count > PACK_PANELS && rows > FEW_ROWS;
     let (gathered, gathered_bias) = match panels {
         Panels::Gather(_) => (take(rest, KC * nr), take(rest, nr)),
         _ => (&mut [][..], &mut [][..]),
@@ -270,7 +274,12 @@ fn compute<S: F32s>(
     // An indexed C may have more rows than a packed block holds.
     for r in (0..rows).step_by(MC) {
         let rows = MC.min(rows - r);
-        let height = even_height(rows, tallest::<S>());
+        let most = if pack || p.a_index.is_none() {
+            tallest::<S>()
+        } else {
+            tallest_gathered::<S>()
+        };
+        let height = even_height(rows, most);
         for t in (0..depth.max(1)).step_by(KC) {
             let terms = (t, KC.min(depth - t.min(depth)));
             let last = t + KC >= depth;
@@ -335,6 +344,14 @@ fn compute<S: F32s>(
                     at: x * nr,
                     width: (wide * nr).min(width - x * nr),
                     activation: if last { p.activation } else { Activation::None },
+                    next: match panels {
+                        Panels::From(_) | Panels::List(_) if terms.1 > 0 && x + wide < count => {
+                            let panel = &p.panels[nth(x + wide) * p.panel_len..][..p.panel_len];
+                            let end = p.of_b[t + terms.1 - 1] as usize + nr;
+                            &panel[p.of_b[t] as usize..end]
+                        }
+                        _ => &[],
+                    },
                 };
                 let panel = |i: usize| &p.panels[nth(x + i) * p.panel_len..][..p.panel_len];
                 let offsets = &p.of_b[t..t + terms.1];
@@ -347,15 +364,15 @@ fn compute<S: F32s>(
                     (4, _) => {
                         let panels = core::array::from_fn(panel);
                         let rhs = Wide::<4> { panels, offsets };
-                        pass.tile::<S, 1, 8>(s, rhs, 0, r, index, out);
+                        pass.tile::<S, 1, 8>(s, rhs, &[], 0, r, index, out);
                     }
                     (2, _) => {
                         let panels = core::array::from_fn(panel);
                         let rhs = Wide::<2> { panels, offsets };
                         match rows {
-                            1 => pass.tile::<S, 1, 4>(s, rhs, 0, r, index, out),
-                            2 => pass.tile::<S, 2, 4>(s, rhs, 0, r, index, out),
-                            _ => pass.tile::<S, 3, 4>(s, rhs, 0, r, index, out),
+                            1 => pass.tile::<S, 1, 4>(s, rhs, &[], 0, r, index, out),
+                            2 => pass.tile::<S, 2, 4>(s, rhs, &[], 0, r, index, out),
+                            _ => pass.tile::<S, 3, 4>(s, rhs, &[], 0, r, index, out),
                         }
                     }
                     _ => {
@@ -386,7 +403,9 @@ fn gather_columns(
 ) {
     for (j, &column) in from.iter().enumerate() {
         let column = column as usize;
-        let data = &p.panels[column / nr * p.panel_len + column % nr..];
+        // Without terms there is no packed B.
+        let first = column / nr * p.panel_len + column % nr;
+        let data = &p.panels[first.min(p.panels.len())..];
         for (row, &at) in panel.chunks_exact_mut(nr).zip(&p.of_b[t..t + terms]) {
             row[j] = data[at as usize];
         }
@@ -412,13 +431,20 @@ impl Pass<'_> {
         index: Option<&[u32]>,
         out: &mut Tile<'_>,
     ) {
+        let (mut fetch, each) = (
+            self.next,
+            self.next.len().div_ceil(rows.div_ceil(self.height)),
+        );
         for i in (0..rows).step_by(self.height) {
+            // The next panel comes to L2 while this one is used: the hardware does not look beyond the end of a panel's block.
+            let (now, later) = fetch.split_at(each.min(fetch.len()));
+            fetch = later;
             for_height!(self.height.min(rows - i), MR => {
                 if MR <= tallest::<S>() {
                     if self.width <= S::LANES {
-                        self.tile::<S, MR, 1>(s, rhs, i, r, index, out);
+                        self.tile::<S, MR, 1>(s, rhs, now, i, r, index, out);
                     } else {
-                        self.tile::<S, MR, NV>(s, rhs, i, r, index, out);
+                        self.tile::<S, MR, NV>(s, rhs, now, i, r, index, out);
                     }
                 }
             });
@@ -431,6 +457,7 @@ impl Pass<'_> {
         &self,
         s: S,
         rhs: impl Rhs<S, NV>,
+        next: &[f32],
         i: usize,
         r: usize,
         index: Option<&[u32]>,
@@ -452,24 +479,32 @@ impl Pass<'_> {
             },
             start: self.start,
             activation: self.activation,
+            next,
         };
-        match self.packed {
-            Some(packed) => {
-                let lhs = Packed(&packed[i * depth..][..MR * depth]);
-                s.outline(
-                    #[inline(always)]
-                    || tile::<S, MR, NV>(s, depth, lhs, rhs, place, &mut out),
-                );
-            }
-            None => {
-                let starts = core::array::from_fn(|x| p.a_start(self.first_row + i + x));
-                let list = p.of_a.part(t..t + depth);
-                let lhs = Gathered::new(p.a, starts, p.a_strides.1, list);
-                s.outline(
-                    #[inline(always)]
-                    || tile::<S, MR, NV>(s, depth, lhs, rhs, place, &mut out),
-                );
-            }
+        if let Some(packed) = self.packed {
+            let lhs = Packed(&packed[i * depth..][..MR * depth]);
+            s.outline(
+                #[inline(always)]
+                || tile::<S, MR, NV>(s, depth, lhs, rhs, place, &mut out),
+            );
+            return;
+        }
+        let list = p.of_a.part(t..t + depth);
+        let (ld, stride) = p.a_strides;
+        if p.a_index.is_none() {
+            let data = &p.a[p.a_start(self.first_row + i).min(p.a.len())..];
+            let lhs = Spaced::<MR>::new(data, ld, stride, list);
+            s.outline(
+                #[inline(always)]
+                || tile::<S, MR, NV>(s, depth, lhs, rhs, place, &mut out),
+            );
+        } else if MR <= tallest_gathered::<S>() {
+            let starts = core::array::from_fn(|x| p.a_start(self.first_row + i + x));
+            let lhs = Gathered::new(p.a, starts, stride, list);
+            s.outline(
+                #[inline(always)]
+                || tile::<S, MR, NV>(s, depth, lhs, rhs, place, &mut out),
+            );
         }
     }
 }
