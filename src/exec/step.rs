@@ -254,6 +254,11 @@ impl<'a> Frame<'a> {
                     conv.run(pool, x, *hw, live_in, live_out, y)?;
                 }
             }
+            Kernel::FromBool => {
+                for (y, &b) in floats_mut(first).iter_mut().zip(operands.get(0)) {
+                    *y = f32::from(b);
+                }
+            }
             Kernel::LayerNorm { rows, n, epsilon } => {
                 let parameter = |i| step.inputs.get(i).copied().flatten().map(|_| x(i));
                 let y = floats_mut(first);

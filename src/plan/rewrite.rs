@@ -134,6 +134,7 @@ pub(super) fn rewrite(net: &mut Net) -> Result<()> {
             done[i].outputs = vec![Some(mean), Some(max)];
             continue;
         }
+        widen(net, &mut item)?;
         if let Some(Some(y)) = item.outputs.first() {
             maker[y.index()] = Some(done.len());
         }
@@ -416,6 +417,29 @@ fn fold_batch_norm(net: &mut Net, kernel: &mut Item, norm: &Item, epsilon: f32) 
     let bias = net.constant(format!("{} bias", kernel.label), &[c_out], bias)?;
     kernel.inputs = vec![kernel.input(0), Some(weights), Some(bias)];
     Ok(true)
+}
+
+/// Repeats a short constant row so that the kernel runs over whole planes: rows of a few numbers cost more in calls than in arithmetic.
+fn widen(net: &mut Net, item: &mut Item) -> Result<()> {
+    const SHORT: usize = 64;
+    const SMALL: usize = 4096;
+    if !matches!(item.work, Work::Op(Op::Binary(_))) {
+        return Ok(());
+    }
+    let out = net.shape(item.y());
+    let short = out.last().is_some_and(|&d| d < SHORT) && out.elements() <= SMALL;
+    for i in 0..2 {
+        let Some(id) = item.input(i) else { continue };
+        let Some(row) = net.value(id).floats().filter(|v| short && v.len() > 1) else {
+            continue;
+        };
+        let repeats = out.last() == Some(&row.len()) && out.elements() > row.len();
+        if repeats && row.len() == net.shape(id).last().copied().unwrap_or(1) {
+            let wide = row.repeat(out.elements() / row.len());
+            item.inputs[i] = Some(net.constant(format!("{} row", item.label), &out, wide)?);
+        }
+    }
+    Ok(())
 }
 
 /// Whether `item` and an earlier item are the mean and the maximum over all spatial axes of one map: (earlier, mean, max).

@@ -110,6 +110,8 @@ pub(crate) enum Kernel {
         images: usize,
         hw: (usize, usize),
     },
+    /// 1 where the operand is true, else 0.
+    FromBool,
     /// Leaves the graph where the score is below the threshold.
     Gate { threshold: f32, index: usize },
     /// Rows through normalisation, scale and shift.

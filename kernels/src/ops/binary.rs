@@ -447,6 +447,12 @@ pub fn compare(
     y: &mut [u8],
 ) -> Result<(), Error> {
     check_all(Some(a), b, extents, live, y.len())?;
+    let flat = live.is_none() && a.is_flat() && b.is_flat();
+    let extents = if flat {
+        (1, extents.0 * extents.1)
+    } else {
+        extents
+    };
     isa.run(Compare {
         op,
         a,
