@@ -43,7 +43,7 @@ fn overhead(c: &mut Criterion) {
     let x = [1.0f32];
     group.bench_function("one_element_adds", |b| {
         let inputs = [("v0", View::new(&[1], &x).expect("one element"))];
-        b.iter(|| session.run(black_box(&inputs)).expect("runs").samples())
+        b.iter(|| session.run(black_box(&inputs)).expect("runs").samples());
     });
     group.finish();
 }
@@ -75,7 +75,7 @@ fn models(c: &mut Criterion) {
                     "input",
                     View::new(&[1, 1, features[0], features[1]], &x).expect("a feature map"),
                 )];
-                b.iter(|| session.run(black_box(&inputs)).expect("runs").macs())
+                b.iter(|| session.run(black_box(&inputs)).expect("runs").macs());
             });
         }
     }

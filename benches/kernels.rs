@@ -26,10 +26,10 @@ fn bitmaps(c: &mut Criterion) {
             let set = mask(channels, density).expect("not full");
             let id = |what: &str| BenchmarkId::new(format!("{what}_{channels}"), density);
             group.bench_function(id("live"), |b| {
-                b.iter(|| black_box(&set).live().sum::<usize>())
+                b.iter(|| black_box(&set).live().sum::<usize>());
             });
             group.bench_function(id("runs"), |b| {
-                b.iter(|| black_box(&set).runs().map(|r| r.len()).sum::<usize>())
+                b.iter(|| black_box(&set).runs().map(|r| r.len()).sum::<usize>());
             });
             group.bench_function(id("count"), |b| b.iter(|| black_box(&set).count()));
         }
@@ -45,7 +45,7 @@ fn bitmaps(c: &mut Criterion) {
 fn operations(shape: &ConvShape, map: (usize, usize), live: usize) -> u64 {
     let (h, w) = shape.output(map).expect("the kernel fits the map");
     let taps = shape.kernel[0] * shape.kernel[1];
-    let channels = if shape.groups == shape.c_in {
+    let channels = if shape.groups == shape.c_in && shape.groups > 1 {
         live
     } else {
         live / shape.groups * shape.c_out
@@ -90,7 +90,7 @@ fn layers(c: &mut Criterion, name: &str, layers: &[ConvLayer], depthwise: bool) 
                             kernel
                                 .run(&Serial, black_box(&x), map, set, set, &mut y)
                                 .expect("operands fit")
-                        })
+                        });
                     });
                 } else {
                     let kernel = Conv::pack(isa, &spec).expect("a layer");
@@ -100,7 +100,7 @@ fn layers(c: &mut Criterion, name: &str, layers: &[ConvLayer], depthwise: bool) 
                             kernel
                                 .run(&Serial, black_box(&x), map, set, None, &mut y, &mut scratch)
                                 .expect("operands fit")
-                        })
+                        });
                     });
                 }
             }
@@ -119,7 +119,7 @@ fn layers(c: &mut Criterion, name: &str, layers: &[ConvLayer], depthwise: bool) 
                                 None,
                             )
                             .expect("operands fit")
-                        })
+                        });
                     },
                 );
             }
@@ -175,7 +175,7 @@ fn products(c: &mut Criterion) {
                         kernel
                             .run(&Serial, a, set, None, c, &mut scratch)
                             .expect("operands fit")
-                    })
+                    });
                 });
             }
         }

@@ -444,7 +444,7 @@ fn truth(case: &Case, x: &[f32]) -> Truth {
     let scores = gates.iter().any(|(s, t)| (s - t).abs() < 1e-3);
     let huge = outputs
         .iter()
-        .any(|(_, v)| v.iter().any(|v| !(v.abs() < 1e4)));
+        .any(|(_, v)| v.iter().any(|v| v.is_nan() || v.abs() >= 1e4));
     Truth {
         outputs,
         gates,
