@@ -2,6 +2,11 @@
 //! graph at a gate.
 #![forbid(unsafe_code)]
 
+/// The examples of the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod error;
 // Floor 6: ONNX files to graphs.
 pub mod import;
