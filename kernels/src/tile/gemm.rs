@@ -91,12 +91,12 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize>(
     );
     let mut acc = start::<S, MR, NV>(s, place, out);
     for t in 0..depth {
-        // In this order: the broadcasts fold their loads only when no bounds check comes between.
-        let b = rhs.at(s, t);
-        let a = lhs.at(t);
         if let Some(line) = place.next.get(t * LINE..) {
             s.prefetch(line);
         }
+        // The loads come last and their checks first: a broadcast folds its load only from the same basic block.
+        let b = rhs.at(s, t);
+        let a = lhs.at(t);
         for i in 0..MR {
             let ai = s.splat(a[i]);
             for j in 0..NV {

@@ -131,8 +131,16 @@ impl Task for Block<'_, '_> {
                 let mut q = 0;
                 while q < columns {
                     let mut sieve = [[0; 2]; NV];
-                    let part =
-                        part::<S>(geometry, strip.sieve, q, columns, self.origin, &mut sieve);
+                    let once = depth <= KC;
+                    let part = part::<S>(
+                        geometry,
+                        strip.sieve,
+                        q,
+                        columns,
+                        self.origin,
+                        once,
+                        &mut sieve,
+                    );
                     let pass = Pass {
                         strip,
                         terms,
@@ -141,7 +149,7 @@ impl Task for Block<'_, '_> {
                             offsets,
                         },
                         cols: match part.width {
-                            Some(width) => Cols::Run { at: q, width },
+                            Some(width) => Cols::Run { at: part.at, width },
                             None => Cols::Sieve {
                                 at: 0,
                                 vectors: &sieve,
@@ -175,12 +183,14 @@ impl Task for Block<'_, '_> {
 struct Part {
     /// The column of the planes that its first lane reads.
     from: usize,
+    /// The column of the output that its first lane writes, where it has a width.
+    at: usize,
     vectors: usize,
     /// Outputs when they are its first lanes; otherwise the sieve says.
     width: Option<usize>,
 }
 
-/// The tile of the columns from `q` on.
+/// The tile of the columns from `q` on. `once`: the sums are complete after one pass, so that columns may be computed twice.
 #[inline(always)]
 fn part<S: F32s>(
     geometry: &Geometry,
@@ -188,6 +198,7 @@ fn part<S: F32s>(
     q: usize,
     columns: usize,
     origin: usize,
+    once: bool,
     sieve: &mut [Sieved; NV],
 ) -> Part {
     let left = columns - q;
@@ -205,6 +216,7 @@ fn part<S: F32s>(
         }
         return Part {
             from: origin + q,
+            at: q,
             vectors,
             width: None,
         };
@@ -218,6 +230,14 @@ fn part<S: F32s>(
         let lanes = vectors * S::LANES;
         let left = left.min(lanes);
         let old = (origin + q + lanes).saturating_sub(end);
+        if once && old <= q {
+            return Part {
+                from: origin + q - old,
+                at: q - old,
+                vectors,
+                width: Some(lanes),
+            };
+        }
         let mut first = q as u32;
         for j in 0..vectors {
             let skip = old.saturating_sub(j * S::LANES).min(S::LANES);
@@ -227,12 +247,14 @@ fn part<S: F32s>(
         debug_assert!(left == lanes - old);
         return Part {
             from: origin + q - old,
+            at: q,
             vectors,
             width: if old == 0 { Some(lanes) } else { None },
         };
     }
     Part {
         from: origin + q,
+        at: q,
         vectors,
         width: Some(left.min(vectors * S::LANES)),
     }
