@@ -151,6 +151,8 @@ pub struct MatMul {
     // Original k and n of the packed rows and columns.
     kept_k: Vec<u32>,
     kept_n: Vec<u32>,
+    // Where each packed row begins in a column panel.
+    starts: Vec<u32>,
     panels: Aligned,
     // Padded to whole panels.
     bias: Option<Aligned>,
@@ -191,6 +193,7 @@ impl MatMul {
             isa,
             k,
             n,
+            starts: (0..kept_k.len()).map(|t| (t * nr) as u32).collect(),
             kept_k,
             kept_n,
             panels,
@@ -263,19 +266,25 @@ impl MatMul {
         let nr = self.nr();
         let mut rest = from_line(scratch);
         let (k, n) = (self.kept_k.len(), self.kept_n.len());
-        let (of_a, of_b) = (take_indices(&mut rest, k), take_indices(&mut rest, k));
-        let mut depth = 0;
-        for (t, &orig) in self.kept_k.iter().enumerate() {
-            if live_in.is_none_or(|live| live.contains(orig as usize)) {
-                (of_a[depth], of_b[depth]) = (orig, (t * nr) as u32);
-                depth += 1;
+        let (of_a, of_b) = match partial(live_in) {
+            None => (&self.kept_k[..], &self.starts[..]),
+            Some(live) => {
+                let (of_a, of_b) = (take_indices(&mut rest, k), take_indices(&mut rest, k));
+                let mut depth = 0;
+                for (&orig, &start) in self.kept_k.iter().zip(&self.starts) {
+                    if live.contains(orig as usize) {
+                        (of_a[depth], of_b[depth]) = (orig, start);
+                        depth += 1;
+                    }
+                }
+                (&of_a[..depth], &of_b[..depth])
             }
-        }
+        };
         let live_out = partial(live_out);
-        let (from, to) = (take_indices(&mut rest, n), take_indices(&mut rest, n));
         let columns = if live_out.is_none() && n == self.n {
             Columns::All
         } else {
+            let (from, to) = (take_indices(&mut rest, n), take_indices(&mut rest, n));
             let mut count = 0;
             for (j, &orig) in self.kept_n.iter().enumerate() {
                 if live_out.is_none_or(|live| live.contains(orig as usize)) {
@@ -288,17 +297,13 @@ impl MatMul {
                 to: &to[..count],
             }
         };
-        let in_order = take_indices(&mut rest, k);
-        for (t, to) in in_order[..depth].iter_mut().enumerate() {
-            *to = (t * nr) as u32;
-        }
         let product = Product {
             a: a.data,
             a_index: a.index,
             a_strides: (a.ld, 1),
-            of_a: Below::new(&of_a[..depth], self.k),
-            of_b: &of_b[..depth],
-            in_order: &in_order[..depth],
+            of_a: Below::new(of_a, self.k),
+            of_b,
+            in_order: &self.starts[..of_b.len()],
             panels: self.panels.as_slice(),
             panel_len: k * nr,
             n,
