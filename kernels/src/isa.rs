@@ -41,9 +41,8 @@ pub trait F32s: Copy + Send + Sync + 'static {
     fn load(self, from: &[f32]) -> Self::V;
     /// The first `min(from.len(), LANES)` elements, the other lanes zero.
     fn load_some(self, from: &[f32]) -> Self::V;
-    /// The elements `start + lane` of a row, zero where the window of the row's width has none. Panics when the row is shorter than the
-    /// window's.
-    fn load_window(self, row: &[f32], window: &Window<Self::M>) -> Self::V;
+    /// The elements `start + lane` of a row, in N vectors, zero where the window has none. Panics when the row is shorter than the window's.
+    fn load_window<const N: usize>(self, row: &[f32], window: &Window<Self::M, N>) -> [Self::V; N];
     /// Writes all lanes. Panics when there is no room.
     fn store(self, v: Self::V, to: &mut [f32]);
     /// Writes the first `min(to.len(), LANES)` lanes.
@@ -80,8 +79,15 @@ pub trait F32s: Copy + Send + Sync + 'static {
     fn is_nan(self, a: Self::V) -> Self::M;
     /// Lanes `from..to`.
     fn lanes(self, from: usize, to: usize) -> Self::M;
+    /// Lanes that both have.
+    fn both(self, a: Self::M, b: Self::M) -> Self::M;
     /// `yes` where the mask is set, else `no`.
     fn select(self, m: Self::M, yes: Self::V, no: Self::V) -> Self::V;
+
+    /// The last lane of `a`, then all but the last of `b`; zero where the mask is not set.
+    fn shift_in(self, m: Self::M, a: Self::V, b: Self::V) -> Self::V;
+    /// All but the first lane of `a`, then the first of `b`; zero where the mask is not set.
+    fn shift_out(self, m: Self::M, a: Self::V, b: Self::V) -> Self::V;
 
     /// Moves the lanes whose bit is set to the front, in order; what the lanes behind them hold is unspecified.
     fn compress(self, v: Self::V, keep: u32) -> Self::V;
@@ -94,22 +100,46 @@ pub trait F32s: Copy + Send + Sync + 'static {
         let _ = from;
     }
 
+    /// Lane `i` takes lane `i + half`, for `i < half`, a power of two below `LANES`; what the lanes behind hold is unspecified.
+    fn upper(self, v: Self::V, half: usize) -> Self::V;
+    /// Lane 0.
+    fn first(self, v: Self::V) -> f32;
+
     /// Runs `f` compiled for this instruction set.
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R;
     /// As [`F32s::vectorize`], and `f` stays a function of its own: registers are allocated for it alone.
     fn outline<R>(self, f: impl FnOnce() -> R) -> R;
 
-    /// The vector of a row of `width` elements that begins at `start`, which may lie before or behind the row.
+    /// The N vectors of a row of `width` elements that begin at `start`, which may lie before or behind the row.
     #[inline(always)]
-    fn window(self, start: isize, width: usize) -> Window<Self::M> {
-        let before = start.min(0).unsigned_abs().min(Self::LANES);
-        let left = width.saturating_sub(start.max(0).unsigned_abs());
-        let end = before.saturating_add(left).min(Self::LANES);
-        Window {
-            lanes: self.lanes(before, end.max(before)),
+    fn window<const N: usize>(self, start: isize, width: usize) -> Window<Self::M, N> {
+        let mut window = Window {
+            lanes: [self.lanes(0, 0); N],
             start,
             width,
+        };
+        for (i, lanes) in window.lanes.iter_mut().enumerate() {
+            let start = start.saturating_add((i * Self::LANES) as isize);
+            let before = start.min(0).unsigned_abs().min(Self::LANES);
+            let left = width.saturating_sub(start.max(0).unsigned_abs());
+            let end = before.saturating_add(left).min(Self::LANES);
+            *lanes = self.lanes(before, end.max(before));
         }
+        window
+    }
+
+    /// Those lanes of a window that `lanes` has as well.
+    #[inline(always)]
+    fn narrow<const N: usize>(
+        self,
+        window: Window<Self::M, N>,
+        lanes: &[Self::M; N],
+    ) -> Window<Self::M, N> {
+        let mut window = window;
+        for (a, &b) in window.lanes.iter_mut().zip(lanes) {
+            *a = self.both(*a, b);
+        }
+        window
     }
 
     /// The greater, or NaN where a lane of either is NaN.
@@ -124,44 +154,45 @@ pub trait F32s: Copy + Send + Sync + 'static {
         self.select(self.is_nan(a), a, self.min(a, b))
     }
 
-    /// The sum of the lanes, pairwise in a fixed order.
+    /// The sum of the lanes, pairwise: lane `i` and lane `i + LANES / 2`, then `i` and `i + LANES / 4`, and so on.
     #[inline(always)]
     fn sum(self, v: Self::V) -> f32 {
-        let mut lanes = [0.0f32; 16];
-        self.store_some(v, &mut lanes[..Self::LANES]);
-        let mut half = Self::LANES / 2;
-        while half > 0 {
-            for i in 0..half {
-                lanes[i] += lanes[i + half];
-            }
-            half /= 2;
-        }
-        lanes[0]
+        self.fold_lanes(
+            v,
+            #[inline(always)]
+            |a, b| self.add(a, b),
+        )
     }
 
     /// The greatest lane; NaN when a lane is NaN.
     #[inline(always)]
     fn greatest(self, v: Self::V) -> f32 {
-        let mut lanes = [f32::NEG_INFINITY; 16];
-        self.store_some(v, &mut lanes[..Self::LANES]);
-        let mut half = Self::LANES / 2;
-        while half > 0 {
-            for i in 0..half {
-                let (x, best) = (lanes[i + half], lanes[i]);
-                lanes[i] = if x > best || x.is_nan() { x } else { best };
+        self.fold_lanes(
+            v,
+            #[inline(always)]
+            |a, b| self.max_nan(b, a),
+        )
+    }
+
+    /// The lanes joined pairwise, the lower one on the left.
+    #[inline(always)]
+    fn fold_lanes(self, v: Self::V, join: impl Fn(Self::V, Self::V) -> Self::V) -> f32 {
+        let mut v = v;
+        for half in [8, 4, 2, 1] {
+            if half < Self::LANES {
+                v = join(v, self.upper(v, half));
             }
-            half /= 2;
         }
-        lanes[0]
+        self.first(v)
     }
 }
 
-/// Where [`F32s::load_window`] reads, prepared once for many rows.
+/// Where [`F32s::load_window`] reads N vectors, prepared once for many rows.
 ///
-/// The invariant, by [`F32s::window`]: each lane `i` that is set has `0 <= start + i < width`.
+/// The invariant, by [`F32s::window`]: each lane `i` of vector `n` that is set has `0 <= start + n LANES + i < width`.
 #[derive(Debug, Clone, Copy)]
-pub struct Window<M> {
-    lanes: M,
+pub struct Window<M, const N: usize = 1> {
+    lanes: [M; N],
     start: isize,
     width: usize,
 }
@@ -263,7 +294,7 @@ impl Isa {
     #[inline]
     pub fn run<T: Task>(self, task: T) -> T::Output {
         match self.0 {
-            Level::Portable => task.run(Portable),
+            Level::Portable => portable::run(task),
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 => avx2::run(self, task),
             #[cfg(target_arch = "x86_64")]

@@ -232,6 +232,36 @@ fn sizes_around_every_edge() {
     }
 }
 
+/// Planes as one flat row: every width, with neighbours that must not be read.
+#[test]
+fn narrow_maps_of_the_size_of_their_output() {
+    for kernel in [[3, 3], [5, 5], [1, 3], [3, 1], [2, 2], [4, 5], [1, 1]] {
+        for w in 1..=40 {
+            for h in [1, 2, 5, 12, 25, 512 / w] {
+                let [kh, kw]: [usize; 2] = kernel;
+                let dilation = [1, 1 + (w + h) % 2];
+                let (down, right) = (kh - 1, (kw - 1) * dilation[1]);
+                let case = Case {
+                    shape: ConvShape {
+                        kernel,
+                        dilation,
+                        pads: [down / 2, right / 2, down - down / 2, right - right / 2],
+                        ..square(3, 1, 1, 0)
+                    },
+                    map: (h, w),
+                    act: Activation::Relu,
+                    bias: true,
+                    seed: (w * 600 + h) as u64,
+                };
+                check_values(&case);
+                if kernel == [3, 3] || h == 5 {
+                    check_masks(&case, 5);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn wide_maps_long_kernels_and_far_taps() {
     let with = |kernel, stride, dilation, pads, map| {

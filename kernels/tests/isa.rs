@@ -83,17 +83,30 @@ fn loads_and_stores<S: F32s>(s: S) {
                 .map(|i| i.and_then(|i| row.get(i).copied()).unwrap_or(0.0))
                 .collect();
             let window = s.window(start, width);
-            same("load_window", &out(s, s.load_window(row, &window)), &want);
+            let [v] = s.load_window(row, &window);
+            same("load_window", &out(s, v), &want);
+
+            let want: Vec<_> = (0..2 * S::LANES as isize)
+                .map(|i| usize::try_from(start + i).ok())
+                .map(|i| i.and_then(|i| row.get(i).copied()).unwrap_or(0.0))
+                .collect();
+            let [a, b] = s.load_window(row, &s.window(start, width));
+            same("two vectors", &[out(s, a), out(s, b)].concat(), &want);
+            // Lanes 1..3 of the first, lane 0 of the second.
+            let some = [s.lanes(1, 3), s.lanes(0, 1)];
+            let [a, b] = s.load_window(row, &s.narrow(s.window(start, width), &some));
+            let kept = |i: usize| (1..3).contains(&i) || i == S::LANES;
+            let want: Vec<_> = (0..want.len())
+                .map(|i| if kept(i) { want[i] } else { 0.0 })
+                .collect();
+            same("narrow", &[out(s, a), out(s, b)].concat(), &want);
         }
     }
     // Far away: no lane, no overflow.
     let none = [s.window(isize::MIN, 3), s.window(isize::MAX, 3)];
     for window in &none {
-        same(
-            "far",
-            &out(s, s.load_window(&x, window)),
-            &vec![0.0; S::LANES],
-        );
+        let [v] = s.load_window(&x, window);
+        same("far", &out(s, v), &vec![0.0; S::LANES]);
     }
 }
 
@@ -206,6 +219,43 @@ fn lanes<S: F32s>(s: S) {
     let every = |from: usize| x[from..].iter().copied().step_by(2).collect::<Vec<_>>();
     same("even", &out(s, even), &every(0));
     same("odd", &out(s, odd), &every(1));
+    let all = s.lanes(0, S::LANES);
+    let (a, b) = (s.load(&x), s.load(&x[S::LANES..]));
+    same(
+        "shift_in",
+        &out(s, s.shift_in(all, a, b)),
+        &x[S::LANES - 1..2 * S::LANES - 1],
+    );
+    same(
+        "shift_out",
+        &out(s, s.shift_out(all, a, b)),
+        &x[1..=S::LANES],
+    );
+    for masked in [
+        s.shift_in(s.lanes(1, 2), b, b),
+        s.shift_out(s.lanes(1, 2), b, b),
+    ] {
+        let y = out(s, masked);
+        assert!(
+            (0..S::LANES).all(|i| (y[i] == 0.0) == (i != 1)),
+            "masked: {y:?}"
+        );
+    }
+    let mut half = S::LANES / 2;
+    while half > 0 {
+        let y = out(s, s.upper(a, half));
+        same("upper", &y[..half], &x[half..2 * half]);
+        half /= 2;
+    }
+    assert_eq!(s.first(b), S::LANES as f32);
+    // The order of the sum: pairs of lanes half a vector apart first.
+    let odd: Vec<f32> = data(3, S::LANES).iter().map(|x| x * 1e3 + 1e-3).collect();
+    let mut sums = odd.clone();
+    while sums.len() > 1 {
+        let (low, high) = sums.split_at(sums.len() / 2);
+        sums = low.iter().zip(high).map(|(a, b)| a + b).collect();
+    }
+    assert_eq!(s.sum(s.load(&odd)).to_bits(), sums[0].to_bits());
     assert_eq!(s.sum(s.load(&x)), (S::LANES * (S::LANES - 1) / 2) as f32);
     for i in 0..S::LANES {
         let mut x = vec![-1.0; S::LANES];
@@ -232,7 +282,8 @@ impl Task for Short {
     #[inline(always)]
     fn run<S: F32s>(self, s: S) {
         let window = s.window(0, 5);
-        let _ = out(s, s.load_window(&[0.0; 4], &window));
+        let [v] = s.load_window(&[0.0; 4], &window);
+        let _ = out(s, v);
     }
 }
 

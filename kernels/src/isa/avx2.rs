@@ -94,13 +94,18 @@ impl F32s for Avx2 {
         unsafe { _mm256_maskload_ps(from.as_ptr(), first(from.len())) }
     }
     #[inline(always)]
-    fn load_window(self, row: &[f32], window: &Window<__m256>) -> __m256 {
+    fn load_window<const N: usize>(self, row: &[f32], window: &Window<__m256, N>) -> [__m256; N] {
         assert!(row.len() >= window.width, "the row of the window");
-        // SAFETY: see above the impl; by the window's invariant its lanes are elements of the row, the others are not accessed.
-        unsafe {
-            let from = row.as_ptr().wrapping_offset(window.start);
-            _mm256_maskload_ps(from, _mm256_castps_si256(window.lanes))
+        let from = row.as_ptr().wrapping_offset(window.start);
+        let mut v = [self.splat(0.0); N];
+        for n in 0..N {
+            // SAFETY: see above the impl; by the window's invariant its lanes are elements of the row, the others are not accessed.
+            v[n] = unsafe {
+                let lanes = _mm256_castps_si256(window.lanes[n]);
+                _mm256_maskload_ps(from.wrapping_add(n * 8), lanes)
+            };
         }
+        v
     }
     #[inline(always)]
     fn store(self, v: __m256, to: &mut [f32]) {
@@ -209,9 +214,32 @@ impl F32s for Avx2 {
         unsafe { _mm256_castsi256_ps(_mm256_andnot_si256(first(from), first(to))) }
     }
     #[inline(always)]
+    fn both(self, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above the impl.
+        unsafe { _mm256_and_ps(a, b) }
+    }
+    #[inline(always)]
     fn select(self, m: __m256, yes: __m256, no: __m256) -> __m256 {
         // SAFETY: see above the impl.
         unsafe { _mm256_blendv_ps(no, yes, m) }
+    }
+    #[inline(always)]
+    fn shift_in(self, m: __m256, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above the impl. The upper half of `a`, then the lower of `b`, is what precedes each half of `b`.
+        unsafe {
+            let before = _mm256_castps_si256(_mm256_permute2f128_ps::<0x21>(a, b));
+            let v = _mm256_alignr_epi8::<12>(_mm256_castps_si256(b), before);
+            _mm256_and_ps(m, _mm256_castsi256_ps(v))
+        }
+    }
+    #[inline(always)]
+    fn shift_out(self, m: __m256, a: __m256, b: __m256) -> __m256 {
+        // SAFETY: see above the impl. The upper half of `a`, then the lower of `b`, is what follows each half of `a`.
+        unsafe {
+            let behind = _mm256_castps_si256(_mm256_permute2f128_ps::<0x21>(a, b));
+            let v = _mm256_alignr_epi8::<4>(behind, _mm256_castps_si256(a));
+            _mm256_and_ps(m, _mm256_castsi256_ps(v))
+        }
     }
     #[inline(always)]
     fn compress(self, v: __m256, keep: u32) -> __m256 {
@@ -229,6 +257,22 @@ impl F32s for Avx2 {
     fn prefetch(self, from: &[f32]) {
         // SAFETY: see above the impl; a prefetch cannot fault.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(from.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn upper(self, v: __m256, half: usize) -> __m256 {
+        // SAFETY: see above the impl.
+        unsafe {
+            match half {
+                4 => _mm256_permute2f128_ps::<0x11>(v, v),
+                2 => _mm256_permute_ps::<0b11_10_11_10>(v),
+                _ => _mm256_permute_ps::<0b01_01_01_01>(v),
+            }
+        }
+    }
+    #[inline(always)]
+    fn first(self, v: __m256) -> f32 {
+        // SAFETY: see above the impl.
+        unsafe { _mm256_cvtss_f32(v) }
     }
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {

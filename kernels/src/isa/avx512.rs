@@ -75,10 +75,19 @@ impl F32s for Avx512 {
         unsafe { _mm512_maskz_loadu_ps(first(from.len()), from.as_ptr()) }
     }
     #[inline(always)]
-    fn load_window(self, row: &[f32], window: &Window<__mmask16>) -> __m512 {
+    fn load_window<const N: usize>(
+        self,
+        row: &[f32],
+        window: &Window<__mmask16, N>,
+    ) -> [__m512; N] {
         assert!(row.len() >= window.width, "the row of the window");
-        // SAFETY: see above the impl; by the window's invariant its lanes are elements of the row, the others are not accessed.
-        unsafe { _mm512_maskz_loadu_ps(window.lanes, row.as_ptr().wrapping_offset(window.start)) }
+        let from = row.as_ptr().wrapping_offset(window.start);
+        let mut v = [self.splat(0.0); N];
+        for n in 0..N {
+            // SAFETY: see above the impl; by the window's invariant its lanes are elements of the row, the others are not accessed.
+            v[n] = unsafe { _mm512_maskz_loadu_ps(window.lanes[n], from.wrapping_add(n * 16)) };
+        }
+        v
     }
     #[inline(always)]
     fn store(self, v: __m512, to: &mut [f32]) {
@@ -184,9 +193,29 @@ impl F32s for Avx512 {
         first(to) & !first(from)
     }
     #[inline(always)]
+    fn both(self, a: __mmask16, b: __mmask16) -> __mmask16 {
+        a & b
+    }
+    #[inline(always)]
     fn select(self, m: __mmask16, yes: __m512, no: __m512) -> __m512 {
         // SAFETY: see above the impl.
         unsafe { _mm512_mask_blend_ps(m, no, yes) }
+    }
+    #[inline(always)]
+    fn shift_in(self, m: __mmask16, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see above the impl.
+        unsafe {
+            let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+            _mm512_castsi512_ps(_mm512_maskz_alignr_epi32::<15>(m, b, a))
+        }
+    }
+    #[inline(always)]
+    fn shift_out(self, m: __mmask16, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: see above the impl.
+        unsafe {
+            let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+            _mm512_castsi512_ps(_mm512_maskz_alignr_epi32::<1>(m, b, a))
+        }
     }
     #[inline(always)]
     fn compress(self, v: __m512, keep: u32) -> __m512 {
@@ -202,6 +231,23 @@ impl F32s for Avx512 {
     fn prefetch(self, from: &[f32]) {
         // SAFETY: see above the impl; a prefetch cannot fault.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(from.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn upper(self, v: __m512, half: usize) -> __m512 {
+        // SAFETY: see above the impl.
+        unsafe {
+            match half {
+                8 => _mm512_shuffle_f32x4::<0b11_10_11_10>(v, v),
+                4 => _mm512_shuffle_f32x4::<0b01_01_01_01>(v, v),
+                2 => _mm512_permute_ps::<0b11_10_11_10>(v),
+                _ => _mm512_permute_ps::<0b01_01_01_01>(v),
+            }
+        }
+    }
+    #[inline(always)]
+    fn first(self, v: __m512) -> f32 {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_cvtss_f32(v) }
     }
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {

@@ -1,10 +1,28 @@
 use wide::f32x4;
 
-use super::{F32s, Window};
+use super::{F32s, Task, Window};
 
 /// What the crate was compiled for: SSE2, NEON, simd128 or plain loops, chosen by `wide` at compile time.
 #[derive(Debug, Clone, Copy)]
 pub struct Portable;
+
+/// A function of its own, with a frame of its own.
+#[inline(never)]
+pub(super) fn run<T: Task>(task: T) -> T::Output {
+    task.run(Portable)
+}
+
+/// Four elements of which some are not in the row; those are zero.
+#[cold]
+#[inline(never)]
+fn around(row: &[f32], start: isize) -> f32x4 {
+    let mut lanes = [0.0; 4];
+    for (to, i) in lanes.iter_mut().zip(0isize..) {
+        let at = start.saturating_add(i);
+        *to = row.get(at as usize).copied().unwrap_or(0.0);
+    }
+    f32x4::new(lanes)
+}
 
 impl F32s for Portable {
     type V = f32x4;
@@ -37,19 +55,19 @@ impl F32s for Portable {
         f32x4::new(lanes)
     }
     #[inline(always)]
-    fn load_window(self, row: &[f32], window: &Window<f32x4>) -> f32x4 {
+    fn load_window<const N: usize>(self, row: &[f32], window: &Window<f32x4, N>) -> [f32x4; N] {
         let row = &row[..window.width];
-        if let Ok(start) = usize::try_from(window.start)
-            && let Some(from) = row.get(start..)
-        {
-            return self.load_some(from);
+        let mut v = [f32x4::ZERO; N];
+        for n in 0..N {
+            let start = window.start.saturating_add(n as isize * 4);
+            let all = row.get(start as usize..);
+            let x = match all.and_then(|x| x.first_chunk::<4>()) {
+                Some(x) => f32x4::new(*x),
+                None => around(row, start),
+            };
+            v[n] = x & window.lanes[n];
         }
-        let mut lanes = [0.0; 4];
-        let before = window.start.unsigned_abs();
-        for (to, &x) in lanes.iter_mut().skip(before).zip(row) {
-            *to = x;
-        }
-        f32x4::new(if window.start < 0 { lanes } else { [0.0; 4] })
+        v
     }
     #[inline(always)]
     fn store(self, v: f32x4, to: &mut [f32]) {
@@ -137,8 +155,22 @@ impl F32s for Portable {
         f32x4::new([lane(0), lane(1), lane(2), lane(3)])
     }
     #[inline(always)]
+    fn both(self, a: f32x4, b: f32x4) -> f32x4 {
+        a & b
+    }
+    #[inline(always)]
     fn select(self, m: f32x4, yes: f32x4, no: f32x4) -> f32x4 {
         m.select(yes, no)
+    }
+    #[inline(always)]
+    fn shift_in(self, m: f32x4, a: f32x4, b: f32x4) -> f32x4 {
+        let ([.., last], [b0, b1, b2, _]) = (a.to_array(), b.to_array());
+        m & f32x4::new([last, b0, b1, b2])
+    }
+    #[inline(always)]
+    fn shift_out(self, m: f32x4, a: f32x4, b: f32x4) -> f32x4 {
+        let ([_, a1, a2, a3], [first, ..]) = (a.to_array(), b.to_array());
+        m & f32x4::new([a1, a2, a3, first])
     }
     #[inline(always)]
     fn compress(self, v: f32x4, keep: u32) -> f32x4 {
@@ -158,6 +190,18 @@ impl F32s for Portable {
             x
         });
         f32x4::new(lanes)
+    }
+    #[inline(always)]
+    fn upper(self, v: f32x4, half: usize) -> f32x4 {
+        let [_, b, c, d] = v.to_array();
+        match half {
+            2 => f32x4::new([c, d, c, d]),
+            _ => f32x4::new([b, b, d, d]),
+        }
+    }
+    #[inline(always)]
+    fn first(self, v: f32x4) -> f32 {
+        v.to_array()[0]
     }
     #[inline(always)]
     fn vectorize<R>(self, f: impl FnOnce() -> R) -> R {

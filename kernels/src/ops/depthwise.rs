@@ -12,6 +12,8 @@ use crate::pool::{Pool, Tile};
 use crate::{Channels, Error, Isa};
 
 mod direct;
+mod flat;
+mod slide;
 mod strip;
 
 /// A depthwise convolution, ready to run: weights, bias, activation and the masks that were known at load.
@@ -41,37 +43,157 @@ struct Plane<'a> {
     out: (usize, usize),
 }
 
-/// A plane by the direct kernel for K x K, stride T.
-struct Direct<'a, const K: usize, const T: usize>(Plane<'a>, &'a mut [f32]);
+/// What a call computes with.
+struct Call<'a> {
+    packed: &'a Depthwise,
+    /// The shape, map and output as the kernels see them: [`along_rows`].
+    shape: ConvShape,
+    map: (usize, usize),
+    out: (usize, usize),
+    clamp: (f32, f32),
+    x: &'a [f32],
+    live_in: Option<Channels<'a>>,
+    live_out: Option<Channels<'a>>,
+}
 
-impl<const K: usize, const T: usize> Task for Direct<'_, K, T> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: F32s>(self, s: S) {
-        direct::plane::<S, K, T>(s, self.0, self.1);
+/// The planes of a call that one job computes: those of `tile`, from output channel `from` on.
+struct Job<'a, 't> {
+    call: &'a Call<'a>,
+    from: usize,
+    tile: Tile<'t>,
+}
+
+impl Call<'_> {
+    fn wanted(&self, o: usize) -> bool {
+        known(&self.packed.live_out, o) && self.live_out.is_none_or(|live| live.contains(o))
+    }
+
+    fn given(&self, c: usize) -> bool {
+        known(&self.packed.live_in, c) && self.live_in.is_none_or(|live| live.contains(c))
     }
 }
 
-/// A plane by the kernel for everything.
-struct Strip<'a>(Plane<'a>, &'a mut [f32]);
+fn known(words: &Option<Vec<u64>>, c: usize) -> bool {
+    words
+        .as_ref()
+        .is_none_or(|words| words[c / 64] >> (c % 64) & 1 == 1)
+}
 
-impl Task for Strip<'_> {
+impl Job<'_, '_> {
+    /// Calls `f` for each wanted output channel with its input channel and plane of the output.
+    #[inline(always)]
+    fn each_wanted(&mut self, mut f: impl FnMut(&Call<'_>, usize, usize, &mut [f32])) {
+        let call = self.call;
+        let multiple = call.shape.c_out / call.shape.c_in;
+        for i in 0..self.tile.rows() {
+            let o = self.from + i;
+            if call.wanted(o) {
+                let c = if multiple == 1 { o } else { o / multiple };
+                f(call, o, c, self.tile.row(i));
+            }
+        }
+    }
+
+    /// Calls `f` for each wanted plane whose input is live.
+    #[inline(always)]
+    fn each_plane(&mut self, mut f: impl FnMut(Plane<'_>, &mut [f32])) {
+        let area = self.call.map.0 * self.call.map.1;
+        let taps = self.call.shape.kernel[0] * self.call.shape.kernel[1];
+        self.each_wanted(
+            #[inline(always)]
+            |call, o, c, y| {
+                if call.given(c) {
+                    let plane = Plane {
+                        shape: &call.shape,
+                        weights: &call.packed.weights[o * taps..][..taps],
+                        bias: call.packed.bias[o],
+                        clamp: call.clamp,
+                        x: &call.x[c * area..][..area],
+                        map: call.map,
+                        out: call.out,
+                    };
+                    f(plane, y);
+                }
+            },
+        );
+    }
+}
+
+/// Planes by the kernel for maps of few columns.
+struct Flat<'j, 'a, 't>(&'j mut Job<'a, 't>);
+
+impl Task for Flat<'_, '_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<S: F32s>(self, s: S) {
-        strip::plane(s, self.0, self.1);
+        flat::planes(s, self.0);
+    }
+}
+
+/// Planes by the kernel for 3 x 3 on maps of few columns.
+struct Slide<'j, 'a, 't>(&'j mut Job<'a, 't>);
+
+impl Task for Slide<'_, '_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: F32s>(self, s: S) {
+        // Two chains hide more latency, and need more than 16 registers.
+        if S::REGISTERS >= 32 {
+            slide::planes::<S, 2>(s, self.0);
+        } else {
+            slide::planes::<S, 1>(s, self.0);
+        }
+    }
+}
+
+/// Planes by the direct kernel for K x K, stride T.
+struct Direct<'j, 'a, 't, const K: usize, const T: usize>(&'j mut Job<'a, 't>);
+
+impl<const K: usize, const T: usize> Task for Direct<'_, '_, '_, K, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: F32s>(self, s: S) {
+        self.0.each_plane(
+            #[inline(always)]
+            |plane, y| {
+                s.outline(
+                    #[inline(always)]
+                    || direct::plane::<S, K, T>(s, plane, y),
+                );
+            },
+        );
+    }
+}
+
+/// Planes by the kernel for everything.
+struct Strip<'j, 'a, 't>(&'j mut Job<'a, 't>);
+
+impl Task for Strip<'_, '_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: F32s>(self, s: S) {
+        self.0.each_plane(
+            #[inline(always)]
+            |plane, y| strip::plane(s, plane, y),
+        );
     }
 }
 
 /// Every kernel is a task of its own: together they would share one frame, with the strip on it.
-fn run_plane(isa: Isa, plane: Plane<'_>, y: &mut [f32]) {
-    let shape = plane.shape;
+fn run_job(isa: Isa, job: &mut Job<'_, '_>) {
+    if slide::serves(isa, job.call) {
+        return isa.run(Slide(job));
+    }
+    if flat::serves(isa, job.call) {
+        return isa.run(Flat(job));
+    }
+    let shape = &job.call.shape;
     match (shape.kernel, shape.stride, shape.dilation) {
-        ([3, 3], [1, 1], [1, 1]) => isa.run(Direct::<3, 1>(plane, y)),
-        ([3, 3], [2, 2], [1, 1]) => isa.run(Direct::<3, 2>(plane, y)),
-        ([5, 5], [1, 1], [1, 1]) => isa.run(Direct::<5, 1>(plane, y)),
-        ([5, 5], [2, 2], [1, 1]) => isa.run(Direct::<5, 2>(plane, y)),
-        _ => isa.run(Strip(plane, y)),
+        ([3, 3], [1, 1], [1, 1]) => isa.run(Direct::<3, 1>(job)),
+        ([3, 3], [2, 2], [1, 1]) => isa.run(Direct::<3, 2>(job)),
+        ([5, 5], [1, 1], [1, 1]) => isa.run(Direct::<5, 1>(job)),
+        ([5, 5], [2, 2], [1, 1]) => isa.run(Direct::<5, 2>(job)),
+        _ => isa.run(Strip(job)),
     }
 }
 
@@ -142,57 +264,51 @@ impl Depthwise {
             &[shape.c_out, out.0, out.1],
             y.len(),
         )?;
-        let (area, size) = (map.0 * map.1, out.0 * out.1);
+        let size = out.0 * out.1;
         check::mask("channels of a depthwise's input mask", live_in, shape.c_in)?;
         check::mask(
             "channels of a depthwise's output mask",
             live_out,
             shape.c_out,
         )?;
-        let known = |words: &Option<Vec<u64>>, c: usize| {
-            words
-                .as_ref()
-                .is_none_or(|words| words[c / 64] >> (c % 64) & 1 == 1)
-        };
-        let (shape, map, out) = &along_rows(shape, map, out);
-        let taps = shape.kernel[0] * shape.kernel[1];
         let (clamp, after) = match self.activation {
             Activation::None => ((f32::NEG_INFINITY, f32::INFINITY), None),
             Activation::Relu => ((0.0, f32::INFINITY), None),
             Activation::Clip { lo, hi } => ((lo, hi), None),
             act => ((f32::NEG_INFINITY, f32::INFINITY), Some(act)),
         };
-        // Twice as many blocks as threads, since a mask makes some blocks short.
-        let block = shape.c_out.div_ceil(pool.threads().max(1) * 2);
+        let (along, map, out) = along_rows(shape, map, out);
+        let call = Call {
+            packed: self,
+            shape: along,
+            map,
+            out,
+            clamp,
+            x,
+            live_in,
+            live_out,
+        };
+        // Twice as many blocks as threads, since a mask makes some blocks short; for one thread a block is all.
+        let threads = pool.threads().max(1);
+        let blocks = if threads == 1 { 1 } else { threads * 2 };
         let tile = Tile::new(&mut y[..len], shape.c_out, size, size);
-        tile.split(pool, (block, size), |from, _, mut tile| {
-            for i in 0..tile.rows() {
-                let o = from + i;
-                if !known(&self.live_out, o) || live_out.is_some_and(|live| !live.contains(o)) {
-                    continue;
-                }
-                let c = o / (shape.c_out / shape.c_in);
-                let y = tile.row(i);
-                if known(&self.live_in, c) && live_in.is_none_or(|live| live.contains(c)) {
-                    let plane = Plane {
-                        shape,
-                        weights: &self.weights[o * taps..][..taps],
-                        bias: self.bias[o],
-                        clamp,
-                        x: &x[c * area..][..area],
-                        map: *map,
-                        out: *out,
-                    };
-                    run_plane(self.isa, plane, y);
-                    if let Some(act) = after {
-                        pointwise::activate_in_place(self.isa, act, y);
-                    }
-                } else {
+        let block = (shape.c_out.div_ceil(blocks), size);
+        tile.split(pool, block, |from, _, tile| {
+            let call = &call;
+            let mut job = Job { call, from, tile };
+            run_job(self.isa, &mut job);
+            if after.is_none() && self.live_in.is_none() && live_in.is_none() {
+                return;
+            }
+            job.each_wanted(|call, o, c, y| {
+                if !call.given(c) {
                     let mut value = [self.bias[o]];
                     pointwise::activate_in_place(self.isa, self.activation, &mut value);
                     y.fill(value[0]);
+                } else if let Some(act) = after {
+                    pointwise::activate_in_place(self.isa, act, y);
                 }
-            }
+            });
         });
         Ok(())
     }

@@ -3,7 +3,8 @@
 
 use super::check;
 use super::conv_shape::ConvShape;
-use super::reduce::{ReduceOp, first_lanes, reduce, row_max};
+use super::pointwise::map;
+use super::reduce::{ReduceOp, reduce, row_max};
 use crate::isa::{F32s, Task};
 use crate::pool::{Pool, Tile};
 use crate::{Channels, Error, Isa};
@@ -358,16 +359,18 @@ impl MeanMax<'_> {
             }
             let x = s.load_some(&rest[at..]);
             sum[i] = s.add(sum[i], x);
-            let x = if rest.len() - at >= S::LANES {
-                x
-            } else {
-                first_lanes(s, rest.len() - at, x, f32::NEG_INFINITY)
-            };
-            max[i] = s.max(x, max[i]);
+            let inside = s.lanes(0, (rest.len() - at).min(S::LANES));
+            max[i] = s.select(inside, s.max(x, max[i]), max[i]);
         }
         let total = s.add(s.add(sum[0], sum[1]), s.add(sum[2], sum[3]));
         let best = s.max(s.max(max[0], max[1]), s.max(max[2], max[3]));
-        (s.sum(total), s.greatest(best))
+        // No lane of `best` is NaN.
+        let best = s.fold_lanes(
+            best,
+            #[inline(always)]
+            |a, b| s.max(b, a),
+        );
+        (s.sum(total), best)
     }
 }
 
@@ -381,12 +384,21 @@ impl Task for MeanMax<'_> {
             c,
             #[inline(always)]
             |run| {
-                for c in run {
+                let (mean, max) = (&mut self.mean[run.clone()], &mut self.max[run.clone()]);
+                for ((c, mean), max) in run.zip(mean.iter_mut()).zip(max) {
                     let row = &self.x[c * p..][..p];
-                    let (sum, best) = Self::row(s, row);
-                    self.mean[c] = sum / p as f32;
-                    self.max[c] = if sum.is_nan() { row_max(s, row) } else { best };
+                    (*mean, *max) = Self::row(s, row);
+                    if mean.is_nan() {
+                        *max = row_max(s, row);
+                    }
                 }
+                let terms = s.splat(p as f32);
+                map(
+                    s,
+                    mean,
+                    #[inline(always)]
+                    |sum| s.div(sum, terms),
+                );
             },
         );
     }

@@ -81,9 +81,12 @@ pub(super) fn plane<S: F32s, const K: usize, const T: usize>(
                 #[inline(always)]
                 |row, l| {
                     if T == 1 {
-                        return (s.load_window(row, &near[l]), weights[0][0]);
+                        let [near] = s.load_window(row, &near[l]);
+                        return (near, weights[0][0]);
                     }
-                    s.deinterleave(s.load_window(row, &near[l]), s.load_window(row, &far[l]))
+                    let ([near], [far]) =
+                        (s.load_window(row, &near[l]), s.load_window(row, &far[l]));
+                    s.deinterleave(near, far)
                 },
             );
         }
