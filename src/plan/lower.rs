@@ -54,9 +54,10 @@ pub(super) fn lower(net: &Net, masks: &Masks, isa: Isa) -> Result<Lowered> {
     for (item, skip) in net.items.iter().zip(&masks.skips) {
         lower.item(item, skip).map_err(|e| at(&item.label, e))?;
     }
-    lower
-        .nodes
-        .push(PlanNode::new("outputs".into(), "outputs", &[]));
+    if !masks.settle_outputs.is_empty() {
+        let label = "outputs: zeros for dead channels".to_owned();
+        lower.nodes.push(PlanNode::new(label, "Settle", &[]));
+    }
     for &(id, axis, mask) in &masks.settle_outputs {
         lower.settle(id, axis, mask);
     }
@@ -119,7 +120,8 @@ impl Lower<'_> {
         } else {
             self.net.shape(item.x())
         };
-        let takes = kernels::takes_mask(&kernel, shape, skip.axis);
+        let masked = skip.input.is_some() || skip.output.is_some();
+        let takes = masked && kernels::takes_mask(&kernel, shape, skip.axis);
         let run_time = |id: Option<MaskId>| {
             id.filter(|&m| takes && !(folds && self.masks.table.as_static(m).is_some()))
         };
@@ -334,10 +336,10 @@ impl Lower<'_> {
     fn finish(mut self) -> Result<Lowered> {
         let end = self.steps.len();
         let mut outputs = Vec::with_capacity(self.net.outputs.len());
-        for &id in &self.net.outputs {
+        for (&id, name) in self.net.outputs.iter().zip(&self.net.output_names) {
             let value = self.net.value(id);
             outputs.push(Output {
-                name: value.name.clone(),
+                name: name.clone(),
                 dtype: value.dtype,
                 shape: value.shape,
                 source: self.read(id, end),

@@ -65,6 +65,8 @@ pub(super) struct Net {
     pub(super) items: Vec<Item>,
     pub(super) inputs: Vec<ValueId>,
     pub(super) outputs: Vec<ValueId>,
+    /// The names of the outputs, which fusion does not change.
+    pub(super) output_names: Vec<String>,
 }
 
 /// What planning knows of a graph input.
@@ -84,6 +86,11 @@ impl Net {
             items: Vec::with_capacity(graph.nodes.len()),
             inputs: graph.inputs.clone(),
             outputs: graph.outputs.clone(),
+            output_names: graph
+                .outputs
+                .iter()
+                .map(|&id| graph.value(id).name.clone())
+                .collect(),
         };
         for (slot, value) in net.values.iter_mut().zip(&graph.values) {
             *slot = value.constant.as_ref().map(|tensor| Value {

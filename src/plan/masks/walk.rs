@@ -248,19 +248,15 @@ impl<'a> Walk<'a> {
             item.input(1).expect("a mask has two operands"),
         );
         let mut skip = Skip::default();
-        let mut mask = self.masks.table.of_value(self.net, &self.makers, m);
-        if self
-            .masks
-            .table
-            .as_static(mask)
-            .is_some_and(ChannelMask::is_full)
-        {
+        let full = |values: &[f32]| values.iter().all(|&v| v != 0.0);
+        if self.net.value(m).floats().is_some_and(full) {
             skip.alias = true;
             skip.note = "every channel is live".into();
             self.state[y.index()] = self.state[x.index()];
             self.aliased_by[y.index()] = Some((i, false));
             return skip;
         }
+        let mut mask = self.masks.table.of_value(self.net, &self.makers, m);
         if let Some(before) = self.state_of(Some(x)) {
             if before.axis == axis {
                 mask = self.masks.table.and(before.mask, mask);
