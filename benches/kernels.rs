@@ -89,7 +89,7 @@ fn layers(c: &mut Criterion, name: &str, layers: &[ConvLayer], depthwise: bool) 
                         b.iter(|| {
                             kernel
                                 .run(&Serial, black_box(&x), map, set, set, &mut y)
-                                .expect("operands fit")
+                                .expect("operands fit");
                         });
                     });
                 } else {
@@ -99,7 +99,7 @@ fn layers(c: &mut Criterion, name: &str, layers: &[ConvLayer], depthwise: bool) 
                         b.iter(|| {
                             kernel
                                 .run(&Serial, black_box(&x), map, set, None, &mut y, &mut scratch)
-                                .expect("operands fit")
+                                .expect("operands fit");
                         });
                     });
                 }
@@ -174,7 +174,7 @@ fn products(c: &mut Criterion) {
                         let (a, c) = (Rows::new(black_box(&a), m, k), RowsMut::new(&mut y, m, n));
                         kernel
                             .run(&Serial, a, set, None, c, &mut scratch)
-                            .expect("operands fit")
+                            .expect("operands fit");
                     });
                 });
             }

@@ -57,9 +57,9 @@ pub(crate) fn from_line(scratch: &mut [f32]) -> &mut [f32] {
     &mut scratch[skip..]
 }
 
-/// `n` rounded up to whole cache lines.
+/// `n` rounded up to whole cache lines, or the most there is.
 pub(crate) fn lines(n: usize) -> usize {
-    n.next_multiple_of(LINE)
+    n.div_ceil(LINE).saturating_mul(LINE)
 }
 
 /// Indices that are all below a bound, checked once, so that a loop over them need not check each.
@@ -203,7 +203,8 @@ impl<const MR: usize> Lhs<MR> for Spaced<'_, MR> {
                 // SAFETY: a list index is below the list's bound (`Below::new`); row `MR - 1` holds it (`new`).
                 *x = unsafe { *self.data.as_ptr().add(base).add(i * self.ld) };
             }
-            base += 3 * self.ld;
+            // Of a single row the distance to the next may be anything.
+            base = base.wrapping_add(self.ld.wrapping_mul(3));
         }
         rows
     }

@@ -167,7 +167,9 @@ impl MatMul {
     pub fn pack(isa: Isa, spec: &MatMulSpec<'_>) -> Result<Self, Error> {
         let &MatMulSpec { k, n, b, .. } = spec;
         let nr = pack::panel_width(isa.lanes());
-        check_len(b.len(), extent(&[k, n], "B")?, "B")?;
+        // Lists of k and of n are kept even where the other extent is zero.
+        extent(&[k.max(1), n.max(1)], "B")?;
+        check_len(b.len(), k * n, "B")?;
         if let Some(bias) = spec.bias {
             check_len(bias.len(), n, "bias")?;
         }

@@ -165,7 +165,8 @@ impl Plane<'_> {
             };
             let rows = count(0, o, h);
             for (c, y) in y.iter_mut().enumerate() {
-                *y /= (rows * count(1, c, w)) as f32;
+                // Huge borders count too: the product may be no integer of ours.
+                *y /= rows as f32 * count(1, c, w) as f32;
             }
         }
     }
@@ -177,7 +178,7 @@ impl Plane<'_> {
         let [dh, dw] = self.shape.dilation;
         for (c, y) in y.iter_mut().enumerate() {
             let (left, right) = self.shape.taps(1, c, 0, w as isize);
-            let mut terms = 0;
+            let mut terms = 0.0f32;
             *y = if self.op == PoolOp::Max {
                 f32::NEG_INFINITY
             } else {
@@ -188,7 +189,7 @@ impl Plane<'_> {
                     let i = o * self.shape.stride[0] + r * dh - self.shape.pads[0];
                     let j = c * self.shape.stride[1] + k * dw - self.shape.pads[1];
                     let x = self.x[i * w + j];
-                    terms += 1;
+                    terms += 1.0;
                     *y = match self.op {
                         PoolOp::Max if *y > x || y.is_nan() => *y,
                         PoolOp::Max => x,
@@ -204,9 +205,9 @@ impl Plane<'_> {
                         let (first, end) = self.shape.taps(i, o, a, b);
                         end - first
                     };
-                    terms = count(0, o, h) * count(1, c, w);
+                    terms = count(0, o, h) as f32 * count(1, c, w) as f32;
                 }
-                *y /= terms as f32;
+                *y /= terms;
             }
         }
     }

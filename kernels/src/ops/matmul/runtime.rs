@@ -36,11 +36,12 @@ impl Strided<'_> {
 /// Elements of scratch that [`matmul`] needs.
 pub fn matmul_scratch_len(isa: Isa, m: usize, k: usize, n: usize, threads: usize) -> usize {
     let nr = panel_width(isa.lanes());
-    let panels = k.saturating_mul(n.next_multiple_of(nr));
-    let own = lines(block::scratch_len(m, n, nr));
+    let panels = n.div_ceil(nr).saturating_mul(nr).saturating_mul(k);
+    let own = lines(block::scratch_len(m, n, nr)).saturating_mul(threads.max(1));
     panels
-        .saturating_add(3 * lines(k))
-        .saturating_add(threads.max(1) * own + 64)
+        .saturating_add(lines(k).saturating_mul(3))
+        .saturating_add(own)
+        .saturating_add(64)
 }
 
 /// C[m, n] = Σ_k A[m, k] · B[k, n], both known only now.
@@ -75,7 +76,7 @@ pub fn matmul(
     b.check(k, n, "B")?;
     check_len(c.len(), extent(&[m, n], "C")?, "C")?;
     extent(&[m, k], "A")?;
-    extent(&[k, n.next_multiple_of(nr)], "packed B")?;
+    extent(&[k.max(1), n.div_ceil(nr), nr], "packed B")?;
     check_len(
         scratch.len(),
         matmul_scratch_len(isa, m, k, n, 1),
