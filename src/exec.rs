@@ -190,13 +190,20 @@ impl State {
                 needed: plan.arena.saturating_mul(samples),
                 limit,
             })?;
+        let mut scratch = 0;
+        for s in &plan.steps {
+            let len = step::scratch_len(plan.key.isa, &s.kernel, samples, threads);
+            let bytes = len.saturating_mul(size_of::<f32>());
+            if bytes > limit {
+                return Err(Error::TooLarge {
+                    what: format!("the scratch of {}", plan.nodes()[s.node].label),
+                    needed: bytes,
+                    limit,
+                });
+            }
+            scratch = scratch.max(len);
+        }
         self.arena.resize(needed);
-        let scratch = plan
-            .steps
-            .iter()
-            .map(|s| step::scratch_len(plan.key.isa, &s.kernel, samples, threads))
-            .max()
-            .unwrap_or(0);
         self.scratch.resize(scratch.max(self.scratch.len()), 0.0);
         self.samples = samples;
         self.active = Vec::with_capacity(samples);

@@ -32,7 +32,8 @@ pub struct Options {
     pub threads: usize,
     /// The host's threads, instead of a pool of our own.
     pub pool: Option<Arc<dyn Pool + Send + Sync>>,
-    /// Bytes that the results of one node, or the arena of a session, may take.
+    /// Bytes that each of these may take: the results of one node, the constants that planning computes, the weights that it packs, the
+    /// arena of a session, and its scratch.
     pub memory_limit: usize,
     /// Whether runs record the time and the MACs of every node.
     pub trace: bool,

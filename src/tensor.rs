@@ -124,9 +124,9 @@ impl Shape {
         self.iter().product()
     }
 
-    /// The same shape with another extent along one of its axes, which must be no greater than the one it replaces.
+    /// The same shape with another extent along one of its axes: no greater than the one it replaces, or 1 instead of 0.
     pub(crate) fn with_dim(mut self, axis: usize, extent: usize) -> Self {
-        debug_assert!(extent <= self[axis]);
+        debug_assert!(extent <= self[axis].max(1));
         self.dims[axis] = extent;
         self
     }

@@ -76,6 +76,29 @@ pub(super) fn make(
     }
 }
 
+/// Bytes that the kernel of an item will take beside its operands, at most.
+pub(super) fn packed_bytes(net: &Net, item: &Item) -> usize {
+    /// Columns that a product's weights are padded by at most.
+    const PANEL: usize = 64;
+    let bytes = |i| item.input(i).map_or(0, |id| net.value(id).bytes());
+    match &item.work {
+        Work::Linear(work) => work
+            .n
+            .saturating_add(PANEL)
+            .saturating_mul(work.k.saturating_add(1))
+            .saturating_mul(size_of::<f32>()),
+        // The last row panel of each group is padded, to less than twice.
+        Work::Conv(_) => bytes(1).saturating_mul(2),
+        Work::Op(Op::BatchNorm { .. }) => bytes(1).saturating_mul(2),
+        Work::Op(Op::MatMul) => {
+            let y = net.shape(item.y());
+            let batch: usize = y[..y.rank().saturating_sub(2)].iter().product();
+            batch.saturating_mul(size_of::<(usize, usize)>())
+        }
+        _ => 0,
+    }
+}
+
 /// Whether a kernel can leave out the channels of `axis` of its operand or, for two operands, of its result.
 pub(super) fn takes_mask(kernel: &Kernel, shape: Shape, axis: usize) -> bool {
     let planes = Planes::of(shape, axis);

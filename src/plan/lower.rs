@@ -12,7 +12,7 @@ use super::rewrite::Work;
 use super::step::{Cost, Kernel, Place, Planes, Source, Step};
 use super::{Gate, Output, PlanNode};
 use crate::graph::{Op, ValueId};
-use crate::{Result, Tensor};
+use crate::{Error, Result, Tensor};
 
 /// Where a value is kept.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +45,7 @@ pub(super) fn lower(net: &Net, masks: &Masks, isa: Isa) -> Result<Lowered> {
         steps: Vec::new(),
         nodes: Vec::new(),
         gates: Vec::new(),
+        packed: 0,
     };
     for (k, id) in net.inputs.iter().enumerate() {
         if net.value(*id).constant.is_none() {
@@ -75,6 +76,8 @@ struct Lower<'a> {
     steps: Vec<Step>,
     nodes: Vec<PlanNode>,
     gates: Vec<Gate>,
+    /// Bytes of packed weights and the like: nodes may share weights, but each packs its own.
+    packed: usize,
 }
 
 impl Lower<'_> {
@@ -108,6 +111,16 @@ impl Lower<'_> {
                 });
             }
             _ => {}
+        }
+        self.packed = self
+            .packed
+            .saturating_add(kernels::packed_bytes(self.net, item));
+        if self.packed > self.net.limit {
+            return Err(Error::TooLarge {
+                what: format!("packing the weights up to {}", item.label),
+                needed: self.packed,
+                limit: self.net.limit,
+            });
         }
         let kernels::Made {
             kernel,
@@ -221,29 +234,34 @@ impl Lower<'_> {
         );
     }
 
-    /// Adds the steps that make a mask, once.
+    /// Adds the steps that make a mask, once. What it is made of comes first, by a list of what waits: chains may be as long as a file.
     fn build(&mut self, id: MaskId) {
-        if std::mem::replace(&mut self.built[id.0], true) {
-            return;
-        }
-        let mut operand = None;
-        match &self.masks.table.defs[id.0] {
-            MaskDef::Static(_) => return,
-            MaskDef::Value(value) => operand = Some(*value),
-            MaskDef::And(a, b) | MaskDef::Or(a, b) => {
-                self.build(*a);
-                self.build(*b);
+        let mut waiting = vec![id];
+        while let Some(&id) = waiting.last() {
+            let (operand, parts) = match &self.masks.table.defs[id.0] {
+                MaskDef::Static(_) => (None, [None, None]),
+                MaskDef::Value(value) => (Some(*value), [None, None]),
+                MaskDef::And(a, b) | MaskDef::Or(a, b) => (None, [Some(*a), Some(*b)]),
+                MaskDef::Stretch(a, _) => (None, [Some(*a), None]),
+            };
+            if let Some(part) = parts.into_iter().flatten().find(|m| !self.built[m.0]) {
+                waiting.push(part);
+                continue;
             }
-            MaskDef::Stretch(a, _) => self.build(*a),
+            waiting.pop();
+            let built = std::mem::replace(&mut self.built[id.0], true);
+            if built || self.masks.table.as_static(id).is_some() {
+                continue;
+            }
+            self.push(
+                self.nodes.len() - 1,
+                Kernel::Mask(id),
+                &[operand],
+                &[],
+                (None, None),
+                Cost::default(),
+            );
         }
-        self.push(
-            self.nodes.len() - 1,
-            Kernel::Mask(id),
-            &[operand],
-            &[],
-            (None, None),
-            Cost::default(),
-        );
     }
 
     fn push(

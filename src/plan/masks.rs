@@ -29,6 +29,9 @@ pub(crate) enum MaskDef {
     Stretch(MaskId, usize),
 }
 
+/// Definitions that are looked at for one mask. Real chains are as long as a model has gates; a hostile file's are as long as the file.
+const LOOKS: u32 = 64;
+
 /// All masks of a plan, each defined once.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MaskTable {
@@ -54,15 +57,27 @@ impl MaskTable {
         }
     }
 
-    /// Whether every channel live in `a` is live in `b` for certain.
+    /// Whether every channel live in `a` is live in `b` for certain, as far as a few definitions tell.
     fn implies(&self, a: MaskId, b: MaskId) -> bool {
+        self.implies_within(a, b, &mut { LOOKS })
+    }
+
+    fn implies_within(&self, a: MaskId, b: MaskId, looks: &mut u32) -> bool {
         if a == b {
             return true;
         }
+        let Some(left) = looks.checked_sub(1) else {
+            return false;
+        };
+        *looks = left;
         match (&self.defs[a.0], &self.defs[b.0]) {
             (MaskDef::Static(x), MaskDef::Static(y)) => x.and(y).is_ok_and(|both| both == *x),
-            (MaskDef::And(x, y), _) => self.implies(*x, b) || self.implies(*y, b),
-            (_, MaskDef::Or(x, y)) => self.implies(a, *x) || self.implies(a, *y),
+            (MaskDef::And(x, y), _) => {
+                self.implies_within(*x, b, looks) || self.implies_within(*y, b, looks)
+            }
+            (_, MaskDef::Or(x, y)) => {
+                self.implies_within(a, *x, looks) || self.implies_within(a, *y, looks)
+            }
             _ => false,
         }
     }
@@ -111,6 +126,17 @@ impl MaskTable {
 
     /// The mask that a value of zeros and ones stands for. A product of two is live where both are.
     fn of_value(&mut self, net: &Net, makers: &[Option<usize>], id: ValueId) -> MaskId {
+        self.of_product(net, makers, id, &mut { LOOKS })
+    }
+
+    fn of_product(
+        &mut self,
+        net: &Net,
+        makers: &[Option<usize>],
+        id: ValueId,
+        looks: &mut u32,
+    ) -> MaskId {
+        *looks = looks.saturating_sub(1);
         let value = net.value(id);
         let channels = value.shape.last().copied().unwrap_or(1);
         if let Some(values) = value.floats() {
@@ -119,13 +145,14 @@ impl MaskTable {
                 channels,
             );
         }
-        if let Some(item) = makers[id.index()].map(|i| &net.items[i])
+        if *looks > 0
+            && let Some(item) = makers[id.index()].map(|i| &net.items[i])
             && let (Work::Op(Op::Binary(Binary::Mul)), Some(a), Some(b)) =
                 (&item.work, item.input(0), item.input(1))
             && [a, b].iter().all(|&v| net.shape(v) == value.shape)
         {
-            let a = self.of_value(net, makers, a);
-            let b = self.of_value(net, makers, b);
+            let a = self.of_product(net, makers, a, looks);
+            let b = self.of_product(net, makers, b, looks);
             return self.and(a, b);
         }
         self.intern(MaskDef::Value(id), channels)
@@ -169,32 +196,45 @@ pub(super) struct Masks {
 /// Carries the masks through the net.
 pub(super) fn propagate(net: &Net) -> Masks {
     // A mask is an alias of its operand until someone needs the zeros in storage that others still read in full.
+    // One at a time, for what follows a conflict may be no conflict then; a hostile file has so many that in the end all are taken.
     let mut copied = BTreeSet::new();
+    let mut rounds = 0;
     loop {
         let mut walk = Walk::new(net, &copied);
         walk.run();
-        match walk.conflict {
-            Some(item) => copied.insert(item),
-            None => return walk.masks,
+        let Some(&first) = walk.conflicts.first() else {
+            return walk.masks;
         };
+        if rounds < LOOKS {
+            copied.insert(first);
+        } else {
+            copied.extend(walk.conflicts);
+        }
+        rounds += 1;
     }
 }
 
-/// A mask in words.
+/// A mask in words, not too many of them.
 pub(super) fn describe(net: &Net, table: &MaskTable, id: MaskId) -> String {
+    words(net, table, id, 4)
+}
+
+fn words(net: &Net, table: &MaskTable, id: MaskId, deep: u32) -> String {
+    let Some(deep) = deep.checked_sub(1) else {
+        return "...".into();
+    };
+    let of = |id: &MaskId| words(net, table, *id, deep);
     match &table.defs[id.0] {
         MaskDef::Static(mask) => format!("static, {} of {} live", mask.count(), mask.len()),
-        MaskDef::Value(value) => format!("mask `{}`", net.value(*value).name),
-        MaskDef::And(a, b) => format!(
-            "{} and {}",
-            describe(net, table, *a),
-            describe(net, table, *b)
-        ),
-        MaskDef::Or(a, b) => format!(
-            "{} or {}",
-            describe(net, table, *a),
-            describe(net, table, *b)
-        ),
-        MaskDef::Stretch(a, times) => format!("{}, each {times} times", describe(net, table, *a)),
+        MaskDef::Value(value) => format!("mask `{}`", short(&net.value(*value).name)),
+        MaskDef::And(a, b) => format!("{} and {}", of(a), of(b)),
+        MaskDef::Or(a, b) => format!("{} or {}", of(a), of(b)),
+        MaskDef::Stretch(a, times) => format!("{}, each {times} times", of(a)),
     }
+}
+
+/// The beginning of a name: every node that skips by a mask notes it.
+fn short(name: &str) -> &str {
+    let end = name.char_indices().nth(80).map_or(name.len(), |(i, _)| i);
+    &name[..end]
 }

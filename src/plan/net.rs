@@ -47,6 +47,18 @@ impl Item {
         self.input(0).expect("work reads at least one value")
     }
 
+    /// Adds what was fused into it to its label, as long as that can be read.
+    pub(super) fn append_label(&mut self, label: &str) {
+        const LONGEST: usize = 400;
+        const MORE: &str = " + ...";
+        if self.label.len() + label.len() <= LONGEST {
+            self.label += " + ";
+            self.label += label;
+        } else if !self.label.ends_with(MORE) {
+            self.label += MORE;
+        }
+    }
+
     pub(super) fn output(&self, i: usize) -> Option<ValueId> {
         self.outputs.get(i).copied().flatten()
     }
@@ -67,6 +79,9 @@ pub(super) struct Net {
     pub(super) outputs: Vec<ValueId>,
     /// The names of the outputs, which fusion does not change.
     pub(super) output_names: Vec<String>,
+    /// Bytes of the constants that were computed, and how many they may be.
+    folded: usize,
+    pub(super) limit: usize,
 }
 
 /// What planning knows of a graph input.
@@ -91,6 +106,8 @@ impl Net {
                 .iter()
                 .map(|&id| graph.value(id).name.clone())
                 .collect(),
+            folded: 0,
+            limit: memory_limit,
         };
         for (slot, value) in net.values.iter_mut().zip(&graph.values) {
             *slot = value.constant.as_ref().map(|tensor| Value {
@@ -115,7 +132,10 @@ impl Net {
                 inputs: node.inputs.clone(),
                 outputs: node.outputs.clone(),
             };
-            net.type_results(graph, &item, &node.op, memory_limit)?;
+            net.type_results(graph, &item, &node.op)?;
+            if let Op::Gate { .. } = node.op {
+                net.check_gate(&item)?;
+            }
             if !net.fold(&item, &node.op)? {
                 net.items.push(item);
             }
@@ -150,6 +170,7 @@ impl Net {
         dims: &[usize],
         data: Vec<f32>,
     ) -> Result<ValueId> {
+        self.spend(size_of_val(&data[..]), &name)?;
         let tensor = Tensor::new(dims, data)?;
         let id = ValueId(
             u32::try_from(self.values.len()).map_err(|_| Error::Model("too many values".into()))?,
@@ -200,7 +221,8 @@ impl Net {
         self.items = kept;
     }
 
-    fn type_results(&mut self, graph: &Graph, item: &Item, op: &Op, limit: usize) -> Result<()> {
+    fn type_results(&mut self, graph: &Graph, item: &Item, op: &Op) -> Result<()> {
+        let limit = self.limit;
         let missing = |id: ValueId| Error::Node {
             node: item.label.clone(),
             what: format!("nothing makes its operand `{}`", graph.value(id).name),
@@ -244,6 +266,37 @@ impl Net {
         Ok(())
     }
 
+    /// Counts the bytes of a constant that is about to be made.
+    fn spend(&mut self, bytes: usize, what: &str) -> Result<()> {
+        self.folded = self.folded.saturating_add(bytes);
+        if self.folded > self.limit {
+            return Err(Error::TooLarge {
+                what: format!("the constants computed up to {what}"),
+                needed: self.folded,
+                limit: self.limit,
+            });
+        }
+        Ok(())
+    }
+
+    /// A gate decides by one number.
+    fn check_gate(&self, item: &Item) -> Result<()> {
+        let score = item.input(0).map(|id| self.value(id));
+        match score {
+            Some(score) if score.dtype == DType::F32 && score.shape.elements() == 1 => Ok(()),
+            _ => Err(Error::Node {
+                node: item.label.clone(),
+                what: match score {
+                    Some(score) => format!(
+                        "reads one f32 of each sample, but `{}` is {} {}",
+                        score.name, score.dtype, score.shape
+                    ),
+                    None => "has no score".into(),
+                },
+            }),
+        }
+    }
+
     /// Computes the results now when every operand is constant.
     fn fold(&mut self, item: &Item, op: &Op) -> Result<bool> {
         let known = |id: &ValueId| self.value(*id).constant.is_some();
@@ -251,6 +304,9 @@ impl Net {
         if !constant || matches!(op, Op::Gate { .. }) {
             return Ok(false);
         }
+        let results = item.outputs.iter().flatten();
+        let bytes = results.map(|&id| self.value(id).bytes()).sum();
+        self.spend(bytes, &item.label)?;
         let shape_only: Option<Tensor> = match op {
             Op::Shape { .. } => Some(Tensor::zeros(
                 self.value(item.x()).dtype,

@@ -122,14 +122,14 @@ pub(super) fn rewrite(net: &mut Net) -> Result<()> {
         {
             let before = done[i].y();
             done[i].outputs = vec![Some(item.y())];
-            done[i].label = format!("{} + {}", done[i].label, item.label);
+            done[i].append_label(&item.label);
             maker[before.index()] = None;
             maker[item.y().index()] = Some(i);
             continue;
         }
         if let Some((i, mean, max)) = mean_max(net, &done, &item) {
             done[i].work = Work::MeanMax;
-            done[i].label = format!("{} + {}", done[i].label, item.label);
+            done[i].append_label(&item.label);
             done[i].inputs.truncate(1);
             done[i].outputs = vec![Some(mean), Some(max)];
             continue;
@@ -222,8 +222,9 @@ fn conv(net: &Net, item: &Item) -> Option<Conv> {
 
 fn matmul(net: &Net, item: &Item) -> Option<Linear> {
     let (a, b) = (net.shape(item.x()), net.shape(item.input(1)?));
-    net.value(item.input(1)?).floats()?;
-    if b.rank() != 2 || a.rank() == 0 {
+    let weights = net.value(item.input(1)?).floats()?;
+    // A product over no terms may have any number of columns.
+    if weights.is_empty() || b.rank() != 2 || a.rank() == 0 {
         return None;
     }
     Some(Linear {
@@ -248,7 +249,7 @@ fn gemm(net: &mut Net, item: &mut Item) {
     };
     let (a, y) = (net.shape(item.x()), net.shape(item.y()));
     let Some(b) = item.input(1) else { return };
-    let Some(weights) = net.value(b).floats() else {
+    let Some(weights) = net.value(b).floats().filter(|w| !w.is_empty()) else {
         return;
     };
     let scaled: Option<Vec<f32>> =
@@ -367,7 +368,7 @@ fn add_bias(net: &mut Net, kernel: &mut Item, next: &Item, other: ValueId) -> Re
     if let Some(old) = kernel.input(2).and_then(|id| net.value(id).floats()) {
         bias.iter_mut().zip(old).for_each(|(b, o)| *b += o);
     }
-    let id = net.constant(format!("{} bias", kernel.label), &[bias.len()], bias)?;
+    let id = net.constant(format!("{} bias", next.label), &[bias.len()], bias)?;
     kernel.inputs.truncate(2);
     kernel.inputs.push(Some(id));
     Ok(true)
@@ -413,8 +414,8 @@ fn fold_batch_norm(net: &mut Net, kernel: &mut Item, norm: &Item, epsilon: f32) 
         .map(|(i, &w)| (f64::from(w) * factor[i / each]) as f32)
         .collect();
     let dims = net.shape(weights);
-    let weights = net.constant(format!("{} weights", kernel.label), &dims, folded)?;
-    let bias = net.constant(format!("{} bias", kernel.label), &[c_out], bias)?;
+    let weights = net.constant(format!("{} weights", norm.label), &dims, folded)?;
+    let bias = net.constant(format!("{} bias", norm.label), &[c_out], bias)?;
     kernel.inputs = vec![kernel.input(0), Some(weights), Some(bias)];
     Ok(true)
 }

@@ -8,6 +8,9 @@ use crate::plan::net::{Item, Net};
 use crate::plan::rewrite::{Work, keeps_zero};
 use crate::{ChannelMask, DType, Shape};
 
+/// Channels of a mask at most, once it is stretched over the elements of a flattened map.
+const WIDEST: usize = 1 << 18;
+
 pub(super) struct Walk<'a> {
     net: &'a Net,
     copied: &'a BTreeSet<usize>,
@@ -20,8 +23,8 @@ pub(super) struct Walk<'a> {
     /// For a result that is its operand's storage: the item, and whether it names dead channels that the operand does not have.
     aliased_by: Vec<Option<(usize, bool)>>,
     pub(super) masks: Masks,
-    /// A mask that cannot be an alias after all.
-    pub(super) conflict: Option<usize>,
+    /// Masks that cannot be aliases after all.
+    pub(super) conflicts: Vec<usize>,
 }
 
 impl<'a> Walk<'a> {
@@ -48,7 +51,7 @@ impl<'a> Walk<'a> {
             state: vec![None; n],
             aliased_by: vec![None; n],
             masks: Masks::default(),
-            conflict: None,
+            conflicts: Vec::new(),
         }
     }
 
@@ -154,7 +157,7 @@ impl<'a> Walk<'a> {
     fn settle(&mut self, id: ValueId) -> Option<(ValueId, usize, MaskId)> {
         let masked = self.state[id.index()].filter(|m| !m.clean)?;
         // Storage shared with a value that is still read in full must not be changed: then the mask copies instead.
-        let (mut root, mut mask_item) = (id, None);
+        let (mut root, mut mask_item, mut conflict) = (id, None, None);
         while let Some((by, masks)) = self.aliased_by[root.index()] {
             let source = self.net.items[by].x();
             if masks {
@@ -162,11 +165,12 @@ impl<'a> Walk<'a> {
             }
             let shared = masks || self.state[source.index()].is_none();
             let ours = self.makers[source.index()].is_some() && self.last[source.index()] <= by;
-            if shared && !ours && self.conflict.is_none() {
-                self.conflict = mask_item;
+            if shared && !ours && conflict.is_none() {
+                conflict = mask_item;
             }
             root = source;
         }
+        self.conflicts.extend(conflict);
         self.state[id.index()] = Some(Masked {
             clean: true,
             ..masked
@@ -226,7 +230,9 @@ impl<'a> Walk<'a> {
         let Work::Op(Op::Mask { axis: masked }) = reader.work else {
             return None;
         };
-        let mask = reader.input(1)?;
+        let mask = reader
+            .input(1)
+            .filter(|&id| self.net.value(id).dtype == DType::F32)?;
         let ready = self.net.value(mask).constant.is_some()
             || self.makers[mask.index()].is_some_and(|m| m < i);
         (masked == axis && reader.x() == y && ready)
@@ -247,6 +253,12 @@ impl<'a> Walk<'a> {
             item.y(),
             item.input(1).expect("a mask has two operands"),
         );
+        if [x, m]
+            .iter()
+            .any(|&id| self.net.value(id).dtype != DType::F32)
+        {
+            return self.end(item, "only masks of f32 on f32 are carried");
+        }
         let mut skip = Skip::default();
         let full = |values: &[f32]| values.iter().all(|&v| v != 0.0);
         if self.net.value(m).floats().is_some_and(full) {
@@ -323,11 +335,11 @@ impl<'a> Walk<'a> {
         self.aliased_by[y.index()] = self.makers[y.index()].map(|i| (i, false));
         if let Some(masked) = self.state_of(Some(x)) {
             match reshaped_axis(from, to, masked.axis) {
-                Some((axis, times)) => {
+                Some((axis, times)) if to[axis] <= WIDEST => {
                     let mask = self.masks.table.stretch(masked.mask, times);
                     self.set(y, axis, mask, masked.clean);
                 }
-                None => {
+                _ => {
                     skip = self.end(item, "the new shape mixes channels with other axes");
                     skip.settle.extend(self.settle(x));
                 }
