@@ -1,7 +1,9 @@
 //! Shared by the integration tests.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod damage;
 pub(crate) mod graphs;
+pub(crate) mod net;
 
 use std::path::{Path, PathBuf};
 

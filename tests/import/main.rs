@@ -5,6 +5,8 @@ mod damage;
 mod functions;
 mod gated;
 mod masks;
+#[path = "../common/damage.rs"]
+mod mutants;
 mod operators;
 mod order;
 mod writer;
