@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::graphs::{Choices, build, check};
+use common::graphs::truth::check;
+use common::graphs::{Choices, build};
 use proptest::prelude::*;
 
 proptest! {

@@ -5,7 +5,8 @@
 #[path = "../../tests/common/graphs.rs"]
 mod graphs;
 
-use graphs::{Choices, build, check};
+use graphs::truth::check;
+use graphs::{Choices, build};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
