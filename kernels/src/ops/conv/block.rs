@@ -221,7 +221,7 @@ fn part<S: F32s>(
             width: None,
         };
     }
-    if geometry.in_place && left < vectors * S::LANES {
+    if left < vectors * S::LANES && (geometry.in_place || once && columns >= vectors * S::LANES) {
         // The planes end here: read the last vectors of the plane, and keep of them what is new.
         let end = origin + columns;
         if end < vectors * S::LANES {

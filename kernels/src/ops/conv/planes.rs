@@ -21,6 +21,27 @@ fn strip_rows((h, w): (usize, usize)) -> usize {
     STRIP.div_ceil(w).min(h)
 }
 
+/// Elements that are copied at once on narrow maps, where a row is shorter: what is too much is overwritten by the next row.
+const SLACK: usize = 16;
+
+/// Output channels from which on unrolling pays: it writes each input once a tap.
+const UNROLLED_ROWS: usize = 16;
+
+/// Elements of unrolled rows at most: 2 MiB, so that they stay in L2 and L3.
+const UNROLLED_LEN: usize = 512 * 1024;
+
+/// Copies `rows` rows that are `pitch` apart to rows that are `width` apart, `N` >= `width` elements at a time, in ascending order.
+fn blocks<const N: usize>(from: &[f32], pitch: usize, to: &mut [f32], width: usize, rows: usize) {
+    for r in 0..rows {
+        let block: &[f32; N] = from[r * pitch..]
+            .first_chunk()
+            .expect("slack behind the copy");
+        *to[r * width..]
+            .first_chunk_mut()
+            .expect("slack behind the row") = *block;
+    }
+}
+
 /// Sizes that follow from the shape and the input's extents.
 #[derive(Debug)]
 pub(super) struct Geometry {
@@ -32,6 +53,8 @@ pub(super) struct Geometry {
     pub(super) pitch: usize,
     /// Whether x itself is read.
     pub(super) in_place: bool,
+    /// Whether every tap has a row of its own.
+    unrolled: bool,
     /// Rows of a phase plane of a strip, and the number of phases.
     rows: usize,
     phases: (usize, usize),
@@ -53,8 +76,22 @@ impl Geometry {
         let (rows, pitch) = (strip_rows(output) + reach(0), output.1 + reach(1));
         let channels = shape.c_in.max(1);
         extent(&[channels, phases.0, phases.1, rows, pitch], "padded x")?;
+        let unrolled = {
+            let (ow, each_in, each_out) = (
+                output.1,
+                shape.c_in / shape.groups.max(1),
+                shape.c_out / shape.groups.max(1),
+            );
+            let row = ow * strip_rows(output) + SLACK;
+            let len = extent(
+                &[each_in, shape.kernel[0], shape.kernel[1], row],
+                "unrolled x",
+            )?;
+            8 * (pitch - ow) > ow && each_out >= UNROLLED_ROWS && len <= UNROLLED_LEN
+        };
         Ok(Self {
             shape: *shape,
+            unrolled,
             input: (h, w),
             output,
             lanes,
@@ -71,7 +108,12 @@ impl Geometry {
 
     /// Whether every column is an output.
     pub(super) fn is_flat(&self) -> bool {
-        self.pitch == self.output.1
+        self.unrolled || self.pitch == self.output.1
+    }
+
+    /// Elements from one tap's row to the next, when unrolled.
+    fn unrolled_row(&self) -> usize {
+        (self.strip() + SLACK).next_multiple_of(SLACK)
     }
 
     /// Output pixels of a strip: whole tiles of x itself, whole rows of copies.
@@ -135,13 +177,17 @@ impl Geometry {
             return 0;
         }
         // The last tile reads up to a tile past the last pixel.
-        lines(channels * self.plane_len() + tile_pixels(self.lanes) + self.lanes)
+        let slack = tile_pixels(self.lanes) + self.lanes;
+        if self.unrolled {
+            let taps = channels * self.shape.kernel[0] * self.shape.kernel[1];
+            return lines(self.plane_len() + SLACK) + lines(taps * self.unrolled_row() + slack);
+        }
+        lines(channels * self.plane_len() + slack)
     }
 
     /// For each tap of each of `channels`, where the tap of the first output pixel is.
     pub(super) fn offsets(&self, channels: &[u32], offsets: &mut [u32]) {
         let [kernel_h, kernel_w] = self.shape.kernel;
-        let ([sh, sw], [dh, dw]) = (self.shape.stride, self.shape.dilation);
         let mut next = offsets.iter_mut();
         for (slot, &c) in channels.iter().enumerate() {
             if self.in_place {
@@ -150,18 +196,26 @@ impl Geometry {
                 }
                 continue;
             }
-            for kh in 0..kernel_h {
-                for kw in 0..kernel_w {
-                    let phase =
-                        kh * dh % sh % self.phases.0 * self.phases.1 + kw * dw % sw % self.phases.1;
-                    let row = phase * self.rows + kh * dh / sh;
-                    let at = slot * self.plane_len() + row * self.pitch + kw * dw / sw;
-                    if let Some(to) = next.next() {
-                        *to = at as u32;
-                    }
+            for tap in 0..kernel_h * kernel_w {
+                let at = if self.unrolled {
+                    (slot * kernel_h * kernel_w + tap) * self.unrolled_row()
+                } else {
+                    slot * self.plane_len() + self.tap(tap)
+                };
+                if let Some(to) = next.next() {
+                    *to = at as u32;
                 }
             }
         }
+    }
+
+    /// Where a tap of the first output pixel is in the copy of a plane.
+    fn tap(&self, tap: usize) -> usize {
+        let (kh, kw) = (tap / self.shape.kernel[1], tap % self.shape.kernel[1]);
+        let ([sh, sw], [dh, dw]) = (self.shape.stride, self.shape.dilation);
+        let phase = kh * dh % sh % self.phases.0 * self.phases.1 + kw * dw % sw % self.phases.1;
+        let row = phase * self.rows + kh * dh / sh;
+        row * self.pitch + kw * dw / sw
     }
 
     /// What the strip from `pixel` on reads of the planes of `channels`: x, or, for this strip alone, copies in `room`.
@@ -175,6 +229,9 @@ impl Geometry {
         if self.in_place {
             return x;
         }
+        if self.unrolled {
+            return self.unroll(x, pixel, channels, room);
+        }
         let len = self.plane_len();
         let (copies, slack) = room.split_at_mut(channels.len() * len);
         slack.fill(0.0);
@@ -184,6 +241,44 @@ impl Geometry {
             self.copy(&x[c as usize * h * w..][..h * w], row, copy);
         }
         room
+    }
+
+    /// The rows of all taps of `channels`, each as long as the strip.
+    fn unroll<'a>(
+        &self,
+        x: &[f32],
+        pixel: usize,
+        channels: &[u32],
+        room: &'a mut [f32],
+    ) -> &'a [f32] {
+        let (h, w) = self.input;
+        let ow = self.output.1;
+        let first = pixel / ow * self.shape.stride[0];
+        let (copy, rows) = room.split_at_mut(lines(self.plane_len() + SLACK));
+        copy[self.plane_len()..].fill(0.0);
+        let taps = self.shape.kernel[0] * self.shape.kernel[1];
+        let mut unrolled = rows.chunks_exact_mut(self.unrolled_row());
+        for &c in channels {
+            let plane = &x[c as usize * h * w..][..h * w];
+            self.copy(plane, first, &mut copy[..self.plane_len()]);
+            for (tap, row) in unrolled.by_ref().take(taps).enumerate() {
+                let from = &copy[self.tap(tap)..];
+                let strip = self.strip() / ow;
+                match ow {
+                    0..=8 => blocks::<8>(from, self.pitch, row, ow, strip),
+                    9..=16 => blocks::<16>(from, self.pitch, row, ow, strip),
+                    _ => {
+                        for r in 0..strip {
+                            row[r * ow..][..ow].copy_from_slice(&from[r * self.pitch..][..ow]);
+                        }
+                    }
+                }
+                row[self.strip()..].fill(0.0);
+            }
+        }
+        let used = channels.len() * taps * self.unrolled_row();
+        rows[used..].fill(0.0);
+        rows
     }
 
     /// Copies one plane, from padded row `first` on, into its phases, with zeros outside of it.
