@@ -24,7 +24,7 @@ fn strip_rows((h, w): (usize, usize)) -> usize {
 /// Elements that are copied at once on narrow maps, where a row is shorter: what is too much is overwritten by the next row.
 const SLACK: usize = 16;
 
-/// Output channels from which on unrolling pays: it writes each input once a tap.
+/// Output channels from which on unrolling pays: it writes each input once a tap of a row.
 const UNROLLED_ROWS: usize = 16;
 
 /// Elements of unrolled rows at most: 2 MiB, so that they stay in L2 and L3.
@@ -53,7 +53,7 @@ pub(super) struct Geometry {
     pub(super) pitch: usize,
     /// Whether x itself is read.
     pub(super) in_place: bool,
-    /// Whether every tap has a row of its own.
+    /// Whether the copies are unrolled.
     unrolled: bool,
     /// Rows of a phase plane of a strip, and the number of phases.
     rows: usize,
@@ -82,9 +82,8 @@ impl Geometry {
                 shape.c_in / shape.groups.max(1),
                 shape.c_out / shape.groups.max(1),
             );
-            let row = ow * strip_rows(output) + SLACK;
             let len = extent(
-                &[each_in, shape.kernel[0], shape.kernel[1], row],
+                &[each_in, phases.0, shape.kernel[1], rows, ow],
                 "unrolled x",
             )?;
             8 * (pitch - ow) > ow && each_out >= UNROLLED_ROWS && len <= UNROLLED_LEN
@@ -111,9 +110,14 @@ impl Geometry {
         self.unrolled || self.pitch == self.output.1
     }
 
-    /// Elements from one tap's row to the next, when unrolled.
+    /// Elements of the inputs of a tap (0, kw) in one phase, when unrolled.
     fn unrolled_row(&self) -> usize {
-        (self.strip() + SLACK).next_multiple_of(SLACK)
+        (self.rows * self.output.1 + SLACK).next_multiple_of(SLACK)
+    }
+
+    /// Elements of an unrolled plane.
+    fn unrolled_len(&self) -> usize {
+        self.phases.0 * self.shape.kernel[1] * self.unrolled_row()
     }
 
     /// Output pixels of a strip: whole tiles of x itself, whole rows of copies.
@@ -179,8 +183,7 @@ impl Geometry {
         // The last tile reads up to a tile past the last pixel.
         let slack = tile_pixels(self.lanes) + self.lanes;
         if self.unrolled {
-            let taps = channels * self.shape.kernel[0] * self.shape.kernel[1];
-            return lines(self.plane_len() + SLACK) + lines(taps * self.unrolled_row() + slack);
+            return lines(self.plane_len() + SLACK) + lines(channels * self.unrolled_len() + slack);
         }
         lines(channels * self.plane_len() + slack)
     }
@@ -188,6 +191,7 @@ impl Geometry {
     /// For each tap of each of `channels`, where the tap of the first output pixel is.
     pub(super) fn offsets(&self, channels: &[u32], offsets: &mut [u32]) {
         let [kernel_h, kernel_w] = self.shape.kernel;
+        let ([sh, sw], [dh, dw]) = (self.shape.stride, self.shape.dilation);
         let mut next = offsets.iter_mut();
         for (slot, &c) in channels.iter().enumerate() {
             if self.in_place {
@@ -196,26 +200,30 @@ impl Geometry {
                 }
                 continue;
             }
-            for tap in 0..kernel_h * kernel_w {
-                let at = if self.unrolled {
-                    (slot * kernel_h * kernel_w + tap) * self.unrolled_row()
-                } else {
-                    slot * self.plane_len() + self.tap(tap)
-                };
-                if let Some(to) = next.next() {
-                    *to = at as u32;
+            for kh in 0..kernel_h {
+                for kw in 0..kernel_w {
+                    let at = if self.unrolled {
+                        let (phase, down) = (kh * dh % sh % self.phases.0, kh * dh / sh);
+                        let row = phase * kernel_w + kw;
+                        slot * self.unrolled_len()
+                            + row * self.unrolled_row()
+                            + down * self.output.1
+                    } else {
+                        let row = self.phase(kh * dh, kw * dw) * self.rows + kh * dh / sh;
+                        slot * self.plane_len() + row * self.pitch + kw * dw / sw
+                    };
+                    if let Some(to) = next.next() {
+                        *to = at as u32;
+                    }
                 }
             }
         }
     }
 
-    /// Where a tap of the first output pixel is in the copy of a plane.
-    fn tap(&self, tap: usize) -> usize {
-        let (kh, kw) = (tap / self.shape.kernel[1], tap % self.shape.kernel[1]);
-        let ([sh, sw], [dh, dw]) = (self.shape.stride, self.shape.dilation);
-        let phase = kh * dh % sh % self.phases.0 * self.phases.1 + kw * dw % sw % self.phases.1;
-        let row = phase * self.rows + kh * dh / sh;
-        row * self.pitch + kw * dw / sw
+    /// The phase in which a row and a column of the window are.
+    fn phase(&self, row: usize, column: usize) -> usize {
+        let [sh, sw] = self.shape.stride;
+        row % sh % self.phases.0 * self.phases.1 + column % sw % self.phases.1
     }
 
     /// What the strip from `pixel` on reads of the planes of `channels`: x, or, for this strip alone, copies in `room`.
@@ -243,7 +251,7 @@ impl Geometry {
         room
     }
 
-    /// The rows of all taps of `channels`, each as long as the strip.
+    /// The unrolled planes of `channels`.
     fn unroll<'a>(
         &self,
         x: &[f32],
@@ -252,33 +260,32 @@ impl Geometry {
         room: &'a mut [f32],
     ) -> &'a [f32] {
         let (h, w) = self.input;
-        let ow = self.output.1;
+        let (ow, kernel_w) = (self.output.1, self.shape.kernel[1]);
         let first = pixel / ow * self.shape.stride[0];
-        let (copy, rows) = room.split_at_mut(lines(self.plane_len() + SLACK));
+        let (copy, unrolled) = room.split_at_mut(lines(self.plane_len() + SLACK));
         copy[self.plane_len()..].fill(0.0);
-        let taps = self.shape.kernel[0] * self.shape.kernel[1];
-        let mut unrolled = rows.chunks_exact_mut(self.unrolled_row());
+        let mut rows = unrolled.chunks_exact_mut(self.unrolled_row());
         for &c in channels {
             let plane = &x[c as usize * h * w..][..h * w];
             self.copy(plane, first, &mut copy[..self.plane_len()]);
-            for (tap, row) in unrolled.by_ref().take(taps).enumerate() {
-                let from = &copy[self.tap(tap)..];
-                let strip = self.strip() / ow;
+            for (i, row) in rows.by_ref().take(self.phases.0 * kernel_w).enumerate() {
+                let (down, across) = (i / kernel_w, i % kernel_w * self.shape.dilation[1]);
+                let from = self.phase(down, across) * self.rows * self.pitch;
+                let from = &copy[from + across / self.shape.stride[1]..];
                 match ow {
-                    0..=8 => blocks::<8>(from, self.pitch, row, ow, strip),
-                    9..=16 => blocks::<16>(from, self.pitch, row, ow, strip),
+                    0..=8 => blocks::<8>(from, self.pitch, row, ow, self.rows),
+                    9..=16 => blocks::<16>(from, self.pitch, row, ow, self.rows),
                     _ => {
-                        for r in 0..strip {
+                        for r in 0..self.rows {
                             row[r * ow..][..ow].copy_from_slice(&from[r * self.pitch..][..ow]);
                         }
                     }
                 }
-                row[self.strip()..].fill(0.0);
+                row[self.rows * ow..].fill(0.0);
             }
         }
-        let used = channels.len() * taps * self.unrolled_row();
-        rows[used..].fill(0.0);
-        rows
+        unrolled[channels.len() * self.unrolled_len()..].fill(0.0);
+        unrolled
     }
 
     /// Copies one plane, from padded row `first` on, into its phases, with zeros outside of it.
