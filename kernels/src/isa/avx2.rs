@@ -4,7 +4,7 @@ use super::{F32s, Isa, Task, Window};
 
 /// AVX2 with FMA: eight floats a vector, sixteen registers.
 ///
-/// Made only by [`Avx2::detect`] and, inside functions compiled for AVX2 and FMA, by [`Avx2::here`].
+/// Made only by `detect` and, inside functions compiled for AVX2 and FMA, by `here`.
 #[derive(Debug, Clone, Copy)]
 pub struct Avx2(());
 

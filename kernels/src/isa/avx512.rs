@@ -4,7 +4,7 @@ use super::{F32s, Isa, Task, Window};
 
 /// AVX-512 F, BW, DQ and VL: sixteen floats a vector, thirty-two registers, one mask bit a lane.
 ///
-/// Made only by [`Avx512::detect`] and, inside functions compiled for these features, by [`Avx512::here`].
+/// Made only by `detect` and, inside functions compiled for these features, by `here`.
 #[derive(Debug, Clone, Copy)]
 pub struct Avx512(());
 

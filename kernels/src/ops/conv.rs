@@ -18,7 +18,7 @@ use crate::{Channels, Error, Isa};
 use block::Strip;
 use planes::Geometry;
 
-/// y[co, oh, ow] = act(Σ_{ci ∈ live} Σ_{kh, kw} W[co, ci, kh, kw] · x[ci, oh·sh + kh·dh - top, ow·sw + kw·dw - left] + bias[co])
+/// `y[co, oh, ow] = act(Σ_{ci ∈ live} Σ_{kh, kw} W[co, ci, kh, kw] · x[ci, oh·sh + kh·dh - top, ow·sw + kw·dw - left] + bias[co])`
 ///
 /// # Shapes
 /// x `[c_in, h, w]`, y `[c_out, oh, ow]`, contiguous planes of one sample; weights fixed at [`Conv::pack`].
@@ -135,8 +135,12 @@ impl Conv {
     /// Multiplications and additions of a run, taps on the padding included.
     pub fn macs(&self, h: usize, w: usize, live_in: usize, live_out: usize) -> u64 {
         let (oh, ow) = self.shape.output((h, w)).unwrap_or((0, 0));
-        let terms = live_in as u64 * taps(&self.shape) as u64 / self.shape.groups as u64;
-        oh as u64 * ow as u64 * terms * live_out as u64
+        let terms = (live_in as u64).saturating_mul(taps(&self.shape) as u64);
+        [oh, ow, live_out]
+            .iter()
+            .fold(terms / self.shape.groups as u64, |n, &x| {
+                n.saturating_mul(x as u64)
+            })
     }
 
     /// The kernel that serves it.

@@ -237,7 +237,7 @@ impl Depthwise {
         self.shape.output(map)
     }
 
-    /// y[o, i, j] = act(bias[o] + Σ_{k, l} w[o, k, l] · x[o / m, i s_h + k d_h - top, j s_w + l d_w - left])
+    /// `y[o, i, j] = act(bias[o] + Σ_{k, l} w[o, k, l] · x[o / m, i s_h + k d_h - top, j s_w + l d_w - left])`
     ///
     /// # Shapes    `x` `[c_in, h, w]`; `y` `[c_out, oh, ow]` with (oh, ow) from [`Depthwise::output`]
     /// # Masks     dead input channels are never read: their outputs are act(bias); dead outputs are neither computed nor written

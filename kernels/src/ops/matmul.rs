@@ -121,7 +121,7 @@ fn reach(
     Ok(rows)
 }
 
-/// C[m, n] = act(Σ_{k ∈ live} A[m, k] · B[k, n] + bias[n]), B packed once.
+/// `C[m, n] = act(Σ_{k ∈ live} A[m, k] · B[k, n] + bias[n])`, B packed once.
 ///
 /// # Shapes
 /// A `[m, k]` and C `[m, n]`, row-major, rows `ld` apart, gathered by an index if one is given; B fixed at [`MatMul::pack`].
@@ -216,7 +216,9 @@ impl MatMul {
 
     /// Multiplications and additions of a run.
     pub fn macs(&self, m: usize, live_in: usize, live_out: usize) -> u64 {
-        m as u64 * live_in as u64 * live_out as u64
+        (m as u64)
+            .saturating_mul(live_in as u64)
+            .saturating_mul(live_out as u64)
     }
 
     /// The kernel that serves `m` rows.

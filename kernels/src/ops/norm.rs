@@ -402,7 +402,7 @@ impl Task for ScaleShift<'_> {
     }
 }
 
-/// y[c, p] = x[c, p] * scale[c] + shift[c]: a BatchNorm that could not be folded into its neighbour
+/// `y[c, p] = x[c, p] * scale[c] + shift[c]`: a BatchNorm that could not be folded into its neighbour
 ///
 /// # Shapes    `extents` = (c, p); `x`, `y` `[c, p]`, no `x` for in place; `scale`, `shift` `[c]`
 /// # Masks     dead planes are neither read nor written: the caller knows that a dead plane would become the constant `shift[c]`

@@ -240,7 +240,7 @@ impl Task for CopyApply<'_> {
     }
 }
 
-/// y[i] = act(x[i])
+/// `y[i] = act(x[i])`
 ///
 /// # Shapes    `x` and `y` of one length
 /// # Masks     none; call it for the runs of live planes
@@ -262,7 +262,7 @@ pub fn activate(isa: Isa, act: Activation, x: &[f32], y: &mut [f32]) -> Result<(
     Ok(())
 }
 
-/// y[i] = act(y[i])
+/// `y[i] = act(y[i])`
 ///
 /// Shapes, masks and numerics as in [`activate`]; it has no errors, does not panic and needs no scratch.
 pub fn activate_in_place(isa: Isa, act: Activation, y: &mut [f32]) {

@@ -296,12 +296,12 @@ pub fn pool2d(
     Ok(())
 }
 
-/// y[c] = mean over p of x[c, p]
+/// `y[c]` = mean over p of `x[c, p]`
 ///
-/// Shapes, masks, numerics and errors as [`reduce`](super::reduce::reduce) over `[c, p, 1]`.
+/// Shapes, masks, numerics and errors as [`reduce`] over `[c, p, 1]`.
 ///
 /// # Errors
-/// As [`reduce`](super::reduce::reduce).
+/// As [`reduce`].
 pub fn global_mean(
     isa: Isa,
     x: &[f32],
@@ -313,12 +313,12 @@ pub fn global_mean(
     reduce(isa, ReduceOp::Mean, x, [c, p, 1], live, y)
 }
 
-/// y[c] = max over p of x[c, p]
+/// `y[c]` = max over p of `x[c, p]`
 ///
-/// Shapes, masks, numerics and errors as [`reduce`](super::reduce::reduce) over `[c, p, 1]`.
+/// Shapes, masks, numerics and errors as [`reduce`] over `[c, p, 1]`.
 ///
 /// # Errors
-/// As [`reduce`](super::reduce::reduce).
+/// As [`reduce`].
 pub fn global_max(
     isa: Isa,
     x: &[f32],
@@ -405,7 +405,7 @@ impl Task for MeanMax<'_> {
     }
 }
 
-/// mean[c] = mean over p of x[c, p] and max[c] = max over p of x[c, p], in one pass: the head of a gate
+/// `mean[c]` = mean over p of `x[c, p]` and `max[c]` = max over p of `x[c, p]`, in one pass: the head of a gate
 ///
 /// # Shapes    `x` `[c, p]`; `mean`, `max` `[c]`
 /// # Masks     dead planes are not read, their means and maxima not written

@@ -6,7 +6,7 @@ use super::matmul::Sum;
 use crate::ops::ConvShape;
 use crate::{Channels, Error};
 
-/// Σ_{ci ∈ live} Σ_{kh, kw} w[co, ci, kh, kw] · x[ci, oh·sh + kh·dh - top, ow·sw + kw·dw - left] + bias[co], `[co, oh, ow]`.
+/// `Σ_{ci ∈ live} Σ_{kh, kw} w[co, ci, kh, kw] · x[ci, oh·sh + kh·dh - top, ow·sw + kw·dw - left] + bias[co]`, `[co, oh, ow]`.
 ///
 /// # Errors
 /// Those of [`ConvShape::output`].

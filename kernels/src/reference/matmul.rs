@@ -47,7 +47,7 @@ impl Sum {
     }
 }
 
-/// Σ_{k ∈ live} a(m, k) · b(k, n) + bias[n], row-major.
+/// `Σ_{k ∈ live} a(m, k) · b(k, n) + bias[n]`, row-major.
 pub fn matmul(
     (m, k, n): (usize, usize, usize),
     a: impl Fn(usize, usize) -> f32,

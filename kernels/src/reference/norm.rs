@@ -73,7 +73,7 @@ pub fn rms_norm(
     y
 }
 
-/// y[c, p] = x[c, p] * scale[c] + shift[c]
+/// `y[c, p] = x[c, p] * scale[c] + shift[c]`
 pub fn scale_shift(x: &[f32], (c, p): (usize, usize), scale: &[f32], shift: &[f32]) -> Vec<f64> {
     let one = |i: usize| f64::from(x[i]) * f64::from(scale[i / p]) + f64::from(shift[i / p]);
     (0..c * p).map(one).collect()
