@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod block;
+mod gather;
 mod runtime;
 
 use alloc::vec::Vec;

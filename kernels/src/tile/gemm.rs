@@ -51,7 +51,7 @@ pub(crate) struct Place<'a> {
     pub(crate) start: Start<'a>,
     /// Applied when it can be in registers, see [`Activation::in_registers`].
     pub(crate) activation: Activation,
-    /// What will be read soon: a cache line of it is prefetched at each step.
+    /// What will be read soon: with `FETCH` a cache line of it is prefetched at each step.
     pub(crate) next: &'a [f32],
 }
 
@@ -70,7 +70,7 @@ pub(crate) const NV: usize = 2;
 
 /// See the module.
 #[inline(always)]
-pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize>(
+pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, const FETCH: bool>(
     s: S,
     depth: usize,
     lhs: impl Lhs<MR>,
@@ -91,12 +91,13 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize>(
     );
     let mut acc = start::<S, MR, NV>(s, place, out);
     for t in 0..depth {
-        if let Some(line) = place.next.get(t * LINE..) {
-            s.prefetch(line);
-        }
-        // The loads come last and their checks first: a broadcast folds its load only from the same basic block.
+        // In this order: a broadcast folds its load only when no check comes between the load and its use, and the check of the
+        // prefetch, when it comes first, keeps the loads of 12 rows from folding.
         let b = rhs.at(s, t);
         let a = lhs.at(t);
+        if FETCH && let Some(line) = place.next.get(t * LINE..) {
+            s.prefetch(line);
+        }
         for i in 0..MR {
             let ai = s.splat(a[i]);
             for j in 0..NV {

@@ -300,13 +300,13 @@ impl Pass<'_> {
                         let panel = &strip.panels[from[0] / strip.height * panel_len..][..panel_len];
                         let lhs = Listed { panel, stride: strip.height, list };
                         s.outline(#[inline(always)] || {
-                            tile::<S, MR, NV>(s, list.len(), lhs, rhs, place, out);
+                            tile::<S, MR, NV, false>(s, list.len(), lhs, rhs, place, out);
                         });
                     } else {
                         let starts = from.map(|row| row / strip.height * panel_len + row % strip.height);
                         let lhs = Gathered::new(strip.panels, starts, strip.height, self.terms);
                         s.outline(#[inline(always)] || {
-                            tile::<S, MR, NV>(s, list.len(), lhs, rhs, place, out);
+                            tile::<S, MR, NV, false>(s, list.len(), lhs, rhs, place, out);
                         });
                     }
                 }

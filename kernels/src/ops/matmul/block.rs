@@ -11,6 +11,7 @@
 //! or, from [`GATHER_ROWS`] rows on, of panels put together from the live columns only.
 #![forbid(unsafe_code)]
 
+use super::gather::gather_columns;
 use crate::Isa;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
@@ -392,33 +393,6 @@ fn compute<S: F32s>(
     }
 }
 
-/// Puts the live terms of the packed columns `from` into a panel of their own, and their bias into another.
-fn gather_columns(
-    p: &Product<'_>,
-    (t, terms): (usize, usize),
-    from: &[u32],
-    nr: usize,
-    panel: &mut [f32],
-    bias: &mut [f32],
-) {
-    for (j, &column) in from.iter().enumerate() {
-        let column = column as usize;
-        // Without terms there is no packed B.
-        let first = column / nr * p.panel_len + column % nr;
-        let data = &p.panels[first.min(p.panels.len())..];
-        for (row, &at) in panel.chunks_exact_mut(nr).zip(&p.of_b[t..t + terms]) {
-            row[j] = data[at as usize];
-        }
-        if let Some(all) = p.bias {
-            bias[j] = all[column];
-        }
-    }
-    for row in panel.chunks_exact_mut(nr).take(terms) {
-        row[from.len()..].fill(0.0);
-    }
-    bias[from.len()..].fill(0.0);
-}
-
 impl Pass<'_> {
     /// All row tiles of one panel.
     #[inline(always)]
@@ -485,7 +459,7 @@ impl Pass<'_> {
             let lhs = Packed(&packed[i * depth..][..MR * depth]);
             s.outline(
                 #[inline(always)]
-                || tile::<S, MR, NV>(s, depth, lhs, rhs, place, &mut out),
+                || tile::<S, MR, NV, true>(s, depth, lhs, rhs, place, &mut out),
             );
             return;
         }
@@ -496,14 +470,14 @@ impl Pass<'_> {
             let lhs = Spaced::<MR>::new(data, ld, stride, list);
             s.outline(
                 #[inline(always)]
-                || tile::<S, MR, NV>(s, depth, lhs, rhs, place, &mut out),
+                || tile::<S, MR, NV, true>(s, depth, lhs, rhs, place, &mut out),
             );
         } else if MR <= tallest_gathered::<S>() {
             let starts = core::array::from_fn(|x| p.a_start(self.first_row + i + x));
             let lhs = Gathered::new(p.a, starts, stride, list);
             s.outline(
                 #[inline(always)]
-                || tile::<S, MR, NV>(s, depth, lhs, rhs, place, &mut out),
+                || tile::<S, MR, NV, true>(s, depth, lhs, rhs, place, &mut out),
             );
         }
     }
