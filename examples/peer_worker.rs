@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use sluicegate_kernels::epilogue::Activation;
 use sluicegate_kernels::ops::conv::Conv;
+use sluicegate_kernels::ops::depthwise::Depthwise;
 use sluicegate_kernels::ops::matmul::{MatMul, MatMulSpec, Rows, RowsMut};
 use sluicegate_kernels::ops::{ConvShape, ConvSpec};
 use sluicegate_kernels::pool::Pool;
@@ -162,9 +163,6 @@ fn prepare_conv(case: &Case<'_>, isa: Isa, pool: Threads) -> Outcome<(Run, &'sta
         dilation: [1, 1],
         pads: [p, pw, p, pw],
     };
-    if shape.groups == shape.c_in && shape.c_in > 1 {
-        return Err("depthwise".into());
-    }
     let (x, weights) = (
         floats(shape.c_in * h * w, 1),
         floats(shape.weights_len()?, 2),
@@ -178,6 +176,9 @@ fn prepare_conv(case: &Case<'_>, isa: Isa, pool: Threads) -> Outcome<(Run, &'sta
         live_in: None,
         live_out: None,
     };
+    if shape.groups == shape.c_in && shape.c_in > 1 {
+        return prepare_depthwise(spec, (h, w), words.clone(), x, isa, pool);
+    }
     let conv = Conv::pack(isa, &spec)?;
     let live = words
         .as_deref()
@@ -200,6 +201,36 @@ fn prepare_conv(case: &Case<'_>, isa: Isa, pool: Threads) -> Outcome<(Run, &'sta
             .expect("checked");
     };
     Ok((Box::new(run), name))
+}
+
+fn prepare_depthwise(
+    spec: ConvSpec<'_>,
+    map: (usize, usize),
+    words: Option<Vec<u64>>,
+    x: Vec<f32>,
+    isa: Isa,
+    pool: Threads,
+) -> Outcome<(Run, &'static str)> {
+    let shape = spec.shape;
+    let conv = Depthwise::pack(isa, &spec)?;
+    let live = words
+        .as_deref()
+        .map(|words| Channels::new(words, shape.c_in))
+        .transpose()?;
+    let (oh, ow) = shape.output(map)?;
+    let mut y = vec![0.0; shape.c_out * oh * ow];
+    conv.run(&pool, &x, map, live, None, &mut y)?;
+    let expected =
+        sluicegate_kernels::reference::conv::conv(&shape, map, &x, spec.weights, None, live)?;
+    check(&y, |i| expected[i].value)?;
+    let run = move || {
+        let live = words
+            .as_deref()
+            .map(|words| Channels::new(words, shape.c_in).expect("checked"));
+        conv.run(&pool, &x, map, live, None, &mut y)
+            .expect("checked");
+    };
+    Ok((Box::new(run), "f32_dwconv"))
 }
 
 fn prepare(case: &Case<'_>) -> Outcome<(Run, &'static str)> {
