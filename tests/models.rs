@@ -211,3 +211,15 @@ fn staged_models() {
         check(".staged", name, features, Isa::best(), Mode::Skip, 1);
     }
 }
+
+#[test]
+fn an_empty_batch_is_run_or_refused() {
+    for (name, _) in &MODELS[..3] {
+        let model = Model::load(models(&format!("{name}.onnx"))).unwrap();
+        let mut session = model.session(Options::default()).unwrap();
+        let inputs = [("input", View::new::<f32>(&[0, 1, 49, 10], &[]).unwrap())];
+        if let Ok(run) = session.run(&inputs) {
+            assert_eq!((run.samples(), run.macs().done), (0, 0));
+        }
+    }
+}
