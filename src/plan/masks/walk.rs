@@ -22,6 +22,12 @@ pub(super) struct Walk<'a> {
     state: Vec<Option<Masked>>,
     /// For a result that is its operand's storage: the item, and whether it names dead channels that the operand does not have.
     aliased_by: Vec<Option<(usize, bool)>>,
+    /// The value whose storage a value is, itself where it has its own.
+    tops: Vec<ValueId>,
+    /// For a value with storage of its own: the others that are it.
+    aliases: Vec<Vec<ValueId>>,
+    /// The item at which the walk is; `usize::MAX` at the outputs.
+    now: usize,
     pub(super) masks: Masks,
     /// Masks that cannot be aliases after all.
     pub(super) conflicts: Vec<usize>,
@@ -50,6 +56,9 @@ impl<'a> Walk<'a> {
             uses: net.uses(),
             state: vec![None; n],
             aliased_by: vec![None; n],
+            tops: (0..n).map(|i| ValueId(i as u32)).collect(),
+            aliases: vec![Vec::new(); n],
+            now: 0,
             masks: Masks::default(),
             conflicts: Vec::new(),
         }
@@ -57,9 +66,11 @@ impl<'a> Walk<'a> {
 
     pub(super) fn run(&mut self) {
         for i in 0..self.net.items.len() {
+            self.now = i;
             let skip = self.item(i);
             self.masks.skips.push(skip);
         }
+        self.now = usize::MAX;
         for &id in &self.net.outputs {
             if let Some(settle) = self.settle(id) {
                 self.masks.settle_outputs.push(settle);
@@ -153,24 +164,35 @@ impl<'a> Walk<'a> {
         self.state[id.index()] = Some(Masked { axis, mask, clean });
     }
 
+    /// Notes that `y`, the result of item `i`, is the storage of its operand.
+    fn alias(&mut self, y: ValueId, i: usize, masks: bool) {
+        self.aliased_by[y.index()] = Some((i, masks));
+        let top = self.tops[self.net.items[i].x().index()];
+        self.tops[y.index()] = top;
+        self.aliases[top.index()].push(y);
+    }
+
     /// The zeros that must be written before `id` is read in full.
     fn settle(&mut self, id: ValueId) -> Option<(ValueId, usize, MaskId)> {
         let masked = self.state[id.index()].filter(|m| !m.clean)?;
-        // Storage shared with a value that is still read in full must not be changed: then the mask copies instead.
-        let (mut root, mut mask_item, mut conflict) = (id, None, None);
-        while let Some((by, masks)) = self.aliased_by[root.index()] {
-            let source = self.net.items[by].x();
-            if masks {
-                mask_item = Some(by);
-            }
-            let shared = masks || self.state[source.index()].is_none();
-            let ours = self.makers[source.index()].is_some() && self.last[source.index()] <= by;
-            if shared && !ours && conflict.is_none() {
-                conflict = mask_item;
-            }
-            root = source;
+        // Zeros in storage that another value still reads where it lives would change that value: then the mask copies instead.
+        let top = self.tops[id.index()];
+        let (mut at, mut mask_item) = (id, None);
+        while let (None, Some((by, masks))) = (mask_item, self.aliased_by[at.index()]) {
+            mask_item = masks.then_some(by);
+            at = self.net.items[by].x();
         }
-        self.conflicts.extend(conflict);
+        let harmed = |v: ValueId| {
+            let dead_there_too = self.state[v.index()].is_some_and(|m| {
+                m.axis == masked.axis && self.masks.table.implies(m.mask, masked.mask)
+            });
+            v != id && self.last[v.index()] >= self.now && !dead_there_too
+        };
+        let ours = self.makers[top.index()].is_some();
+        let shared = harmed(top) || self.aliases[top.index()].iter().any(|&v| harmed(v));
+        if let Some(item) = mask_item.filter(|_| shared || !ours) {
+            self.conflicts.push(item);
+        }
         self.state[id.index()] = Some(Masked {
             clean: true,
             ..masked
@@ -265,7 +287,7 @@ impl<'a> Walk<'a> {
             skip.alias = true;
             skip.note = "every channel is live".into();
             self.state[y.index()] = self.state[x.index()];
-            self.aliased_by[y.index()] = Some((i, false));
+            self.alias(y, i, false);
             return skip;
         }
         let mut mask = self.masks.table.of_value(self.net, &self.makers, m);
@@ -286,7 +308,7 @@ impl<'a> Walk<'a> {
                 "costs nothing: names the dead channels ({})",
                 self.name(mask)
             );
-            self.aliased_by[y.index()] = Some((i, true));
+            self.alias(y, i, true);
             self.set(y, axis, mask, false);
         }
         skip
@@ -332,7 +354,7 @@ impl<'a> Walk<'a> {
         let (x, y) = (item.x(), item.y());
         let (from, to) = (self.net.shape(x), self.net.shape(y));
         let mut skip = Skip::default();
-        self.aliased_by[y.index()] = self.makers[y.index()].map(|i| (i, false));
+        self.alias(y, self.now, false);
         if let Some(masked) = self.state_of(Some(x)) {
             match reshaped_axis(from, to, masked.axis) {
                 Some((axis, times)) if to[axis] <= WIDEST => {
