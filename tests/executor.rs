@@ -16,3 +16,16 @@ proptest! {
         prop_assume!(check(&case, batch, &mut choices));
     }
 }
+
+/// A mask whose result is an output, and a second mask on it whose dead channels someone needs as zeros: the zeros must not reach the output.
+#[test]
+fn zeros_do_not_reach_an_output_that_lives_there() {
+    let bytes = [
+        0, 0, 73, 43, 255, 255, 255, 255, 255, 255, 255, 255, 15, 255, 255, 1, 255, 90, 132, 1, 99,
+        255, 20, 38, 46, 197,
+    ];
+    let mut choices = Choices::new(&bytes);
+    let batch = 1 + choices.pick(4);
+    let case = build(&mut choices);
+    assert!(check(&case, batch, &mut choices));
+}

@@ -380,3 +380,26 @@ fn bad_operands_are_refused() {
             .is_err()
     );
 }
+
+#[test]
+fn steps_that_nobody_takes_may_be_huge() {
+    for isa in Isa::available() {
+        let mut shape = square(4, 3, 1, 1);
+        shape.stride = [usize::MAX / 4; 2];
+        let (x, weights) = (vec![1.0; 4 * 9], vec![0.5; 4 * 9]);
+        let spec = ConvSpec {
+            shape,
+            weights: &weights,
+            bias: None,
+            activation: Activation::None,
+            live_in: None,
+            live_out: None,
+        };
+        let kernel = Depthwise::pack(isa, &spec).expect("one output a plane");
+        let mut y = [0.0; 4];
+        kernel
+            .run(&Serial, &x, (3, 3), None, None, &mut y)
+            .expect("operands fit");
+        assert_eq!(y, [2.0; 4], "{isa}");
+    }
+}

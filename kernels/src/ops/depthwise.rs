@@ -278,6 +278,7 @@ impl Depthwise {
             act => ((f32::NEG_INFINITY, f32::INFINITY), Some(act)),
         };
         let (along, map, out) = along_rows(shape, map, out);
+        let along = without_idle_steps(along, out);
         let call = Call {
             packed: self,
             shape: along,
@@ -312,6 +313,19 @@ impl Depthwise {
         });
         Ok(())
     }
+}
+
+/// A stride that no second output takes, and a dilation that no second tap takes, as 1: they may be as large as an address.
+fn without_idle_steps(mut shape: ConvShape, out: (usize, usize)) -> ConvShape {
+    for (axis, outputs) in [out.0, out.1].into_iter().enumerate() {
+        if outputs <= 1 {
+            shape.stride[axis] = 1;
+        }
+        if shape.kernel[axis] == 1 {
+            shape.dilation[axis] = 1;
+        }
+    }
+    shape
 }
 
 /// A map of one column, convolved along the column only, is one row: vectors run along rows.
