@@ -213,10 +213,10 @@ impl Plan {
     }
 }
 
-/// The shape of one sample of an input: extent 1 along the batch axis, when the input has the batch's extent there.
+/// The shape of one sample of an input: extent 1 along the batch axis, when the input has the batch's extent there, be it 0.
 pub(crate) fn sample_dims(shape: Shape, samples: Option<usize>) -> Shape {
     match samples {
-        Some(n) if n > 0 && shape.first() == Some(&n) => shape.with_dim(0, 1),
+        Some(n) if shape.first() == Some(&n) => shape.with_dim(0, 1),
         _ => shape,
     }
 }

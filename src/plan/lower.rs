@@ -46,6 +46,7 @@ pub(super) fn lower(net: &Net, masks: &Masks, isa: Isa) -> Result<Lowered> {
         nodes: Vec::new(),
         gates: Vec::new(),
         packed: 0,
+        ready: vec![0; net.len()],
     };
     for (k, id) in net.inputs.iter().enumerate() {
         if net.value(*id).constant.is_none() {
@@ -78,6 +79,8 @@ struct Lower<'a> {
     gates: Vec<Gate>,
     /// Bytes of packed weights and the like: nodes may share weights, but each packs its own.
     packed: usize,
+    /// Number of steps after which a value is there, zeros of its dead channels included.
+    ready: Vec<usize>,
 }
 
 impl Lower<'_> {
@@ -98,6 +101,7 @@ impl Lower<'_> {
         if skip.alias {
             self.home(item.x());
             self.homes[item.y().index()] = self.homes[item.x().index()];
+            self.ready[item.y().index()] = self.ready[item.x().index()];
             return Ok(());
         }
         match &item.work {
@@ -278,6 +282,9 @@ impl Lower<'_> {
             .iter()
             .map(|id| id.map(|id| self.read(id, now)))
             .collect();
+        for id in outputs.iter().flatten() {
+            self.ready[id.index()] = now + 1;
+        }
         let outputs = outputs
             .iter()
             .map(|id| id.map(|id| self.write(id, now)))
@@ -361,22 +368,10 @@ impl Lower<'_> {
                 dtype: value.dtype,
                 shape: value.shape,
                 source: self.read(id, end),
-                ready: 0,
+                ready: self.ready[id.index()],
             });
         }
         let (offsets, arena) = layout::place(&self.blocks);
-        // An output is there once its block's last writer has run.
-        for output in &mut outputs {
-            if let Source::Arena(place) = output.source {
-                let writes = |step: &Step| {
-                    step.outputs
-                        .iter()
-                        .flatten()
-                        .any(|p| p.offset == place.offset)
-                };
-                output.ready = self.steps.iter().rposition(writes).map_or(0, |i| i + 1);
-            }
-        }
         let patch = |place: &mut Place| place.offset = offsets[place.offset];
         for step in &mut self.steps {
             step.outputs.iter_mut().flatten().for_each(patch);

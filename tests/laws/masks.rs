@@ -291,3 +291,86 @@ fn an_empty_mask_gives_the_epilogue_of_zero() {
         }
     }
 }
+
+/// Values that share storage: each reader sees its own dead channels, whoever fills them with zeros, and when.
+#[test]
+fn masks_of_one_storage() {
+    let (x, c) = (floats(2 * 3 * 42, 9), 12);
+    let bits = |seed| -> Vec<f32> {
+        let live = |x: &f32| f32::from(u8::from(*x > 0.0));
+        floats(2 * c, seed).iter().map(live).collect()
+    };
+    let (m, k) = (bits(5), bits(6));
+    let inputs = [
+        ("x", View::new(&[2, 3, 6, 7], &x).unwrap()),
+        ("m", View::new(&[2, c], &m).unwrap()),
+        ("k", View::new(&[2, c], &k).unwrap()),
+    ];
+    let softmax = |axis| Op::Softmax {
+        axis,
+        flatten: false,
+    };
+    for between in 0..3 {
+        for sibling in [false, true] {
+            for readers in 0..64 {
+                let mut net = Net::default();
+                let x = net.input("x", &[0, 3, 6, 7]);
+                let (m, k) = (net.input("m", &[0, c]), net.input("k", &[0, c]));
+                let w = net.weights(&[c, 3, 3, 3]);
+                let h = net.conv(x, w, 3, 1, None);
+                let a = net.node(Op::Mask { axis: 1 }, &[h, m]);
+                let from = if sibling { h } else { a };
+                let b = match between {
+                    0 => from,
+                    1 => {
+                        let full = net.constant(&[1, c], &[1.0f32; 12]);
+                        net.node(Op::Mask { axis: 1 }, &[from, full])
+                    }
+                    _ => {
+                        let flat = net.constant(&[3], &[-1i64, 12, 42]);
+                        let reshape = Op::Reshape { allow_zero: false };
+                        net.node(reshape, &[from, flat])
+                    }
+                };
+                let z = net.node(Op::Mask { axis: 1 }, &[b, k]);
+                // Who reads what, in which order.
+                let whole = |net: &mut Net, v| {
+                    let y = net.node(softmax(1), &[v]);
+                    net.output(y);
+                };
+                let live = |net: &mut Net, v| {
+                    let y = net.node(Op::GlobalMaxPool, &[v]);
+                    net.output(y);
+                };
+                if readers & 1 != 0 {
+                    whole(&mut net, z);
+                }
+                if readers & 2 != 0 {
+                    live(&mut net, a);
+                }
+                if readers & 4 != 0 {
+                    whole(&mut net, a);
+                }
+                if readers & 8 != 0 {
+                    live(&mut net, z);
+                }
+                if readers & 16 != 0 {
+                    net.output(a);
+                }
+                if readers & 32 != 0 {
+                    net.output(h);
+                }
+                net.output(z);
+                let model = Model::from_graph(net.graph);
+                let (skip, _) = run(&model, options(Mode::Skip, Isa::best()), &inputs);
+                let (dense, _) = run(&model, options(Mode::Dense, Isa::best()), &inputs);
+                for (skip, dense) in skip.iter().zip(&dense) {
+                    for i in 0..skip.outputs.len() {
+                        let what = format!("between {between} sibling {sibling} readers {readers}");
+                        assert_eq!(skip.floats(i), dense.floats(i), "{what}: output {i}");
+                    }
+                }
+            }
+        }
+    }
+}

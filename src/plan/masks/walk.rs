@@ -146,6 +146,14 @@ impl<'a> Walk<'a> {
                     self.end(item, "it normalises over other axes too")
                 }
             }
+            Op::Gate { .. } => {
+                // A sample that leaves takes along the outputs that are there.
+                let mut skip = self.end(item, "a gate decides by one number");
+                for &id in &self.net.outputs {
+                    skip.settle.extend(self.settle(id));
+                }
+                skip
+            }
             Op::Transpose { perm } => self.transpose(item, perm.as_deref()),
             Op::Binary(op) => self.binary(item, *op),
             _ => self.end(item, "its kernel reads every channel"),
