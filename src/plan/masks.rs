@@ -2,7 +2,7 @@
 
 mod walk;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use self::walk::Walk;
 use super::net::Net;
@@ -15,7 +15,7 @@ use crate::graph::{Binary, Op, ValueId};
 pub(crate) struct MaskId(pub(crate) usize);
 
 /// Where a mask comes from.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum MaskDef {
     /// A constant of the model.
     Static(ChannelMask),
@@ -32,22 +32,28 @@ pub(crate) enum MaskDef {
 /// Definitions that are looked at for one mask. Real chains are as long as a model has gates; a hostile file's are as long as the file.
 const LOOKS: u32 = 64;
 
+/// Walks that find one conflict each; after them, all conflicts of a walk are taken.
+const ROUNDS: u32 = 16;
+
 /// All masks of a plan, each defined once.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MaskTable {
     pub(crate) defs: Vec<MaskDef>,
     /// Channels of each.
     pub(crate) channels: Vec<usize>,
+    known: HashMap<MaskDef, MaskId>,
 }
 
 impl MaskTable {
     fn intern(&mut self, def: MaskDef, channels: usize) -> MaskId {
-        let known = self.defs.iter().position(|d| *d == def);
-        MaskId(known.unwrap_or_else(|| {
-            self.defs.push(def);
-            self.channels.push(channels);
-            self.defs.len() - 1
-        }))
+        if let Some(&id) = self.known.get(&def) {
+            return id;
+        }
+        let id = MaskId(self.defs.len());
+        self.known.insert(def.clone(), id);
+        self.defs.push(def);
+        self.channels.push(channels);
+        id
     }
 
     pub(crate) fn as_static(&self, id: MaskId) -> Option<&ChannelMask> {
@@ -205,7 +211,7 @@ pub(super) fn propagate(net: &Net) -> Masks {
         let Some(&first) = walk.conflicts.first() else {
             return walk.masks;
         };
-        if rounds < LOOKS {
+        if rounds < ROUNDS {
             copied.insert(first);
         } else {
             copied.extend(walk.conflicts);

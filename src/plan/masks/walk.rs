@@ -190,12 +190,12 @@ impl<'a> Walk<'a> {
             mask_item = masks.then_some(by);
             at = self.net.items[by].x();
         }
-        let harmed = |v: ValueId| {
-            let dead_there_too = self.state[v.index()].is_some_and(|m| {
+        let dead_there_too = |v: ValueId| {
+            self.state[v.index()].is_some_and(|m| {
                 m.axis == masked.axis && self.masks.table.implies(m.mask, masked.mask)
-            });
-            v != id && self.last[v.index()] >= self.now && !dead_there_too
+            })
         };
+        let harmed = |v: ValueId| v != id && self.last[v.index()] >= self.now && !dead_there_too(v);
         let ours = self.makers[top.index()].is_some();
         let shared = harmed(top) || self.aliases[top.index()].iter().any(|&v| harmed(v));
         if let Some(item) = mask_item.filter(|_| shared || !ours) {
