@@ -17,6 +17,21 @@ pub(crate) const fn panel_width(lanes: usize) -> usize {
     NV * lanes
 }
 
+/// Columns of a panel when there are `n` in all. Those that fit one vector lie without padding: a head of one column reads `k`
+/// floats and not `k` vectors. Its loads reach into the rows that follow, [`slack`] elements beyond the last.
+pub(crate) const fn panel_width_for(n: usize, lanes: usize) -> usize {
+    match n {
+        0 => lanes,
+        _ if n <= lanes => n,
+        _ => panel_width(lanes),
+    }
+}
+
+/// Elements behind a panel of width `nr` that a load of a whole vector may reach.
+pub(crate) const fn slack(nr: usize, lanes: usize) -> usize {
+    lanes.saturating_sub(nr)
+}
+
 /// The height that cuts `rows` into as few tiles as possible, all nearly alike.
 pub(crate) fn even_height(rows: usize, tallest: usize) -> usize {
     rows.div_ceil(rows.div_ceil(tallest).max(1)).max(1)

@@ -72,8 +72,11 @@ pub(crate) struct Below<'a> {
 impl<'a> Below<'a> {
     /// Panics when an index is not below `bound`.
     pub(crate) fn new(list: &'a [u32], bound: usize) -> Self {
-        let worst = list.iter().fold(0, |m, &i| m.max(i as usize));
-        assert!(list.is_empty() || worst < bound, "index out of range");
+        let worst = list.iter().fold(0, |m, &i| m.max(i));
+        assert!(
+            list.is_empty() || (worst as usize) < bound,
+            "index out of range"
+        );
         Self { list, bound }
     }
     /// The part `range` of the list.
@@ -85,6 +88,27 @@ impl<'a> Below<'a> {
     }
     pub(crate) fn as_slice(self) -> &'a [u32] {
         self.list
+    }
+}
+
+/// Indices of its own that are all below a bound.
+#[derive(Debug)]
+pub(crate) struct Bounded {
+    list: Vec<u32>,
+    bound: usize,
+}
+
+impl Bounded {
+    /// Panics when an index is not below `bound`.
+    pub(crate) fn new(list: Vec<u32>, bound: usize) -> Self {
+        let Below { bound, .. } = Below::new(&list, bound);
+        Self { list, bound }
+    }
+    pub(crate) fn all(&self) -> Below<'_> {
+        Below {
+            list: &self.list,
+            bound: self.bound,
+        }
     }
 }
 

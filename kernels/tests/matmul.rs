@@ -304,6 +304,29 @@ fn every_tile_edge() {
     }
 }
 
+/// Panels narrower than a vector, read by loads that reach beyond a row.
+#[test]
+fn heads_of_few_columns() {
+    for n in 1..=17 {
+        for m in [1, 2, 3, 4, 13, 33] {
+            for k in [0, 1, 9, 400] {
+                let case = Case {
+                    m,
+                    k,
+                    n,
+                    transposed: n % 2 == 0,
+                    bias: m % 2 == 1,
+                    activation: Activation::Relu,
+                    live_in: Mask::new(&(0..k).map(|t| t % 3 != 1).collect::<Vec<_>>()),
+                    live_out: Mask::new(&(0..n).map(|j| j % 3 != 1).collect::<Vec<_>>()),
+                    seed: 5,
+                };
+                check(&case).unwrap();
+            }
+        }
+    }
+}
+
 #[test]
 fn relu_lets_nan_through() {
     for isa in Isa::available() {

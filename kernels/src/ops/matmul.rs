@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod block;
+mod few;
 mod gather;
 mod runtime;
 
@@ -9,7 +10,7 @@ use alloc::vec::Vec;
 
 use crate::epilogue::Activation;
 use crate::pack::{self, check_len, check_mask, extent, partial};
-use crate::panel::{Aligned, Below, from_line, lines, take_indices};
+use crate::panel::{Aligned, Below, Bounded, from_line, lines, take_indices};
 use crate::pool::{Pool, Serial, Tile};
 use crate::tile::gemm;
 use crate::{Channels, Error, Isa};
@@ -149,8 +150,10 @@ pub struct MatMul {
     isa: Isa,
     k: usize,
     n: usize,
+    // Columns of a panel.
+    nr: usize,
     // Original k and n of the packed rows and columns.
-    kept_k: Vec<u32>,
+    kept_k: Bounded,
     kept_n: Vec<u32>,
     // Where each packed row begins in a column panel.
     starts: Vec<u32>,
@@ -167,7 +170,6 @@ impl MatMul {
     /// When an operand does not fit the shape.
     pub fn pack(isa: Isa, spec: &MatMulSpec<'_>) -> Result<Self, Error> {
         let &MatMulSpec { k, n, b, .. } = spec;
-        let nr = pack::panel_width(isa.lanes());
         // Lists of k and of n are kept even where the other extent is zero.
         extent(&[k.max(1), n.max(1)], "B")?;
         check_len(b.len(), k * n, "B")?;
@@ -176,8 +178,10 @@ impl MatMul {
         }
         let kept_k = pack::kept(spec.live_in, k, "length of the input mask")?;
         let kept_n = pack::kept(spec.live_out, n, "length of the output mask")?;
+        let nr = pack::panel_width_for(kept_n.len(), isa.lanes());
+        let slack = pack::slack(nr, isa.lanes());
         let width = kept_n.len().next_multiple_of(nr);
-        let mut panels = Aligned::zeros(extent(&[kept_k.len(), width], "packed B")?);
+        let mut panels = Aligned::zeros(extent(&[kept_k.len(), width], "packed B")? + slack);
         let (rs, cs) = if spec.transposed { (1, k) } else { (n, 1) };
         pack::column_panels(
             panels.as_mut_slice(),
@@ -186,7 +190,7 @@ impl MatMul {
             |t, j| b[kept_k[t] as usize * rs + kept_n[j] as usize * cs],
         );
         let bias = spec.bias.map(|bias| {
-            let mut padded = Aligned::zeros(width);
+            let mut padded = Aligned::zeros(width + slack);
             for (to, &j) in padded.as_mut_slice().iter_mut().zip(&kept_n) {
                 *to = bias[j as usize];
             }
@@ -196,8 +200,9 @@ impl MatMul {
             isa,
             k,
             n,
+            nr,
             starts: (0..kept_k.len()).map(|t| (t * nr) as u32).collect(),
-            kept_k,
+            kept_k: Bounded::new(kept_k, k),
             kept_n,
             panels,
             bias,
@@ -229,7 +234,8 @@ impl MatMul {
 
     /// Elements of scratch that [`MatMul::run`] needs.
     pub fn scratch_len(&self, m: usize, threads: usize) -> usize {
-        let (k, n, nr) = (self.kept_k.len(), self.kept_n.len(), self.nr());
+        let nr = pack::panel_width(self.isa.lanes());
+        let (k, n) = (self.starts.len(), self.kept_n.len());
         // The lists of live k (three) and n (three), then every thread's own.
         4 * lines(k)
             + 4 * lines(n)
@@ -268,21 +274,20 @@ impl MatMul {
             return Ok(());
         }
 
-        let nr = self.nr();
         let mut rest = from_line(scratch);
-        let (k, n) = (self.kept_k.len(), self.kept_n.len());
+        let (k, n) = (self.starts.len(), self.kept_n.len());
         let (of_a, of_b) = match partial(live_in) {
-            None => (&self.kept_k[..], &self.starts[..]),
+            None => (self.kept_k.all(), &self.starts[..]),
             Some(live) => {
                 let (of_a, of_b) = (take_indices(&mut rest, k), take_indices(&mut rest, k));
                 let mut depth = 0;
-                for (&orig, &start) in self.kept_k.iter().zip(&self.starts) {
+                for (&orig, &start) in self.kept_k.all().as_slice().iter().zip(&self.starts) {
                     if live.contains(orig as usize) {
                         (of_a[depth], of_b[depth]) = (orig, start);
                         depth += 1;
                     }
                 }
-                (&of_a[..depth], &of_b[..depth])
+                (Below::new(&of_a[..depth], self.k), &of_b[..depth])
             }
         };
         let live_out = partial(live_out);
@@ -306,11 +311,12 @@ impl MatMul {
             a: a.data,
             a_index: a.index,
             a_strides: (a.ld, 1),
-            of_a: Below::new(of_a, self.k),
+            of_a,
             of_b,
             in_order: &self.starts[..of_b.len()],
             panels: self.panels.as_slice(),
-            panel_len: k * nr,
+            nr: self.nr,
+            panel_len: k * self.nr,
             n,
             bias: self.bias.as_ref().map(Aligned::as_slice),
             activation: self.activation,
@@ -321,10 +327,6 @@ impl MatMul {
         let out = Tile::new(c.data, rows, self.n, c.ld);
         product.run(self.isa, pool, out, rest);
         Ok(())
-    }
-
-    fn nr(&self) -> usize {
-        pack::panel_width(self.isa.lanes())
     }
 }
 

@@ -11,12 +11,13 @@
 //! or, from [`GATHER_ROWS`] rows on, of panels put together from the live columns only.
 #![forbid(unsafe_code)]
 
+use super::few::few;
 use super::gather::gather_columns;
 use crate::Isa;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
-use crate::pack::{even_height, gather_rows, panel_width};
-use crate::panel::{Below, Gathered, Packed, Rhs, Rows, Spaced, Wide, lines, take};
+use crate::pack::{even_height, gather_rows, slack};
+use crate::panel::{Below, Gathered, LINE, Packed, Rows, Spaced, lines, take};
 use crate::pool::{Pool, Tile};
 use crate::tile::gemm::FEW_ROWS;
 use crate::tile::gemm::{Cols, NV, Place, Start, for_height, tallest, tallest_gathered, tile};
@@ -59,6 +60,8 @@ pub(super) struct Product<'a> {
     /// Where they would begin if only they were in the panel.
     pub(super) in_order: &'a [u32],
     pub(super) panels: &'a [f32],
+    /// Columns of a panel.
+    pub(super) nr: usize,
     pub(super) panel_len: usize,
     /// Packed columns.
     pub(super) n: usize,
@@ -73,7 +76,7 @@ pub(super) struct Product<'a> {
 /// Elements that a thread needs for its blocks.
 pub(super) fn scratch_len(m: usize, n: usize, nr: usize) -> usize {
     let pack = lines(m.clamp(1, MC) * KC);
-    let gather = lines(KC * nr) + lines(NC_SCRATCH.min(n) + 2 * nr);
+    let gather = lines(KC * nr + LINE) + lines(NC_SCRATCH.min(n) + 2 * nr);
     let result = lines(m.min(MC_SCRATCH) * (NC_SCRATCH.min(n) + 2 * nr));
     pack + gather + result + lines(NC_SCRATCH / nr + 2)
 }
@@ -81,13 +84,16 @@ pub(super) fn scratch_len(m: usize, n: usize, nr: usize) -> usize {
 impl Product<'_> {
     /// Computes the product into `out`, which is all of C with the rows that exist in memory.
     pub(super) fn run(&self, isa: Isa, pool: &dyn Pool, out: Tile<'_>, scratch: &mut [f32]) {
-        let nr = panel_width(isa.lanes());
+        let nr = self.nr;
         let depth = self.of_b.len();
         let columns = match self.columns {
             Columns::All => self.n,
             Columns::Some { to, .. } => to.len(),
         };
         let pool = super::worth(pool, self.m * depth * columns);
+        if self.m <= FEW_ROWS && matches!(self.columns, Columns::All) && pool.threads() == 1 {
+            return isa.run(Alone(self, out));
+        }
         let in_scratch = matches!(self.columns, Columns::Some { .. });
         let (mc, nc) = if in_scratch {
             (MC_SCRATCH, NC_SCRATCH)
@@ -131,9 +137,27 @@ impl Product<'_> {
         });
     }
 
-    fn a_start(&self, row: usize) -> usize {
+    pub(super) fn a_start(&self, row: usize) -> usize {
         let row = self.a_index.map_or(row, |index| index[row] as usize);
         row * self.a_strides.0
+    }
+
+    /// Panel `i`, and what loads of `lanes` may reach behind it.
+    pub(super) fn panel(&self, i: usize, lanes: usize) -> &[f32] {
+        &self.panels[i * self.panel_len..][..self.panel_len + slack(self.nr, lanes)]
+    }
+}
+
+/// A product without blocks.
+struct Alone<'a, 't>(&'a Product<'a>, Tile<'t>);
+
+impl Task for Alone<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: F32s>(mut self, s: S) {
+        let p = self.0;
+        let to = p.c_index.unwrap_or(&IN_ORDER[..p.m]);
+        few(s, p, 0, Panels::From(0), p.n, to, &mut self.1);
     }
 }
 
@@ -149,10 +173,22 @@ struct Block<'a, 't> {
 
 /// The panels of a block, and where the column of C is in which a panel starts.
 #[derive(Clone, Copy)]
-enum Panels<'a> {
+pub(super) enum Panels<'a> {
     From(usize),
     List(&'a [u32]),
     Gather(&'a [u32]),
+}
+
+impl Panels<'_> {
+    /// Which of the packed panels panel `x` is.
+    #[inline(always)]
+    pub(super) fn nth(self, x: usize) -> usize {
+        match self {
+            Panels::From(first) => first + x,
+            Panels::List(list) => list[x] as usize,
+            Panels::Gather(_) => 0,
+        }
+    }
 }
 
 /// What every tile of a depth block and a panel has in common.
@@ -180,7 +216,7 @@ impl Task for Block<'_, '_> {
     #[inline(always)]
     fn run<S: F32s>(mut self, s: S) {
         let p = self.product;
-        let nr = panel_width(S::LANES);
+        let nr = p.nr;
         let mut rest = self.scratch;
         let Columns::Some { from, to } = p.columns else {
             let width = self.out.cols();
@@ -263,12 +299,19 @@ fn compute<S: F32s>(
     out: &mut Tile<'_>,
     rest: &mut &mut [f32],
 ) {
-    let nr = panel_width(S::LANES);
+    let nr = p.nr;
     let depth = p.of_b.len();
     let count = width.div_ceil(nr);
+    if rows <= FEW_ROWS && !matches!(panels, Panels::Gather(_)) {
+        let to = match index {
+            Some(index) => &index[first_row..][..rows],
+            None => &IN_ORDER[..rows],
+        };
+        return few(s, p, first_row, panels, width, to, out);
+    }
     let pack = p.a_index.is_some() && count > PACK_PANELS && rows > FEW_ROWS;
     let (gathered, gathered_bias) = match panels {
-        Panels::Gather(_) => (take(rest, KC * nr), take(rest, nr)),
+        Panels::Gather(_) => (take(rest, KC * nr + LINE), take(rest, nr + LINE)),
         _ => (&mut [][..], &mut [][..]),
     };
     let packed = take(rest, if pack { MC.min(rows) * KC } else { 0 });
@@ -302,25 +345,7 @@ fn compute<S: F32s>(
                     );
                 }
             }
-            let mut x = 0;
-            while x < count {
-                let wide = match panels {
-                    _ if rows > FEW_ROWS => 1,
-                    Panels::From(_) | Panels::List(_) if rows == 1 && x + 4 <= count => 4,
-                    Panels::From(_) | Panels::List(_) if x + 2 <= count => 2,
-                    _ => 1,
-                };
-                let nth = |x: usize| match panels {
-                    Panels::From(first) => first + x,
-                    Panels::List(list) => list[x] as usize,
-                    Panels::Gather(_) => 0,
-                };
-                // Several panels at a time must be neighbours, for their bias to be.
-                let wide = if nth(x + wide - 1) == nth(x) + wide - 1 {
-                    wide
-                } else {
-                    1
-                };
+            for x in 0..count {
                 if let Panels::Gather(from) = panels {
                     let from = &from[x * nr..];
                     let from = &from[..nr.min(from.len())];
@@ -329,7 +354,7 @@ fn compute<S: F32s>(
                 let bias = match (p.bias, panels) {
                     (None, _) => None,
                     (Some(_), Panels::Gather(_)) => Some(&*gathered_bias),
-                    (Some(bias), _) => Some(&bias[nth(x) * nr..][..wide * nr]),
+                    (Some(bias), _) => Some(&bias[panels.nth(x) * nr..]),
                 };
                 let pass = Pass {
                     product: p,
@@ -343,45 +368,26 @@ fn compute<S: F32s>(
                         None => Start::Zero,
                     },
                     at: x * nr,
-                    width: (wide * nr).min(width - x * nr),
+                    width: nr.min(width - x * nr),
                     activation: if last { p.activation } else { Activation::None },
                     next: match panels {
-                        Panels::From(_) | Panels::List(_) if terms.1 > 0 && x + wide < count => {
-                            let panel = &p.panels[nth(x + wide) * p.panel_len..][..p.panel_len];
+                        Panels::From(_) | Panels::List(_) if terms.1 > 0 && x + 1 < count => {
+                            let panel = p.panel(panels.nth(x + 1), S::LANES);
                             let end = p.of_b[t + terms.1 - 1] as usize + nr;
                             &panel[p.of_b[t] as usize..end]
                         }
                         _ => &[],
                     },
                 };
-                let panel = |i: usize| &p.panels[nth(x + i) * p.panel_len..][..p.panel_len];
-                let offsets = &p.of_b[t..t + terms.1];
-                match (wide, panels) {
-                    (_, Panels::Gather(_)) => {
-                        let offsets = &p.in_order[..terms.1];
-                        let data = &*gathered;
-                        pass.column(s, Rows { data, offsets }, rows, r, index, out);
-                    }
-                    (4, _) => {
-                        let panels = core::array::from_fn(panel);
-                        let rhs = Wide::<4> { panels, offsets };
-                        pass.tile::<S, 1, 8>(s, rhs, &[], 0, r, index, out);
-                    }
-                    (2, _) => {
-                        let panels = core::array::from_fn(panel);
-                        let rhs = Wide::<2> { panels, offsets };
-                        match rows {
-                            1 => pass.tile::<S, 1, 4>(s, rhs, &[], 0, r, index, out),
-                            2 => pass.tile::<S, 2, 4>(s, rhs, &[], 0, r, index, out),
-                            _ => pass.tile::<S, 3, 4>(s, rhs, &[], 0, r, index, out),
-                        }
-                    }
-                    _ => {
-                        let data = panel(0);
-                        pass.column(s, Rows { data, offsets }, rows, r, index, out);
-                    }
+                if let Panels::Gather(_) = panels {
+                    let offsets = &p.in_order[..terms.1];
+                    let data = &*gathered;
+                    pass.column(s, Rows { data, offsets }, rows, r, index, out);
+                } else {
+                    let offsets = &p.of_b[t..t + terms.1];
+                    let data = p.panel(panels.nth(x), S::LANES);
+                    pass.column(s, Rows { data, offsets }, rows, r, index, out);
                 }
-                x += wide;
             }
         }
         if !p.activation.in_registers() {
@@ -430,7 +436,7 @@ impl Pass<'_> {
     fn tile<S: F32s, const MR: usize, const NV: usize>(
         &self,
         s: S,
-        rhs: impl Rhs<S, NV>,
+        rhs: Rows<'_>,
         next: &[f32],
         i: usize,
         r: usize,

@@ -119,6 +119,7 @@ pub fn matmul(
         of_b,
         in_order: &[],
         panels,
+        nr,
         panel_len,
         n,
         bias: None,

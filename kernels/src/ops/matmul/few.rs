@@ -1,0 +1,128 @@
+//! A product of few rows: bound by reading B, which nobody reads twice.
+//!
+//! ```text
+//! for each group of panels side by side       as many chains as hide the latency of an FMA
+//!     for each live term                      the whole depth at once: sums never leave the registers
+//!         fetch the rows of B some terms ahead
+//!         a vector of each panel, an FMA for each row of A
+//! ```
+#![forbid(unsafe_code)]
+
+use super::block::{Panels, Product};
+use crate::isa::F32s;
+use crate::panel::{Gathered, Wide};
+use crate::pool::Tile;
+use crate::tile::gemm::{Cols, Place, Start, tile};
+
+/// Rows from `first_row` on over `panels`, into the rows `to` of `out`, `width` columns of them.
+#[inline(always)]
+pub(super) fn few<S: F32s>(
+    s: S,
+    p: &Product<'_>,
+    first_row: usize,
+    panels: Panels<'_>,
+    width: usize,
+    to: &[u32],
+    out: &mut Tile<'_>,
+) {
+    s.outline(
+        #[inline(always)]
+        || {
+            match to.len() {
+                1 => groups::<S, 1, 4, 8>(s, p, first_row, panels, width, to, out),
+                2 => groups::<S, 2, 2, 4>(s, p, first_row, panels, width, to, out),
+                3 => groups::<S, 3, 2, 4>(s, p, first_row, panels, width, to, out),
+                _ => unreachable!("more than a few rows"),
+            };
+        },
+    );
+}
+
+/// `MR` rows; `NP` panels of `NV` vectors at most in a group.
+#[inline(always)]
+fn groups<S: F32s, const MR: usize, const NP: usize, const NV: usize>(
+    s: S,
+    p: &Product<'_>,
+    first_row: usize,
+    panels: Panels<'_>,
+    width: usize,
+    to: &[u32],
+    out: &mut Tile<'_>,
+) {
+    let count = width.div_ceil(p.nr);
+    let mut starts = [0; MR];
+    for (i, start) in starts.iter_mut().enumerate() {
+        *start = p.a_start(first_row + i);
+    }
+    let lhs = Gathered::new(p.a, starts, p.a_strides.1, p.of_a);
+    let mut group = Group {
+        p,
+        lhs,
+        to,
+        first: 0,
+        at: 0,
+        width: 0,
+    };
+    let mut x = 0;
+    while x < count {
+        let first = panels.nth(x);
+        // Panels of a group must be neighbours, for their bias to be.
+        let fits = |n: usize| x + n <= count && panels.nth(x + n - 1) == first + n - 1;
+        let together = [NP, 2].into_iter().find(|&n| fits(n)).unwrap_or(1);
+        group.first = first;
+        group.at = x * p.nr;
+        group.width = (together * p.nr).min(width - group.at);
+        match together {
+            _ if together == NP => group.run::<S, NP, NV>(s, out),
+            2 => group.run::<S, 2, 4>(s, out),
+            _ if group.width <= S::LANES => group.run::<S, 1, 1>(s, out),
+            _ => group.run::<S, 1, 2>(s, out),
+        }
+        x += together;
+    }
+    if !p.activation.in_registers() {
+        for &row in to {
+            crate::ops::pointwise::apply(s, p.activation, &mut out.row(row as usize)[..width]);
+        }
+    }
+}
+
+struct Group<'a, const MR: usize> {
+    p: &'a Product<'a>,
+    lhs: Gathered<'a, MR>,
+    to: &'a [u32],
+    /// The first panel.
+    first: usize,
+    /// Where its columns are in the output.
+    at: usize,
+    width: usize,
+}
+
+impl<const MR: usize> Group<'_, MR> {
+    #[inline(always)]
+    fn run<S: F32s, const NP: usize, const NV: usize>(&self, s: S, out: &mut Tile<'_>) {
+        let p = self.p;
+        let mut panels: [&[f32]; NP] = [&[]; NP];
+        for (i, panel) in panels.iter_mut().enumerate() {
+            *panel = p.panel(self.first + i, S::LANES);
+        }
+        let rhs = Wide {
+            panels,
+            offsets: p.of_b,
+        };
+        let place = Place {
+            rows: self.to,
+            cols: Cols::Run {
+                at: self.at,
+                width: self.width,
+            },
+            start: match p.bias {
+                Some(bias) => Start::Cols(&bias[self.first * p.nr..]),
+                None => Start::Zero,
+            },
+            activation: p.activation,
+            next: &[],
+        };
+        tile::<S, MR, NV, false>(s, p.of_b.len(), self.lhs, rhs, place, out);
+    }
+}
