@@ -93,12 +93,12 @@ fn layers(c: &mut Criterion, name: &str, layers: &[ConvLayer], depthwise: bool) 
                         });
                     });
                 } else {
-                    let kernel = Conv::pack(isa, &spec).expect("a layer");
-                    let mut scratch = vec![0.0; kernel.scratch_len(map.0, map.1, 1)];
+                    let kernel = Conv::pack(isa, &spec, map).expect("a layer");
+                    let mut scratch = vec![0.0; kernel.scratch_len(1)];
                     group.bench_function(id, |b| {
                         b.iter(|| {
                             kernel
-                                .run(&Serial, black_box(&x), map, set, None, &mut y, &mut scratch)
+                                .run(&Serial, black_box(&x), set, None, &mut y, &mut scratch)
                                 .expect("operands fit");
                         });
                     });

@@ -179,15 +179,15 @@ fn prepare_conv(case: &Case<'_>, isa: Isa, pool: Threads) -> Outcome<(Run, &'sta
     if shape.groups == shape.c_in && shape.c_in > 1 {
         return prepare_depthwise(spec, (h, w), words.clone(), x, isa, pool);
     }
-    let conv = Conv::pack(isa, &spec)?;
+    let conv = Conv::pack(isa, &spec, (h, w))?;
     let live = words
         .as_deref()
         .map(|words| Channels::new(words, shape.c_in))
         .transpose()?;
     let (oh, ow) = shape.output((h, w))?;
     let mut y = vec![0.0; shape.c_out * oh * ow];
-    let mut scratch = vec![0.0; conv.scratch_len(h, w, pool.threads())];
-    conv.run(&pool, &x, (h, w), live, None, &mut y, &mut scratch)?;
+    let mut scratch = vec![0.0; conv.scratch_len(pool.threads())];
+    conv.run(&pool, &x, live, None, &mut y, &mut scratch)?;
     let bias = None;
     let expected =
         sluicegate_kernels::reference::conv::conv(&shape, (h, w), &x, &weights, bias, live)?;
@@ -197,7 +197,7 @@ fn prepare_conv(case: &Case<'_>, isa: Isa, pool: Threads) -> Outcome<(Run, &'sta
         let live = words
             .as_deref()
             .map(|words| Channels::new(words, shape.c_in).expect("checked"));
-        conv.run(&pool, &x, (h, w), live, None, &mut y, &mut scratch)
+        conv.run(&pool, &x, live, None, &mut y, &mut scratch)
             .expect("checked");
     };
     Ok((Box::new(run), name))

@@ -156,13 +156,12 @@ fn sound(u: &mut Unstructured<'_>) -> Result<()> {
             run(&Backwards(threads), &mut again).unwrap();
             assert_eq!(bits(&again), bits(&y), "{what} {isa}: {threads} threads");
         };
-        let conv = Conv::pack(isa, &spec).unwrap();
+        let conv = Conv::pack(isa, &spec, hw).unwrap();
         check("conv", &|pool, y| {
-            let mut scratch = vec![f32::NAN; conv.scratch_len(hw.0, hw.1, pool.threads())];
+            let mut scratch = vec![f32::NAN; conv.scratch_len(pool.threads())];
             conv.run(
                 pool,
                 &x,
-                hw,
                 view(&masks.0),
                 view(&masks.1),
                 y,
@@ -218,18 +217,17 @@ fn hostile(u: &mut Unstructured<'_>) -> Result<()> {
     };
     let isa = Isa::best();
     let _ = shape.output(hw);
-    if let Ok(conv) = Conv::pack(isa, &spec) {
-        let _ = conv.scratch_len(hw.0, hw.1, 4);
+    if let Ok(conv) = Conv::pack(isa, &spec, hw) {
+        let _ = conv.scratch_len(4);
         let _ = conv.run(
             &Serial,
             &x,
-            hw,
             view(&masks.0),
             view(&masks.1),
             &mut y,
             &mut scratch,
         );
-        let _ = conv.macs(hw.0, hw.1, over_in, over_out);
+        let _ = conv.macs(over_in, over_out);
     }
     if let Ok(conv) = Depthwise::pack(isa, &spec) {
         let _ = conv.run(&Serial, &x, hw, view(&masks.0), view(&masks.1), &mut y);

@@ -48,7 +48,7 @@ impl Case {
             live_in: fold.then(|| self.live_in.view()),
             live_out: fold.then(|| self.live_out.view()),
         };
-        Conv::pack(isa, &spec).unwrap()
+        Conv::pack(isa, &spec, self.hw).unwrap()
     }
 }
 
@@ -117,11 +117,10 @@ fn run(
     live_in: Option<Channels<'_>>,
     live_out: Option<Channels<'_>>,
 ) -> Vec<f32> {
-    let (h, w) = case.hw;
-    let mut scratch = vec![f32::NAN; conv.scratch_len(h, w, pool.threads())];
+    let mut scratch = vec![f32::NAN; conv.scratch_len(pool.threads())];
     let len = case.shape.c_out * case.pixels();
     let mut y = vec![CANARY; len + 7];
-    conv.run(pool, x, case.hw, live_in, live_out, &mut y, &mut scratch)
+    conv.run(pool, x, live_in, live_out, &mut y, &mut scratch)
         .unwrap();
     assert!(y[len..].iter().all(|&x| x == CANARY), "canary");
     y.truncate(len);
@@ -286,7 +285,7 @@ fn bad_operands_are_errors() {
         live_in: None,
         live_out: None,
     };
-    let refuses = |spec: ConvSpec<'_>| Conv::pack(isa, &spec).is_err();
+    let refuses = |spec: ConvSpec<'_>| Conv::pack(isa, &spec, (2, 3)).is_err();
     let shaped = |shape| ConvSpec { shape, ..spec };
     let six = Mask::new(&[true; 6]);
     assert!(refuses(ConvSpec {
@@ -330,25 +329,18 @@ fn bad_operands_are_errors() {
         ..POINTWISE
     })));
 
-    let conv = Conv::pack(isa, &spec).unwrap();
-    let mut scratch = vec![0.0; conv.scratch_len(2, 3, 1)];
+    assert!(Conv::pack(isa, &spec, (usize::MAX, 3)).is_err());
+    assert!(Conv::pack(isa, &spec, (0, 3)).is_err());
+
+    let conv = Conv::pack(isa, &spec, (2, 3)).unwrap();
+    let mut scratch = vec![0.0; conv.scratch_len(1)];
     let (x, mut y) = ([0.0; 30], [0.0; 42]);
-    let mut go = |x: &[f32], hw, live: Option<Channels<'_>>, cut: usize| {
-        conv.run(
-            &Serial,
-            x,
-            hw,
-            live,
-            None,
-            &mut y[cut..],
-            &mut scratch[cut..],
-        )
+    let mut go = |x: &[f32], live: Option<Channels<'_>>, cut: usize| {
+        conv.run(&Serial, x, live, None, &mut y[cut..], &mut scratch[cut..])
     };
-    assert_eq!(go(&x, (2, 3), None, 0), Ok(()));
+    assert_eq!(go(&x, None, 0), Ok(()));
     let short = |operand| matches!(operand, Err(Error::TooShort { .. }));
-    assert!(short(go(&x[1..], (2, 3), None, 0)));
-    assert!(short(go(&x, (2, 3), None, 1)));
-    assert!(go(&x, (2, 3), Some(six.view()), 0).is_err());
-    assert!(go(&x, (usize::MAX, 3), None, 0).is_err());
-    assert!(go(&x, (0, 3), None, 0).is_err());
+    assert!(short(go(&x[1..], None, 0)));
+    assert!(short(go(&x, None, 1)));
+    assert!(go(&x, Some(six.view()), 0).is_err());
 }

@@ -40,21 +40,29 @@ impl Arena {
         let mut opened = Opened::default();
         let mut rest: &mut [u8] = self.bytes_mut();
         let mut at = 0;
-        let mut order = [0, 1, 2];
-        order.sort_unstable_by_key(|&i| results[i].as_ref().map_or(usize::MAX, |r| r.start));
-        for (gap, i) in order.into_iter().enumerate() {
-            let Some(range) = &results[i] else { break };
+        let mut left = results;
+        let mut gap = 0;
+        // Lowest first; steps have one result but for a few.
+        while let Some(i) = lowest(&left) {
+            let Some(range) = left[i].take() else { break };
             let (before, tail) = rest.split_at_mut(range.start - at);
             let (result, tail) = tail.split_at_mut(range.len());
             opened.gaps[gap] = (at, before);
-            opened.gaps[gap + 1] = (range.end, &[]);
             opened.results[i] = result;
             (at, rest) = (range.end, tail);
+            gap += 1;
         }
-        let last = results.iter().flatten().count();
-        opened.gaps[last] = (at, rest);
+        opened.gaps[gap] = (at, rest);
         opened
     }
+}
+
+/// The range that begins first.
+fn lowest(ranges: &[Option<Range<usize>>; RESULTS]) -> Option<usize> {
+    let start = |i: usize| ranges[i].as_ref().map(|r| r.start);
+    (0..RESULTS)
+        .filter(|&i| ranges[i].is_some())
+        .min_by_key(|&i| start(i))
 }
 
 /// An arena of which some ranges are being written.

@@ -30,7 +30,7 @@ const OPERANDS: usize = 8;
 /// Elements of f32 scratch that a step needs.
 pub(super) fn scratch_len(isa: Isa, kernel: &Kernel, samples: usize, threads: usize) -> usize {
     match kernel {
-        Kernel::Conv { conv, hw, .. } => conv.scratch_len(hw.0, hw.1, threads),
+        Kernel::Conv { conv, .. } => conv.scratch_len(threads),
         Kernel::Linear { matmul, rows } => matmul.scratch_len(rows * samples, threads),
         Kernel::MatMul(p) => matmul::matmul_scratch_len(isa, p.m, p.k, p.n, threads),
         _ => 0,
@@ -230,10 +230,10 @@ impl<'a> Frame<'a> {
                 let (a, b) = (covered(covers[0], x(0)), covered(covers[1], x(1)));
                 binary::compare(isa, *op, a, b, *extents, live_in, first)?;
             }
-            Kernel::Conv { conv, images, hw } => {
+            Kernel::Conv { conv, images } => {
                 let (x, y) = (x(0), floats_mut(first));
                 for (x, y) in images_of(x, y, *images) {
-                    conv.run(pool, x, *hw, live_in, live_out, y, scratch)?;
+                    conv.run(pool, x, live_in, live_out, y, scratch)?;
                 }
             }
             Kernel::Copy {

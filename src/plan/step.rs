@@ -93,9 +93,8 @@ pub(crate) enum Kernel {
     },
     /// One convolution an image.
     Conv {
-        conv: conv::Conv,
+        conv: Box<conv::Conv>,
         images: usize,
-        hw: (usize, usize),
     },
     /// Rows of `from` bytes go to rows of `to` bytes at a distance, `at` bytes into each.
     Copy {

@@ -8,11 +8,11 @@ use alloc::vec::Vec;
 
 use crate::epilogue::Activation;
 use crate::ops::{ConvShape, ConvSpec};
-use crate::pack::{self, check_len, check_mask, extent};
-use crate::panel::{Aligned, from_line, lines, take, take_indices};
+use crate::pack::{self, check_len, check_mask, extent, partial};
+use crate::panel::{Aligned, from_line, lines, take_indices};
 use crate::pool::{Pool, Tile};
 use crate::tile::gemm;
-use crate::tile::gemm::NV;
+use crate::tile::gemm::{NV, Sieved};
 use crate::{Channels, Error, Isa};
 
 use block::Strip;
@@ -21,7 +21,7 @@ use planes::Geometry;
 /// `y[co, oh, ow] = act(Σ_{ci ∈ live} Σ_{kh, kw} W[co, ci, kh, kw] · x[ci, oh·sh + kh·dh - top, ow·sw + kw·dw - left] + bias[co])`
 ///
 /// # Shapes
-/// x `[c_in, h, w]`, y `[c_out, oh, ow]`, contiguous planes of one sample; weights fixed at [`Conv::pack`].
+/// x `[c_in, h, w]`, y `[c_out, oh, ow]`, contiguous planes of one sample; weights and map size fixed at [`Conv::pack`].
 /// # Masks
 /// Planes of dead inputs are never read. Planes of dead outputs are neither computed nor written; without a mask all are written,
 /// except those that the static mask dropped. With a static mask the intersection counts.
@@ -47,19 +47,26 @@ use planes::Geometry;
 pub struct Conv {
     isa: Isa,
     shape: ConvShape,
+    geometry: Geometry,
+    sieve: Vec<Sieved>,
     groups: Vec<Group>,
     panels: Aligned,
     // Of the kept output channels, in order.
     bias: Option<Vec<f32>>,
     activation: Activation,
+    /// 0, 1, 2 ...: the terms and the rows of a group without a mask.
+    in_order: Vec<u32>,
 }
 
 /// The packed weights of one group.
 #[derive(Debug)]
 struct Group {
-    /// Kept channels, by their number in the whole convolution.
-    c_in: Vec<u32>,
-    c_out: Vec<u32>,
+    /// Kept input channels, by their number in the whole convolution.
+    channels: Vec<u32>,
+    /// Where the inputs of each term are: of each tap of each channel in place, or of each tap of each copy.
+    offsets: Vec<u32>,
+    /// Kept output channels, by their number in the group.
+    rows: Vec<u32>,
     /// Where its panels begin, and their height.
     panels: usize,
     height: usize,
@@ -67,14 +74,35 @@ struct Group {
     bias: usize,
 }
 
+/// The terms of a group that are live in a call.
+#[derive(Clone, Copy)]
+struct Terms<'a> {
+    /// Their places in the packed depth.
+    list: &'a [u32],
+    /// Where their inputs are.
+    offsets: &'a [u32],
+    /// The live input channels.
+    channels: &'a [u32],
+}
+
+/// The output channels of a group that are live in a call.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    /// Their packed rows, ascending.
+    from: &'a [u32],
+    /// Their numbers in the group, ascending.
+    to: &'a [u32],
+}
+
 impl Conv {
-    /// Packs the weights for `isa`.
+    /// Packs the weights for `isa` and maps of `hw`.
     ///
     /// # Errors
-    /// When an operand does not fit the shape.
-    pub fn pack(isa: Isa, spec: &ConvSpec<'_>) -> Result<Self, Error> {
+    /// When an operand does not fit the shape, or the kernel does not fit the map.
+    pub fn pack(isa: Isa, spec: &ConvSpec<'_>, hw: (usize, usize)) -> Result<Self, Error> {
         let shape = spec.shape;
         spec.check()?;
+        let geometry = Geometry::new(&shape, hw, isa.lanes())?;
         let taps = taps(&shape);
         let (ci_each, co_each) = (shape.c_in / shape.groups, shape.c_out / shape.groups);
         let c_in = pack::kept(spec.live_in, shape.c_in, "length of the input mask")?;
@@ -85,45 +113,49 @@ impl Conv {
             let inside = |&&c: &&u32| c as usize / each == g;
             list.iter().filter(inside).copied().collect()
         };
-        let (mut groups, mut len, mut rows) = (Vec::new(), 0, 0);
+        let (mut groups, mut len, mut bias) = (Vec::new(), 0, 0);
         for g in 0..shape.groups {
-            let (c_in, c_out) = (part(&c_in, g, ci_each), part(&c_out, g, co_each));
-            let height = pack::even_height(c_out.len(), tallest);
-            let depth = c_in.len() * taps;
-            let group = Group {
+            let channels = part(&c_in, g, ci_each);
+            let mut rows = part(&c_out, g, co_each);
+            rows.iter_mut().for_each(|c| *c -= (g * co_each) as u32);
+            let height = pack::even_height(rows.len(), tallest);
+            let depth = channels.len() * taps;
+            let packed = extent(&[rows.len().next_multiple_of(height), depth], "weights")?;
+            groups.push(Group {
+                offsets: geometry.offsets(&channels),
+                channels,
                 panels: len,
                 height,
-                bias: rows,
-                c_in,
-                c_out,
-            };
-            rows += group.c_out.len();
-            len += extent(
-                &[group.c_out.len().next_multiple_of(height), depth],
-                "weights",
-            )?;
-            groups.push(group);
+                bias,
+                rows,
+            });
+            bias += groups[g].rows.len();
+            len += packed;
         }
         let mut panels = Aligned::zeros(extent(&[len], "packed weights")?);
         for (g, group) in groups.iter().enumerate() {
-            let (rows, depth) = (group.c_out.len(), group.c_in.len() * taps);
+            let extents = (group.rows.len(), group.channels.len() * taps);
             let out = &mut panels.as_mut_slice()[group.panels..];
-            pack::row_panels(out, group.height, (rows, depth), |i, t| {
-                let ci = group.c_in[t / taps] as usize - g * ci_each;
-                let row = group.c_out[i] as usize * ci_each + ci;
+            pack::row_panels(out, group.height, extents, |i, t| {
+                let ci = group.channels[t / taps] as usize - g * ci_each;
+                let row = (g * co_each + group.rows[i] as usize) * ci_each + ci;
                 spec.weights[row * taps + t % taps]
             });
         }
-        let bias = spec
-            .bias
-            .map(|bias| c_out.iter().map(|&c| bias[c as usize]).collect());
+        let longest = |group: &Group| group.offsets.len().max(group.rows.len());
+        let longest = groups.iter().map(longest).max().unwrap_or(0);
         Ok(Self {
             isa,
             shape,
+            sieve: geometry.sieve(),
+            geometry,
             groups,
             panels,
-            bias,
+            bias: spec
+                .bias
+                .map(|bias| c_out.iter().map(|&c| bias[c as usize]).collect()),
             activation: spec.activation,
+            in_order: (0..longest as u32).collect(),
         })
     }
 
@@ -133,10 +165,9 @@ impl Conv {
     }
 
     /// Multiplications and additions of a run, taps on the padding included.
-    pub fn macs(&self, h: usize, w: usize, live_in: usize, live_out: usize) -> u64 {
-        let (oh, ow) = self.shape.output((h, w)).unwrap_or((0, 0));
+    pub fn macs(&self, live_in: usize, live_out: usize) -> u64 {
         let terms = (live_in as u64).saturating_mul(taps(&self.shape) as u64);
-        [oh, ow, live_out]
+        [self.geometry.pixels(), live_out]
             .iter()
             .fold(terms / self.shape.groups as u64, |n, &x| {
                 n.saturating_mul(x as u64)
@@ -149,17 +180,13 @@ impl Conv {
     }
 
     /// Elements of scratch that [`Conv::run`] needs.
-    pub fn scratch_len(&self, h: usize, w: usize, threads: usize) -> usize {
-        let Ok(geometry) = Geometry::new(&self.shape, h, w, self.isa.lanes()) else {
-            return 0;
-        };
+    pub fn scratch_len(&self, threads: usize) -> usize {
         let most = |of: fn(&Group) -> usize| self.groups.iter().map(of).max().unwrap_or(0);
-        let (c_in, c_out) = (most(|g| g.c_in.len()), most(|g| g.c_out.len()));
-        let lists = 2 * lines(c_in * taps(&self.shape)) + lines(c_in) + 2 * lines(c_out);
-        let planes = geometry.planes_len(c_in).saturating_mul(threads.max(1));
+        let (terms, channels) = (most(|g| g.offsets.len()), most(|g| g.channels.len()));
+        let lists = 2 * lines(terms) + lines(channels) + 2 * lines(most(|g| g.rows.len()));
+        let planes = self.geometry.planes_len(channels);
         lists
-            .saturating_add(lines(geometry.table_len()))
-            .saturating_add(planes)
+            .saturating_add(planes.saturating_mul(threads.max(1)))
             .saturating_add(64)
     }
 
@@ -171,81 +198,113 @@ impl Conv {
         &self,
         pool: &dyn Pool,
         x: &[f32],
-        (h, w): (usize, usize),
         live_in: Option<Channels<'_>>,
         live_out: Option<Channels<'_>>,
         y: &mut [f32],
         scratch: &mut [f32],
     ) -> Result<(), Error> {
-        let geometry = Geometry::new(&self.shape, h, w, self.isa.lanes())?;
-        let pixels = geometry.pixels();
-        check_len(x.len(), extent(&[self.shape.c_in, h, w], "x")?, "x")?;
-        check_len(y.len(), extent(&[self.shape.c_out, pixels], "y")?, "y")?;
+        let pixels = self.geometry.pixels();
+        check_len(x.len(), self.shape.c_in * self.geometry.map(), "x")?;
+        check_len(y.len(), self.shape.c_out * pixels, "y")?;
         check_mask(live_in, self.shape.c_in, "length of the input mask")?;
         check_mask(live_out, self.shape.c_out, "length of the output mask")?;
-        check_len(scratch.len(), self.scratch_len(h, w, 1), "scratch")?;
-        if pixels == 0 {
-            return Ok(());
-        }
+        check_len(scratch.len(), self.scratch_len(1), "scratch")?;
 
-        let mut rest = from_line(scratch);
-        let sieve = geometry.table(take(&mut rest, geometry.table_len()));
-        let taps = taps(&self.shape);
-        let co_each = self.shape.c_out / self.shape.groups;
+        let (live_in, live_out) = (partial(live_in), partial(live_out));
+        let scratch = from_line(scratch);
+        let each = self.shape.c_out / self.shape.groups;
         let mut y = Tile::new(y, self.shape.c_out, pixels, pixels);
         for (g, group) in self.groups.iter().enumerate() {
-            let mut rest = &mut *rest;
-            let live = |mask: Option<Channels<'_>>, c: u32| {
-                mask.is_none_or(|mask| mask.contains(c as usize))
-            };
-            let list = take_indices(&mut rest, group.c_in.len() * taps);
-            let offsets = take_indices(&mut rest, group.c_in.len() * taps);
-            let channels = take_indices(&mut rest, group.c_in.len());
-            let (mut depth, mut slots) = (0, 0);
-            for (i, &c) in group.c_in.iter().enumerate() {
-                if live(live_in, c) {
-                    channels[slots] = c;
-                    for tap in 0..taps {
-                        list[depth] = (i * taps + tap) as u32;
-                        depth += 1;
-                    }
-                    slots += 1;
-                }
-            }
-            let (list, channels) = (&list[..depth], &channels[..slots]);
-            geometry.offsets(channels, &mut offsets[..depth]);
-            let from = take_indices(&mut rest, group.c_out.len());
-            let to = take_indices(&mut rest, group.c_out.len());
-            let mut rows = 0;
-            for (i, &c) in group.c_out.iter().enumerate() {
-                if live(live_out, c) {
-                    (from[rows], to[rows]) = (i as u32, c - (g * co_each) as u32);
-                    rows += 1;
-                }
-            }
-            if rows == 0 {
+            let mut rest = &mut *scratch;
+            let terms = self.terms(group, live_in, &mut rest);
+            let wanted = self.wanted(group, g * each, live_out, &mut rest);
+            if wanted.from.is_empty() {
                 continue;
             }
-            let packed_depth = group.c_in.len() * taps;
             let strip = Strip {
                 panels: &self.panels.as_slice()[group.panels..],
                 height: group.height,
-                packed_depth,
-                list,
-                offsets: &offsets[..depth],
+                packed_depth: group.offsets.len(),
+                terms,
                 x,
-                channels,
-                geometry: &geometry,
-                sieve,
-                from: &from[..rows],
-                to: &to[..rows],
+                geometry: &self.geometry,
+                sieve: &self.sieve,
+                wanted,
                 bias: self.bias.as_ref().map(|bias| &bias[group.bias..]),
                 activation: self.activation,
             };
-            let out = y.sub(g * co_each..(g + 1) * co_each, 0..pixels);
+            let out = y.sub(g * each..(g + 1) * each, 0..pixels);
             strip.run(self.isa, pool, out, rest);
         }
         Ok(())
+    }
+
+    fn terms<'a>(
+        &'a self,
+        group: &'a Group,
+        live: Option<Channels<'_>>,
+        rest: &mut &'a mut [f32],
+    ) -> Terms<'a> {
+        let Some(live) = live else {
+            return Terms {
+                list: &self.in_order[..group.offsets.len()],
+                offsets: &group.offsets,
+                channels: &group.channels,
+            };
+        };
+        let taps = taps(&self.shape);
+        let list = take_indices(rest, group.offsets.len());
+        let offsets = take_indices(rest, group.offsets.len());
+        let channels = take_indices(rest, group.channels.len());
+        let mut slots = 0;
+        // Written whether live or not: random masks would be mispredicted.
+        for (i, &c) in group.channels.iter().enumerate() {
+            channels[slots] = c;
+            for tap in 0..taps {
+                list[slots * taps + tap] = (i * taps + tap) as u32;
+            }
+            if self.geometry.in_place {
+                offsets[slots] = group.offsets[i];
+            }
+            slots += usize::from(live.contains(c as usize));
+        }
+        let depth = slots * taps;
+        Terms {
+            list: &list[..depth],
+            // Copies lie side by side, whichever channels they are of.
+            offsets: if self.geometry.in_place {
+                &offsets[..depth]
+            } else {
+                &group.offsets[..depth]
+            },
+            channels: &channels[..slots],
+        }
+    }
+
+    fn wanted<'a>(
+        &'a self,
+        group: &'a Group,
+        first: usize,
+        live: Option<Channels<'_>>,
+        rest: &mut &'a mut [f32],
+    ) -> Wanted<'a> {
+        let Some(live) = live else {
+            return Wanted {
+                from: &self.in_order[..group.rows.len()],
+                to: &group.rows,
+            };
+        };
+        let from = take_indices(rest, group.rows.len());
+        let to = take_indices(rest, group.rows.len());
+        let mut rows = 0;
+        for (i, &c) in group.rows.iter().enumerate() {
+            (from[rows], to[rows]) = (i as u32, c);
+            rows += usize::from(live.contains(first + c as usize));
+        }
+        Wanted {
+            from: &from[..rows],
+            to: &to[..rows],
+        }
     }
 }
 

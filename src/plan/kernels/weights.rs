@@ -57,10 +57,10 @@ pub(super) fn convolution(
             (dynamic_in, 0),
         )
     } else {
-        let conv = conv::Conv::pack(isa, &spec)?;
+        let conv = Box::new(conv::Conv::pack(isa, &spec, hw)?);
         let planned = dense as f64 * share(live_in) * share(live_out);
         (
-            Kernel::Conv { conv, images, hw },
+            Kernel::Conv { conv, images },
             planned,
             (dynamic_in, dynamic_out),
         )

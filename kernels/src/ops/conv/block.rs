@@ -13,6 +13,7 @@ use crate::Isa;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
 use crate::ops::conv::planes::Geometry;
+use crate::ops::conv::{Terms, Wanted};
 use crate::ops::matmul::worth;
 use crate::ops::pointwise;
 use crate::pack::even_height;
@@ -34,17 +35,11 @@ pub(super) struct Strip<'a> {
     pub(super) panels: &'a [f32],
     pub(super) height: usize,
     pub(super) packed_depth: usize,
-    /// The live terms of the packed depth, and where their inputs are.
-    pub(super) list: &'a [u32],
-    pub(super) offsets: &'a [u32],
+    pub(super) terms: Terms<'a>,
     pub(super) x: &'a [f32],
-    /// The live input channels.
-    pub(super) channels: &'a [u32],
     pub(super) geometry: &'a Geometry,
     pub(super) sieve: &'a [Sieved],
-    /// The live packed rows, and which rows of the output they are; both ascend.
-    pub(super) from: &'a [u32],
-    pub(super) to: &'a [u32],
+    pub(super) wanted: Wanted<'a>,
     pub(super) bias: Option<&'a [f32]>,
     pub(super) activation: Activation,
 }
@@ -53,7 +48,10 @@ impl Strip<'_> {
     /// Computes the group into `out`, its channels x all pixels.
     pub(super) fn run(&self, isa: Isa, pool: &dyn Pool, out: Tile<'_>, scratch: &mut [f32]) {
         let pixels = self.geometry.pixels();
-        let pool = worth(pool, self.list.len() * self.from.len() * pixels);
+        let pool = worth(
+            pool,
+            self.terms.list.len() * self.wanted.from.len() * pixels,
+        );
         let threads = pool.threads().max(1);
         let strip = self.geometry.strip();
         let strips = pixels.div_ceil(strip);
@@ -63,11 +61,11 @@ impl Strip<'_> {
             let each = out.rows().div_ceil(threads.div_ceil(strips));
             each.next_multiple_of(self.height)
         };
-        let each = self.geometry.planes_len(self.channels.len());
+        let each = self.geometry.planes_len(self.terms.channels.len());
         out.split_with(pool, (rows, strip), scratch, each, |r, c, out, room| {
             isa.run(Block {
                 strip: self,
-                data: self.geometry.data(self.x, c, self.channels, room),
+                data: self.geometry.data(self.x, c, self.terms.channels, room),
                 origin: if self.geometry.in_place { c } else { 0 },
                 row: r,
                 out,
@@ -101,20 +99,18 @@ impl Task for Block<'_, '_> {
     #[inline(always)]
     fn run<S: F32s>(mut self, s: S) {
         let strip = self.strip;
-        let geometry = strip.geometry;
-        let lo = strip.to.partition_point(|&c| (c as usize) < self.row);
-        let hi = strip
-            .to
-            .partition_point(|&c| (c as usize) < self.row + self.out.rows());
+        let (geometry, terms, wanted) = (strip.geometry, strip.terms, strip.wanted);
+        let before = |row: usize| wanted.to.partition_point(|&c| (c as usize) < row);
+        let (lo, hi) = (before(self.row), before(self.row + self.out.rows()));
         if lo == hi {
             return;
         }
         let pixels = self.out.cols();
         let columns = geometry.columns(pixels);
-        let depth = strip.list.len();
+        let depth = terms.list.len();
         // Dense rows keep to the packed panels; listed ones are gathered, in tiles as even as can be.
-        let dense = (hi - lo) == (strip.from[hi - 1] - strip.from[lo]) as usize + 1
-            && (strip.from[lo] as usize).is_multiple_of(strip.height);
+        let (first, last) = (wanted.from[lo] as usize, wanted.from[hi - 1] as usize);
+        let dense = hi - lo == last + 1 - first && first.is_multiple_of(strip.height);
         let height = if dense {
             strip.height
         } else {
@@ -122,9 +118,9 @@ impl Task for Block<'_, '_> {
         };
         let together = (WEIGHTS / KC.min(depth.max(1))).next_multiple_of(height);
         for t in (0..depth.max(1)).step_by(KC) {
-            let terms = t..depth.min(t + KC);
-            let offsets = &strip.offsets[terms.clone()];
-            let terms = Below::new(&strip.list[terms], strip.packed_depth.max(1));
+            let live = t..depth.min(t + KC);
+            let offsets = &terms.offsets[live.clone()];
+            let terms = Below::new(&terms.list[live], strip.packed_depth.max(1));
             let last = t + KC >= depth;
             for block in (lo..hi).step_by(together) {
                 let rows = (block, hi.min(block + together));
@@ -172,7 +168,7 @@ impl Task for Block<'_, '_> {
             }
         }
         if !strip.activation.in_registers() {
-            for &c in &strip.to[lo..hi] {
+            for &c in &wanted.to[lo..hi] {
                 pointwise::apply(s, strip.activation, self.out.row(c as usize - self.row));
             }
         }
@@ -277,33 +273,47 @@ impl Pass<'_> {
         for i in (lo..hi).step_by(height) {
             for_height!(height.min(hi - i), MR => {
                 if MR <= tallest::<S>() {
-                    let from: [usize; MR] = core::array::from_fn(|x| strip.from[i + x] as usize);
-                    let rows: [u32; MR] =
-                        core::array::from_fn(|x| strip.to[i + x] - first_row as u32);
-                    let bias: [f32; MR] = match strip.bias {
-                        Some(bias) => from.map(|row| bias[row]),
-                        None => [0.0; MR],
+                    let from = &strip.wanted.from[i..][..MR];
+                    let mut rows = [0; MR];
+                    let rows = if first_row == 0 {
+                        &strip.wanted.to[i..][..MR]
+                    } else {
+                        for (to, row) in rows.iter_mut().zip(&strip.wanted.to[i..]) {
+                            *to = row - first_row as u32;
+                        }
+                        &rows
+                    };
+                    let mut listed = [0.0; MR];
+                    let start = match strip.bias {
+                        _ if !self.first => Start::Partial,
+                        None => Start::Zero,
+                        Some(bias) if dense => Start::Rows(&bias[from[0] as usize..][..MR]),
+                        Some(bias) => {
+                            for (to, &row) in listed.iter_mut().zip(from) {
+                                *to = bias[row as usize];
+                            }
+                            Start::Rows(&listed)
+                        }
                     };
                     let place = Place {
-                        rows: &rows,
+                        rows,
                         cols: self.cols,
-                        start: match (self.first, strip.bias) {
-                            (false, _) => Start::Partial,
-                            (true, Some(_)) => Start::Rows(&bias),
-                            (true, None) => Start::Zero,
-                        },
+                        start,
                         activation: self.activation,
                         next: &[],
                     };
                     let (rhs, list) = (self.rhs, self.terms.as_slice());
                     if dense {
-                        let panel = &strip.panels[from[0] / strip.height * panel_len..][..panel_len];
+                        let panel = &strip.panels[from[0] as usize / strip.height * panel_len..][..panel_len];
                         let lhs = Listed { panel, stride: strip.height, list };
                         s.outline(#[inline(always)] || {
                             tile::<S, MR, NV, false>(s, list.len(), lhs, rhs, place, out);
                         });
                     } else {
-                        let starts = from.map(|row| row / strip.height * panel_len + row % strip.height);
+                        let starts: [usize; MR] = core::array::from_fn(|x| {
+                            let row = from[x] as usize;
+                            row / strip.height * panel_len + row % strip.height
+                        });
                         let lhs = Gathered::new(strip.panels, starts, strip.height, self.terms);
                         s.outline(#[inline(always)] || {
                             tile::<S, MR, NV, false>(s, list.len(), lhs, rhs, place, out);

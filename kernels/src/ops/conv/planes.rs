@@ -6,6 +6,8 @@
 //! are no output (`pitch - ow`); a sieve drops them at the store.
 #![forbid(unsafe_code)]
 
+use alloc::vec::Vec;
+
 use crate::Error;
 use crate::ops::ConvShape;
 use crate::ops::conv::tile_pixels;
@@ -29,6 +31,9 @@ const UNROLLED_ROWS: usize = 16;
 
 /// Elements of unrolled rows at most: 2 MiB, so that they stay in L2 and L3.
 const UNROLLED_LEN: usize = 512 * 1024;
+
+/// Columns of a strip whose sieve is tabled, at most.
+const SIEVED: usize = 1 << 26;
 
 /// Copies `rows` rows that are `pitch` apart to rows that are `width` apart, `N` >= `width` elements at a time, in ascending order.
 fn blocks<const N: usize>(from: &[f32], pitch: usize, to: &mut [f32], width: usize, rows: usize) {
@@ -61,7 +66,11 @@ pub(super) struct Geometry {
 }
 
 impl Geometry {
-    pub(super) fn new(shape: &ConvShape, h: usize, w: usize, lanes: usize) -> Result<Self, Error> {
+    pub(super) fn new(
+        shape: &ConvShape,
+        (h, w): (usize, usize),
+        lanes: usize,
+    ) -> Result<Self, Error> {
         let output = shape.output((h, w))?;
         extent(&[shape.c_in.max(1), h, w], "x")?;
         extent(&[shape.c_out.max(1), output.0, output.1], "y")?;
@@ -88,7 +97,7 @@ impl Geometry {
             )?;
             8 * (pitch - ow) > ow && each_out >= UNROLLED_ROWS && len <= UNROLLED_LEN
         };
-        Ok(Self {
+        let geometry = Self {
             shape: *shape,
             unrolled,
             input: (h, w),
@@ -98,9 +107,22 @@ impl Geometry {
             in_place: unit && (lanes..=4096).contains(&(h * w)),
             rows,
             phases,
-        })
+        };
+        let sieved = !geometry.is_flat() && geometry.columns(geometry.strip()) > SIEVED;
+        if sieved {
+            return Err(Error::TooLarge {
+                operand: "padded x",
+            });
+        }
+        Ok(geometry)
     }
 
+    /// Elements of an input plane.
+    pub(super) fn map(&self) -> usize {
+        self.input.0 * self.input.1
+    }
+
+    /// Elements of an output plane.
     pub(super) fn pixels(&self) -> usize {
         self.output.0 * self.output.1
     }
@@ -138,19 +160,14 @@ impl Geometry {
         }
     }
 
-    /// Elements of the sieve's table.
-    pub(super) fn table_len(&self) -> usize {
+    /// For each vector of a strip, which lanes are outputs, and the first's number in the strip; empty when all are.
+    pub(super) fn sieve(&self) -> Vec<Sieved> {
         if self.is_flat() {
-            return 0;
+            return Vec::new();
         }
-        2 * (self.columns(self.strip()) / self.lanes + 3)
-    }
-
-    /// Fills the table: for each vector of a strip which lanes are outputs, and the first's number in the strip.
-    pub(super) fn table<'a>(&self, table: &'a mut [f32]) -> &'a [Sieved] {
-        let table: &mut [Sieved] = bytemuck::cast_slice_mut(table);
         let (mut column, mut pixel) = (0, 0);
-        for entry in table.iter_mut() {
+        let vectors = self.columns(self.strip()) / self.lanes + 3;
+        let entry = |_| {
             let mut bits = 0u32;
             let first = pixel;
             let mut lane = 0;
@@ -166,9 +183,9 @@ impl Geometry {
                 lane += run;
                 column = (column + run) % self.pitch;
             }
-            *entry = [bits, first];
-        }
-        table
+            [bits, first]
+        };
+        (0..vectors).map(entry).collect()
     }
 
     fn plane_len(&self) -> usize {
@@ -189,17 +206,15 @@ impl Geometry {
     }
 
     /// For each tap of each of `channels`, where the tap of the first output pixel is.
-    pub(super) fn offsets(&self, channels: &[u32], offsets: &mut [u32]) {
+    pub(super) fn offsets(&self, channels: &[u32]) -> Vec<u32> {
+        if self.in_place {
+            let pixels = self.pixels() as u32;
+            return channels.iter().map(|c| c * pixels).collect();
+        }
         let [kernel_h, kernel_w] = self.shape.kernel;
         let ([sh, sw], [dh, dw]) = (self.shape.stride, self.shape.dilation);
-        let mut next = offsets.iter_mut();
-        for (slot, &c) in channels.iter().enumerate() {
-            if self.in_place {
-                if let Some(to) = next.next() {
-                    *to = (c as usize * self.pixels()) as u32;
-                }
-                continue;
-            }
+        let mut offsets = Vec::with_capacity(channels.len() * kernel_h * kernel_w);
+        for slot in 0..channels.len() {
             for kh in 0..kernel_h {
                 for kw in 0..kernel_w {
                     let at = if self.unrolled {
@@ -212,12 +227,11 @@ impl Geometry {
                         let row = self.phase(kh * dh, kw * dw) * self.rows + kh * dh / sh;
                         slot * self.plane_len() + row * self.pitch + kw * dw / sw
                     };
-                    if let Some(to) = next.next() {
-                        *to = at as u32;
-                    }
+                    offsets.push(at as u32);
                 }
             }
         }
+        offsets
     }
 
     /// The phase in which a row and a column of the window are.
