@@ -65,8 +65,8 @@ impl Strip<'_> {
         out.split_with(pool, (rows, strip), scratch, each, |r, c, out, room| {
             isa.run(Block {
                 strip: self,
-                data: self.geometry.data(self.x, c, self.terms.channels, room),
-                origin: if self.geometry.in_place { c } else { 0 },
+                room,
+                pixel: c,
                 row: r,
                 out,
             });
@@ -76,9 +76,10 @@ impl Strip<'_> {
 
 struct Block<'a, 't> {
     strip: &'a Strip<'a>,
-    /// What the strip reads, and where its first pixel is.
-    data: &'a [f32],
-    origin: usize,
+    /// For the copies of planes.
+    room: &'a mut [f32],
+    /// Its first pixel and row of the output.
+    pixel: usize,
     row: usize,
     out: Tile<'t>,
 }
@@ -105,6 +106,8 @@ impl Task for Block<'_, '_> {
         if lo == hi {
             return;
         }
+        let data = geometry.data(s, strip.x, self.pixel, terms.channels, self.room);
+        let origin = if geometry.in_place { self.pixel } else { 0 };
         let pixels = self.out.cols();
         let columns = geometry.columns(pixels);
         let depth = terms.list.len();
@@ -128,20 +131,13 @@ impl Task for Block<'_, '_> {
                 while q < columns {
                     let mut sieve = [[0; 2]; NV];
                     let once = depth <= KC;
-                    let part = part::<S>(
-                        geometry,
-                        strip.sieve,
-                        q,
-                        columns,
-                        self.origin,
-                        once,
-                        &mut sieve,
-                    );
+                    let part =
+                        part::<S>(geometry, strip.sieve, q, columns, origin, once, &mut sieve);
                     let pass = Pass {
                         strip,
                         terms,
                         rhs: Rows {
-                            data: &self.data[part.from.min(self.data.len())..],
+                            data: &data[part.from.min(data.len())..],
                             offsets,
                         },
                         cols: match part.width {

@@ -9,6 +9,7 @@
 use alloc::vec::Vec;
 
 use crate::Error;
+use crate::isa::F32s;
 use crate::ops::ConvShape;
 use crate::ops::conv::tile_pixels;
 use crate::pack::extent;
@@ -23,7 +24,7 @@ fn strip_rows((h, w): (usize, usize)) -> usize {
     STRIP.div_ceil(w).min(h)
 }
 
-/// Elements that are copied at once on narrow maps, where a row is shorter: what is too much is overwritten by the next row.
+/// Elements behind an unrolled row: the widest vector may be stored at its last element.
 const SLACK: usize = 16;
 
 /// Output channels from which on unrolling pays: it writes each input once a tap of a row.
@@ -34,18 +35,6 @@ const UNROLLED_LEN: usize = 512 * 1024;
 
 /// Columns of a strip whose sieve is tabled, at most.
 const SIEVED: usize = 1 << 26;
-
-/// Copies `rows` rows that are `pitch` apart to rows that are `width` apart, `N` >= `width` elements at a time, in ascending order.
-fn blocks<const N: usize>(from: &[f32], pitch: usize, to: &mut [f32], width: usize, rows: usize) {
-    for r in 0..rows {
-        let block: &[f32; N] = from[r * pitch..]
-            .first_chunk()
-            .expect("slack behind the copy");
-        *to[r * width..]
-            .first_chunk_mut()
-            .expect("slack behind the row") = *block;
-    }
-}
 
 /// Sizes that follow from the shape and the input's extents.
 #[derive(Debug)]
@@ -95,7 +84,8 @@ impl Geometry {
                 &[each_in, phases.0, shape.kernel[1], rows, ow],
                 "unrolled x",
             )?;
-            8 * (pitch - ow) > ow && each_out >= UNROLLED_ROWS && len <= UNROLLED_LEN
+            let narrow = 8 * (pitch - ow) > ow && shape.stride[1] <= lanes;
+            narrow && each_out >= UNROLLED_ROWS && len <= UNROLLED_LEN
         };
         let geometry = Self {
             shape: *shape,
@@ -200,7 +190,7 @@ impl Geometry {
         // The last tile reads up to a tile past the last pixel.
         let slack = tile_pixels(self.lanes) + self.lanes;
         if self.unrolled {
-            return lines(self.plane_len() + SLACK) + lines(channels * self.unrolled_len() + slack);
+            return lines(channels * self.unrolled_len() + slack);
         }
         lines(channels * self.plane_len() + slack)
     }
@@ -241,8 +231,10 @@ impl Geometry {
     }
 
     /// What the strip from `pixel` on reads of the planes of `channels`: x, or, for this strip alone, copies in `room`.
-    pub(super) fn data<'a>(
+    #[inline(always)]
+    pub(super) fn data<'a, S: F32s>(
         &self,
+        s: S,
         x: &'a [f32],
         pixel: usize,
         channels: &[u32],
@@ -251,55 +243,67 @@ impl Geometry {
         if self.in_place {
             return x;
         }
-        if self.unrolled {
-            return self.unroll(x, pixel, channels, room);
-        }
-        let len = self.plane_len();
-        let (copies, slack) = room.split_at_mut(channels.len() * len);
-        slack.fill(0.0);
-        let (h, w) = self.input;
         let row = pixel / self.output.1 * self.shape.stride[0];
-        for (&c, copy) in channels.iter().zip(copies.chunks_exact_mut(len.max(1))) {
-            self.copy(&x[c as usize * h * w..][..h * w], row, copy);
+        if self.unrolled {
+            self.unroll(s, x, row, channels, room);
+        } else {
+            self.pad(x, row, channels, room);
         }
         room
     }
 
-    /// The unrolled planes of `channels`.
-    fn unroll<'a>(
-        &self,
-        x: &[f32],
-        pixel: usize,
-        channels: &[u32],
-        room: &'a mut [f32],
-    ) -> &'a [f32] {
-        let (h, w) = self.input;
-        let (ow, kernel_w) = (self.output.1, self.shape.kernel[1]);
-        let first = pixel / ow * self.shape.stride[0];
-        let (copy, unrolled) = room.split_at_mut(lines(self.plane_len() + SLACK));
-        copy[self.plane_len()..].fill(0.0);
-        let mut rows = unrolled.chunks_exact_mut(self.unrolled_row());
+    /// Copies the planes of `channels`, from padded row `first` on, with their border.
+    fn pad(&self, x: &[f32], first: usize, channels: &[u32], room: &mut [f32]) {
+        let len = self.plane_len();
+        let (copies, slack) = room.split_at_mut(channels.len() * len);
+        slack.fill(0.0);
+        let map = self.map();
+        for (&c, copy) in channels.iter().zip(copies.chunks_exact_mut(len.max(1))) {
+            self.copy(&x[c as usize * map..][..map], first, copy);
+        }
+    }
+
+    /// As [`Geometry::pad`], once a tap of a row, so that output pixels are side by side.
+    #[inline(always)]
+    fn unroll<S: F32s>(&self, s: S, x: &[f32], first: usize, channels: &[u32], room: &mut [f32]) {
+        let ((h, w), ow) = (self.input, self.output.1);
+        let ([sh, sw], [top, left, ..]) = (self.shape.stride, self.shape.pads);
+        // Pixels of a vector, and their lanes.
+        let each = S::LANES / sw;
+        let keep = (0..each).fold(0, |bits, i| bits | 1 << (i * sw));
+        let (planes, slack) = room.split_at_mut(channels.len() * self.unrolled_len());
+        slack.fill(0.0);
+        let mut lines = planes.chunks_exact_mut(self.unrolled_row());
         for &c in channels {
             let plane = &x[c as usize * h * w..][..h * w];
-            self.copy(plane, first, &mut copy[..self.plane_len()]);
-            for (i, row) in rows.by_ref().take(self.phases.0 * kernel_w).enumerate() {
-                let (down, across) = (i / kernel_w, i % kernel_w * self.shape.dilation[1]);
-                let from = self.phase(down, across) * self.rows * self.pitch;
-                let from = &copy[from + across / self.shape.stride[1]..];
-                match ow {
-                    0..=8 => blocks::<8>(from, self.pitch, row, ow, self.rows),
-                    9..=16 => blocks::<16>(from, self.pitch, row, ow, self.rows),
-                    _ => {
+            for phase in 0..self.phases.0 {
+                for kw in 0..self.shape.kernel[1] {
+                    let line = lines.next().expect("a line for each phase and tap");
+                    for at in (0..ow).step_by(each) {
+                        let from = at * sw + kw * self.shape.dilation[1];
+                        let window = s.window(from as isize - left as isize, w);
                         for r in 0..self.rows {
-                            row[r * ow..][..ow].copy_from_slice(&from[r * self.pitch..][..ow]);
+                            let y = (first + r * sh + phase).wrapping_sub(top);
+                            let mut v = s.splat(0.0);
+                            if y < h {
+                                [v] = s.load_window(&plane[y * w..][..w], &window);
+                            }
+                            if sw > 1 {
+                                v = s.compress(v, keep);
+                            }
+                            let to = &mut line[r * ow + at..];
+                            if ow <= each {
+                                // What is too much is overwritten by the next row.
+                                s.store(v, to);
+                            } else {
+                                s.store_some(v, &mut to[..each.min(ow - at)]);
+                            }
                         }
                     }
+                    line[self.rows * ow..].fill(0.0);
                 }
-                row[self.rows * ow..].fill(0.0);
             }
         }
-        unrolled[channels.len() * self.unrolled_len()..].fill(0.0);
-        unrolled
     }
 
     /// Copies one plane, from padded row `first` on, into its phases, with zeros outside of it.
