@@ -264,59 +264,81 @@ impl Pass<'_> {
         dense: bool,
         out: &mut Tile<'_>,
     ) {
-        let strip = self.strip;
-        let panel_len = strip.packed_depth * strip.height;
-        for i in (lo..hi).step_by(height) {
-            for_height!(height.min(hi - i), MR => {
+        let mut at = lo;
+        while at < hi {
+            let mr = height.min(hi - at);
+            let rows = at..hi - (hi - at) % mr;
+            at = rows.end;
+            for_height!(mr, MR => {
                 if MR <= tallest::<S>() {
-                    let from = &strip.wanted.from[i..][..MR];
-                    let mut rows = [0; MR];
-                    let rows = if first_row == 0 {
-                        &strip.wanted.to[i..][..MR]
-                    } else {
-                        for (to, row) in rows.iter_mut().zip(&strip.wanted.to[i..]) {
-                            *to = row - first_row as u32;
+                    // A call for all tiles of a height: what they share is loaded once.
+                    s.outline(#[inline(always)] || {
+                        for i in rows.step_by(MR) {
+                            self.row_tile::<S, MR, NV>(s, i, first_row, dense, out);
                         }
-                        &rows
-                    };
-                    let mut listed = [0.0; MR];
-                    let start = match strip.bias {
-                        _ if !self.first => Start::Partial,
-                        None => Start::Zero,
-                        Some(bias) if dense => Start::Rows(&bias[from[0] as usize..][..MR]),
-                        Some(bias) => {
-                            for (to, &row) in listed.iter_mut().zip(from) {
-                                *to = bias[row as usize];
-                            }
-                            Start::Rows(&listed)
-                        }
-                    };
-                    let place = Place {
-                        rows,
-                        cols: self.cols,
-                        start,
-                        activation: self.activation,
-                        next: &[],
-                    };
-                    let (rhs, list) = (self.rhs, self.terms.as_slice());
-                    if dense {
-                        let panel = &strip.panels[from[0] as usize / strip.height * panel_len..][..panel_len];
-                        let lhs = Listed { panel, stride: strip.height, list };
-                        s.outline(#[inline(always)] || {
-                            tile::<S, MR, NV, false>(s, list.len(), lhs, rhs, place, out);
-                        });
-                    } else {
-                        let starts: [usize; MR] = core::array::from_fn(|x| {
-                            let row = from[x] as usize;
-                            row / strip.height * panel_len + row % strip.height
-                        });
-                        let lhs = Gathered::new(strip.panels, starts, strip.height, self.terms);
-                        s.outline(#[inline(always)] || {
-                            tile::<S, MR, NV, false>(s, list.len(), lhs, rhs, place, out);
-                        });
-                    }
+                    });
                 }
             });
+        }
+    }
+
+    /// The live rows `i..i + MR`.
+    #[inline(always)]
+    fn row_tile<S: F32s, const MR: usize, const NV: usize>(
+        &self,
+        s: S,
+        i: usize,
+        first_row: usize,
+        dense: bool,
+        out: &mut Tile<'_>,
+    ) {
+        let strip = self.strip;
+        let from = &strip.wanted.from[i..][..MR];
+        let mut moved = [0; MR];
+        let rows = if first_row == 0 {
+            &strip.wanted.to[i..][..MR]
+        } else {
+            for (to, row) in moved.iter_mut().zip(&strip.wanted.to[i..]) {
+                *to = row - first_row as u32;
+            }
+            &moved
+        };
+        let mut listed = [0.0; MR];
+        let start = match strip.bias {
+            _ if !self.first => Start::Partial,
+            None => Start::Zero,
+            Some(bias) if dense => Start::Rows(&bias[from[0] as usize..][..MR]),
+            Some(bias) => {
+                for (to, &row) in listed.iter_mut().zip(from) {
+                    *to = bias[row as usize];
+                }
+                Start::Rows(&listed)
+            }
+        };
+        let place = Place {
+            rows,
+            cols: self.cols,
+            start,
+            activation: self.activation,
+            next: &[],
+        };
+        let (rhs, list) = (self.rhs, self.terms.as_slice());
+        let panel_len = strip.packed_depth * strip.height;
+        if dense {
+            let panel = &strip.panels[from[0] as usize / strip.height * panel_len..][..panel_len];
+            let lhs = Listed {
+                panel,
+                stride: strip.height,
+                list,
+            };
+            tile::<S, MR, NV, false>(s, list.len(), lhs, rhs, place, out);
+        } else {
+            let starts: [usize; MR] = core::array::from_fn(|x| {
+                let row = from[x] as usize;
+                row / strip.height * panel_len + row % strip.height
+            });
+            let lhs = Gathered::new(strip.panels, starts, strip.height, self.terms);
+            tile::<S, MR, NV, false>(s, list.len(), lhs, rhs, place, out);
         }
     }
 }
