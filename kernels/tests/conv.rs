@@ -89,8 +89,32 @@ fn shape(channels: usize, side: usize) -> impl Strategy<Value = (ConvShape, (usi
     )
 }
 
+/// Few pixels and many channels.
+fn small_map() -> impl Strategy<Value = (ConvShape, (usize, usize))> {
+    let extents = (1..3usize, 4..9usize, 16..70usize, 1..4usize, 1..3usize);
+    let map = (0..8usize, 0..8usize);
+    (extents, map).prop_map(|((groups, ci, co, kernel, stride), (h, w))| {
+        let shape = ConvShape {
+            c_in: 128usize.div_ceil(kernel * kernel) * groups + ci * groups,
+            c_out: co * groups,
+            groups,
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            dilation: [1; 2],
+            pads: [kernel / 2; 4],
+        };
+        (shape, (kernel + h, kernel + w))
+    })
+}
+
 fn case(channels: usize, side: usize) -> impl Strategy<Value = Case> {
-    shape(channels, side).prop_flat_map(|(shape, hw)| {
+    case_of(shape(channels, side))
+}
+
+fn case_of(
+    shapes: impl Strategy<Value = (ConvShape, (usize, usize))>,
+) -> impl Strategy<Value = Case> {
+    shapes.prop_flat_map(|(shape, hw)| {
         let masks = (mask(shape.c_in), mask(shape.c_out));
         (any::<bool>(), activation(), masks, 0..1000u64).prop_map(
             move |(bias, activation, (live_in, live_out), seed)| Case {
@@ -201,6 +225,15 @@ proptest! {
 
     #[test]
     fn laws_on_small_shapes(case in case(30, 14)) {
+        check(&case)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn laws_on_small_maps_of_many_channels(case in case_of(small_map())) {
         check(&case)?;
     }
 }

@@ -3,20 +3,23 @@
 
 mod block;
 mod planes;
+mod swapped;
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::epilogue::Activation;
 use crate::ops::{ConvShape, ConvSpec};
 use crate::pack::{self, check_len, check_mask, extent, partial};
-use crate::panel::{Aligned, from_line, lines, take_indices};
+use crate::panel::{Aligned, from_line, lines, take, take_indices};
 use crate::pool::{Pool, Tile};
 use crate::tile::gemm;
 use crate::tile::gemm::{NV, Sieved};
 use crate::{Channels, Error, Isa};
 
 use block::Strip;
-use planes::Geometry;
+use planes::{Geometry, Planes};
+use swapped::Swapped;
 
 /// `y[co, oh, ow] = act(Σ_{ci ∈ live} Σ_{kh, kw} W[co, ci, kh, kw] · x[ci, oh·sh + kh·dh - top, ow·sw + kw·dw - left] + bias[co])`
 ///
@@ -67,31 +70,42 @@ struct Group {
     offsets: Vec<u32>,
     /// Kept output channels, by their number in the group.
     rows: Vec<u32>,
-    /// Where its panels begin, and their height.
-    panels: usize,
-    height: usize,
-    /// Where its bias begins.
-    bias: usize,
+    weights: Weights,
+}
+
+/// Which operand of the micro-kernel the weights are.
+#[derive(Debug)]
+enum Weights {
+    /// What is broadcast: lanes are pixels.
+    Rows {
+        /// Where its panels begin, and their height.
+        panels: usize,
+        height: usize,
+        /// Where its bias begins.
+        bias: usize,
+    },
+    /// The vectors: lanes are output channels.
+    Columns(Box<Swapped>),
 }
 
 /// The terms of a group that are live in a call.
 #[derive(Clone, Copy)]
-struct Terms<'a> {
+pub(crate) struct Terms<'a> {
     /// Their places in the packed depth.
-    list: &'a [u32],
+    pub(crate) list: &'a [u32],
     /// Where their inputs are.
-    offsets: &'a [u32],
+    pub(crate) offsets: &'a [u32],
     /// The live input channels.
-    channels: &'a [u32],
+    pub(crate) channels: &'a [u32],
 }
 
 /// The output channels of a group that are live in a call.
 #[derive(Clone, Copy)]
-struct Wanted<'a> {
+pub(crate) struct Wanted<'a> {
     /// Their packed rows, ascending.
-    from: &'a [u32],
+    pub(crate) from: &'a [u32],
     /// Their numbers in the group, ascending.
-    to: &'a [u32],
+    pub(crate) to: &'a [u32],
 }
 
 impl Conv {
@@ -113,30 +127,44 @@ impl Conv {
             let inside = |&&c: &&u32| c as usize / each == g;
             list.iter().filter(inside).copied().collect()
         };
-        let (mut groups, mut len, mut bias) = (Vec::new(), 0, 0);
+        let swapped = swapped::serves(&geometry, &shape);
+        let (mut groups, mut len, mut kept) = (Vec::new(), 0, 0);
         for g in 0..shape.groups {
             let channels = part(&c_in, g, ci_each);
             let mut rows = part(&c_out, g, co_each);
             rows.iter_mut().for_each(|c| *c -= (g * co_each) as u32);
-            let height = pack::even_height(rows.len(), tallest);
-            let depth = channels.len() * taps;
-            let packed = extent(&[rows.len().next_multiple_of(height), depth], "weights")?;
+            let weights = if swapped {
+                Weights::Columns(Box::new(Swapped::pack(isa, spec, &geometry, g)?))
+            } else {
+                let height = pack::even_height(rows.len(), tallest);
+                let depth = channels.len() * taps;
+                let (panels, bias) = (len, kept);
+                len += extent(&[rows.len().next_multiple_of(height), depth], "weights")?;
+                Weights::Rows {
+                    panels,
+                    height,
+                    bias,
+                }
+            };
+            kept += rows.len();
             groups.push(Group {
                 offsets: geometry.offsets(&channels),
                 channels,
-                panels: len,
-                height,
-                bias,
                 rows,
+                weights,
             });
-            bias += groups[g].rows.len();
-            len += packed;
         }
         let mut panels = Aligned::zeros(extent(&[len], "packed weights")?);
         for (g, group) in groups.iter().enumerate() {
+            let Weights::Rows {
+                panels: at, height, ..
+            } = group.weights
+            else {
+                continue;
+            };
             let extents = (group.rows.len(), group.channels.len() * taps);
-            let out = &mut panels.as_mut_slice()[group.panels..];
-            pack::row_panels(out, group.height, extents, |i, t| {
+            let out = &mut panels.as_mut_slice()[at..];
+            pack::row_panels(out, height, extents, |i, t| {
                 let ci = group.channels[t / taps] as usize - g * ci_each;
                 let row = (g * co_each + group.rows[i] as usize) * ci_each + ci;
                 spec.weights[row * taps + t % taps]
@@ -184,9 +212,18 @@ impl Conv {
         let most = |of: fn(&Group) -> usize| self.groups.iter().map(of).max().unwrap_or(0);
         let (terms, channels) = (most(|g| g.offsets.len()), most(|g| g.channels.len()));
         let lists = 2 * lines(terms) + lines(channels) + 2 * lines(most(|g| g.rows.len()));
-        let planes = self.geometry.planes_len(channels);
+        let planes = self
+            .geometry
+            .planes_len(channels)
+            .saturating_mul(threads.max(1));
+        let swapped = |group: &Group| match &group.weights {
+            Weights::Rows { .. } => 0,
+            Weights::Columns(weights) => weights.scratch_len(threads),
+        };
+        let swapped = self.groups.iter().map(swapped).max().unwrap_or(0);
         lists
-            .saturating_add(planes.saturating_mul(threads.max(1)))
+            .saturating_add(planes)
+            .saturating_add(swapped)
             .saturating_add(64)
     }
 
@@ -221,20 +258,36 @@ impl Conv {
             if wanted.from.is_empty() {
                 continue;
             }
-            let strip = Strip {
-                panels: &self.panels.as_slice()[group.panels..],
-                height: group.height,
-                packed_depth: group.offsets.len(),
-                terms,
-                x,
-                geometry: &self.geometry,
-                sieve: &self.sieve,
-                wanted,
-                bias: self.bias.as_ref().map(|bias| &bias[group.bias..]),
-                activation: self.activation,
-            };
             let out = y.sub(g * each..(g + 1) * each, 0..pixels);
-            strip.run(self.isa, pool, out, rest);
+            match &group.weights {
+                &Weights::Rows {
+                    panels,
+                    height,
+                    bias,
+                } => Strip {
+                    panels: &self.panels.as_slice()[panels..],
+                    height,
+                    packed_depth: group.offsets.len(),
+                    terms,
+                    x,
+                    geometry: &self.geometry,
+                    sieve: &self.sieve,
+                    wanted,
+                    bias: self.bias.as_ref().map(|all| &all[bias..]),
+                    activation: self.activation,
+                }
+                .run(self.isa, pool, out, rest),
+                Weights::Columns(weights) => {
+                    let room = take(&mut rest, self.geometry.planes_len(terms.channels.len()));
+                    let planes = self.isa.run(Planes {
+                        geometry: &self.geometry,
+                        x,
+                        channels: terms.channels,
+                        room,
+                    });
+                    weights.run((self.isa, pool), planes, terms, wanted, out, rest);
+                }
+            }
         }
         Ok(())
     }

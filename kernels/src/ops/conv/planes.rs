@@ -9,7 +9,7 @@
 use alloc::vec::Vec;
 
 use crate::Error;
-use crate::isa::F32s;
+use crate::isa::{F32s, Task};
 use crate::ops::ConvShape;
 use crate::ops::conv::tile_pixels;
 use crate::pack::extent;
@@ -247,19 +247,20 @@ impl Geometry {
         if self.unrolled {
             self.unroll(s, x, row, channels, room);
         } else {
-            self.pad(x, row, channels, room);
+            self.pad(s, x, row, channels, room);
         }
         room
     }
 
     /// Copies the planes of `channels`, from padded row `first` on, with their border.
-    fn pad(&self, x: &[f32], first: usize, channels: &[u32], room: &mut [f32]) {
+    #[inline(always)]
+    fn pad<S: F32s>(&self, s: S, x: &[f32], first: usize, channels: &[u32], room: &mut [f32]) {
         let len = self.plane_len();
         let (copies, slack) = room.split_at_mut(channels.len() * len);
         slack.fill(0.0);
         let map = self.map();
         for (&c, copy) in channels.iter().zip(copies.chunks_exact_mut(len.max(1))) {
-            self.copy(&x[c as usize * map..][..map], first, copy);
+            self.copy(s, &x[c as usize * map..][..map], first, copy);
         }
     }
 
@@ -307,7 +308,8 @@ impl Geometry {
     }
 
     /// Copies one plane, from padded row `first` on, into its phases, with zeros outside of it.
-    fn copy(&self, x: &[f32], first: usize, out: &mut [f32]) {
+    #[inline(always)]
+    fn copy<S: F32s>(&self, s: S, x: &[f32], first: usize, out: &mut [f32]) {
         let (h, w) = self.input;
         let ([sh, sw], [top, left, ..]) = (self.shape.stride, self.shape.pads);
         let mut rows = out.chunks_exact_mut(self.pitch.max(1));
@@ -328,16 +330,45 @@ impl Geometry {
                     row[..from].fill(0.0);
                     row[to..].fill(0.0);
                     let row = &mut row[from..to];
-                    let x = &x[y * w + from * sw + phase_w - left..];
-                    if sw == 1 {
-                        row.copy_from_slice(&x[..row.len()]);
-                    } else {
-                        for (to, &x) in row.iter_mut().zip(x.iter().step_by(sw)) {
-                            *to = x;
+                    let x = &x[y * w..][..w][from * sw + phase_w - left..];
+                    match sw {
+                        1 => row.copy_from_slice(&x[..row.len()]),
+                        2 => every_other(s, x, row),
+                        _ => {
+                            for (to, &x) in row.iter_mut().zip(x.iter().step_by(sw)) {
+                                *to = x;
+                            }
                         }
                     }
                 }
             }
         }
+    }
+}
+
+/// `out[i] = x[2 i]`
+#[inline(always)]
+fn every_other<S: F32s>(s: S, x: &[f32], out: &mut [f32]) {
+    for (i, out) in out.chunks_mut(S::LANES).enumerate() {
+        let x = &x[2 * i * S::LANES..];
+        let (near, far) = x.split_at(x.len().min(S::LANES));
+        let (v, _) = s.deinterleave(s.load_some(near), s.load_some(far));
+        s.store_some(v, out);
+    }
+}
+
+/// What all pixels read, see [`Geometry::data`].
+pub(super) struct Planes<'a> {
+    pub(super) geometry: &'a Geometry,
+    pub(super) x: &'a [f32],
+    pub(super) channels: &'a [u32],
+    pub(super) room: &'a mut [f32],
+}
+
+impl<'a> Task for Planes<'a> {
+    type Output = &'a [f32];
+    #[inline(always)]
+    fn run<S: F32s>(self, s: S) -> &'a [f32] {
+        self.geometry.data(s, self.x, 0, self.channels, self.room)
     }
 }
