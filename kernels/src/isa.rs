@@ -43,6 +43,13 @@ pub trait F32s: Copy + Send + Sync + 'static {
     fn load_some(self, from: &[f32]) -> Self::V;
     /// The elements `start + lane` of a row, in N vectors, zero where the window has none. Panics when the row is shorter than the window's.
     fn load_window<const N: usize>(self, row: &[f32], window: &Window<Self::M, N>) -> [Self::V; N];
+    /// The vectors of a window in N rows that begin `pitch` elements apart. Panics when the last row is shorter than the window's.
+    fn load_rows<const N: usize>(
+        self,
+        rows: &[f32],
+        pitch: usize,
+        window: &Window<Self::M>,
+    ) -> [Self::V; N];
     /// Writes all lanes. Panics when there is no room.
     fn store(self, v: Self::V, to: &mut [f32]);
     /// Writes the first `min(to.len(), LANES)` lanes.
@@ -57,6 +64,8 @@ pub trait F32s: Copy + Send + Sync + 'static {
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
     /// a * b + c; rounded once where the instruction set can.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// As `mul_add` where the mask is set, else `c`, of which a zero may change its sign when `b` is finite.
+    fn mul_add_where(self, m: Self::M, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// The greater; where a lane of either is NaN, the lane of `b`.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// The lesser; where a lane of either is NaN, the lane of `b`.
@@ -88,6 +97,9 @@ pub trait F32s: Copy + Send + Sync + 'static {
     fn shift_in(self, m: Self::M, a: Self::V, b: Self::V) -> Self::V;
     /// All but the first lane of `a`, then the first of `b`; zero where the mask is not set.
     fn shift_out(self, m: Self::M, a: Self::V, b: Self::V) -> Self::V;
+
+    /// Lane `i` takes lane `i + by`, counted round the vector.
+    fn rotate(self, v: Self::V, by: isize) -> Self::V;
 
     /// Moves the lanes whose bit is set to the front, in order; what the lanes behind them hold is unspecified.
     fn compress(self, v: Self::V, keep: u32) -> Self::V;
@@ -195,6 +207,18 @@ pub struct Window<M, const N: usize = 1> {
     lanes: [M; N],
     start: isize,
     width: usize,
+}
+
+impl<M> Window<M> {
+    /// Panics unless N rows that begin `pitch` elements apart all are as wide as the window's.
+    #[inline(always)]
+    fn assert_rows<const N: usize>(&self, rows: &[f32], pitch: usize) {
+        let before = pitch.saturating_mul(N.saturating_sub(1));
+        assert!(
+            rows.len() >= before.saturating_add(self.width),
+            "the rows of the window"
+        );
+    }
 }
 
 /// A kernel body, generic over the instruction set. `run` must be `#[inline(always)]`, with all that it calls.

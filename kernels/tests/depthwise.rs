@@ -237,7 +237,7 @@ fn sizes_around_every_edge() {
 fn narrow_maps_of_the_size_of_their_output() {
     for kernel in [[3, 3], [5, 5], [1, 3], [3, 1], [2, 2], [4, 5], [1, 1]] {
         for w in 1..=40 {
-            for h in [1, 2, 5, 12, 25, 512 / w] {
+            for h in [1, 2, 3, 4, 5, 6, 7, 12, 25, 512 / w] {
                 let [kh, kw]: [usize; 2] = kernel;
                 let dilation = [1, 1 + (w + h) % 2];
                 let (down, right) = (kh - 1, (kw - 1) * dilation[1]);

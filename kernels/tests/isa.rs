@@ -85,6 +85,17 @@ fn loads_and_stores<S: F32s>(s: S) {
             let window = s.window(start, width);
             let [v] = s.load_window(row, &window);
             same("load_window", &out(s, v), &want);
+            for pitch in [0, 1, width] {
+                let rows = &x[..(2 * pitch + width).min(x.len())];
+                if rows.len() < 2 * pitch + width {
+                    continue;
+                }
+                let many: [S::V; 3] = s.load_rows(rows, pitch, &window);
+                for (i, v) in many.into_iter().enumerate() {
+                    let [want] = s.load_window(&rows[i * pitch..][..width], &window);
+                    same("load_rows", &out(s, v), &out(s, want));
+                }
+            }
 
             let want: Vec<_> = (0..2 * S::LANES as isize)
                 .map(|i| usize::try_from(start + i).ok())
@@ -241,6 +252,15 @@ fn lanes<S: F32s>(s: S) {
             "masked: {y:?}"
         );
     }
+    for by in -(S::LANES as isize)..=S::LANES as isize {
+        let mut want = x[..S::LANES].to_vec();
+        want.rotate_left(by.rem_euclid(S::LANES as isize) as usize);
+        same("rotate", &out(s, s.rotate(a, by)), &want);
+    }
+    let nan = s.select(s.lanes(1, S::LANES), s.splat(f32::NAN), a);
+    let y = out(s, s.mul_add_where(s.lanes(0, 1), s.add(nan, b), b, a));
+    let product = x[S::LANES] * x[S::LANES];
+    assert_eq!((y[0], &y[1..]), (product, &x[1..S::LANES]), "mul_add_where");
     let mut half = S::LANES / 2;
     while half > 0 {
         let y = out(s, s.upper(a, half));
@@ -276,6 +296,17 @@ fn vocabulary_conforms_on_every_isa() {
 }
 
 struct Short;
+struct ShortRows;
+
+impl Task for ShortRows {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: F32s>(self, s: S) {
+        let window = s.window(0, 5);
+        let [.., v]: [S::V; 3] = s.load_rows(&[0.0; 10], 3, &window);
+        let _ = out(s, v);
+    }
+}
 
 impl Task for Short {
     type Output = ();
@@ -292,6 +323,8 @@ fn a_row_shorter_than_its_window_is_refused() {
     for isa in Isa::available() {
         let caught = std::panic::catch_unwind(|| isa.run(Short));
         assert!(caught.is_err(), "{isa}");
+        let caught = std::panic::catch_unwind(|| isa.run(ShortRows));
+        assert!(caught.is_err(), "{isa}: rows");
     }
 }
 

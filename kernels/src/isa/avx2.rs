@@ -108,6 +108,25 @@ impl F32s for Avx2 {
         v
     }
     #[inline(always)]
+    fn load_rows<const N: usize>(
+        self,
+        rows: &[f32],
+        pitch: usize,
+        window: &Window<__m256>,
+    ) -> [__m256; N] {
+        window.assert_rows::<N>(rows, pitch);
+        let from = rows.as_ptr().wrapping_offset(window.start);
+        let mut v = [self.splat(0.0); N];
+        for n in 0..N {
+            // SAFETY: see above the impl; by the window's invariant its lanes are elements of each row, the others are not accessed.
+            v[n] = unsafe {
+                let lanes = _mm256_castps_si256(window.lanes[0]);
+                _mm256_maskload_ps(from.wrapping_add(n.wrapping_mul(pitch)), lanes)
+            };
+        }
+        v
+    }
+    #[inline(always)]
     fn store(self, v: __m256, to: &mut [f32]) {
         assert!(to.len() >= 8, "room for eight elements");
         // SAFETY: see above the impl; the length is asserted.
@@ -142,6 +161,11 @@ impl F32s for Avx2 {
     fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
         // SAFETY: see above the impl.
         unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn mul_add_where(self, m: __m256, a: __m256, b: __m256, c: __m256) -> __m256 {
+        // SAFETY: see above the impl.
+        unsafe { _mm256_fmadd_ps(_mm256_and_ps(m, a), b, c) }
     }
     #[inline(always)]
     fn max(self, a: __m256, b: __m256) -> __m256 {
@@ -239,6 +263,15 @@ impl F32s for Avx2 {
             let behind = _mm256_castps_si256(_mm256_permute2f128_ps::<0x21>(a, b));
             let v = _mm256_alignr_epi8::<4>(behind, _mm256_castps_si256(a));
             _mm256_and_ps(m, _mm256_castsi256_ps(v))
+        }
+    }
+    #[inline(always)]
+    fn rotate(self, v: __m256, by: isize) -> __m256 {
+        // SAFETY: see above the impl. The permutation takes three bits of an index.
+        unsafe {
+            let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let from = _mm256_add_epi32(lane, _mm256_set1_epi32(by as i32));
+            _mm256_permutevar8x32_ps(v, from)
         }
     }
     #[inline(always)]

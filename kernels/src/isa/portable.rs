@@ -70,6 +70,20 @@ impl F32s for Portable {
         v
     }
     #[inline(always)]
+    fn load_rows<const N: usize>(
+        self,
+        rows: &[f32],
+        pitch: usize,
+        window: &Window<f32x4>,
+    ) -> [f32x4; N] {
+        window.assert_rows::<N>(rows, pitch);
+        let mut v = [f32x4::ZERO; N];
+        for n in 0..N {
+            [v[n]] = self.load_window(&rows[n * pitch..], window);
+        }
+        v
+    }
+    #[inline(always)]
     fn store(self, v: f32x4, to: &mut [f32]) {
         *to.first_chunk_mut::<4>().expect("room for four elements") = v.to_array();
     }
@@ -101,6 +115,10 @@ impl F32s for Portable {
     #[inline(always)]
     fn mul_add(self, a: f32x4, b: f32x4, c: f32x4) -> f32x4 {
         a.mul_add(b, c)
+    }
+    #[inline(always)]
+    fn mul_add_where(self, m: f32x4, a: f32x4, b: f32x4, c: f32x4) -> f32x4 {
+        (m & a).mul_add(b, c)
     }
     #[inline(always)]
     fn max(self, a: f32x4, b: f32x4) -> f32x4 {
@@ -171,6 +189,12 @@ impl F32s for Portable {
     fn shift_out(self, m: f32x4, a: f32x4, b: f32x4) -> f32x4 {
         let ([_, a1, a2, a3], [first, ..]) = (a.to_array(), b.to_array());
         m & f32x4::new([a1, a2, a3, first])
+    }
+    #[inline(always)]
+    fn rotate(self, v: f32x4, by: isize) -> f32x4 {
+        let v = v.to_array();
+        let lane = |i: isize| v[((i + by) & 3) as usize];
+        f32x4::new([lane(0), lane(1), lane(2), lane(3)])
     }
     #[inline(always)]
     fn compress(self, v: f32x4, keep: u32) -> f32x4 {

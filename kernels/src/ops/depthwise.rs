@@ -14,6 +14,7 @@ use crate::{Channels, Error, Isa};
 mod direct;
 mod flat;
 mod slide;
+mod stack;
 mod strip;
 
 /// A depthwise convolution, ready to run: weights, bias, activation and the masks that were known at load.
@@ -146,6 +147,17 @@ impl Task for Slide<'_, '_, '_> {
     }
 }
 
+/// Planes by the kernel for K x K where a vector holds several rows.
+struct Stack<'j, 'a, 't, const K: usize>(&'j mut Job<'a, 't>);
+
+impl<const K: usize> Task for Stack<'_, '_, '_, K> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: F32s>(self, s: S) {
+        stack::planes::<S, K>(s, self.0);
+    }
+}
+
 /// Planes by the direct kernel for K x K, stride T.
 struct Direct<'j, 'a, 't, const K: usize, const T: usize>(&'j mut Job<'a, 't>);
 
@@ -181,6 +193,12 @@ impl Task for Strip<'_, '_, '_> {
 
 /// Every kernel is a task of its own: together they would share one frame, with the strip on it.
 fn run_job(isa: Isa, job: &mut Job<'_, '_>) {
+    if stack::serves::<3>(isa, job.call) {
+        return isa.run(Stack::<3>(job));
+    }
+    if stack::serves::<5>(isa, job.call) {
+        return isa.run(Stack::<5>(job));
+    }
     if slide::serves(isa, job.call) {
         return isa.run(Slide(job));
     }
@@ -241,7 +259,8 @@ impl Depthwise {
     ///
     /// # Shapes    `x` `[c_in, h, w]`; `y` `[c_out, oh, ow]` with (oh, ow) from [`Depthwise::output`]
     /// # Masks     dead input channels are never read: their outputs are act(bias); dead outputs are neither computed nor written
-    /// # Numerics  one chain an output: bias, then the taps in ascending (k, l), one mul_add each, padding included; then the activation
+    /// # Numerics  one chain an output: bias, then the taps in ascending (k, l), one mul_add each, those in the padding left out
+    ///   or zero; then the activation
     /// # Errors    [`Error::TooShort`], [`Error::TooLarge`], [`Error::Mismatch`] for a mask, [`Error::Invalid`] when the kernel does not
     ///   fit the padded map
     /// # Panics    never
