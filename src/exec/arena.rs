@@ -36,15 +36,19 @@ impl Arena {
     }
 
     /// Borrows the ranges of a step's results for writing and the rest for reading.
-    pub(super) fn open(&mut self, results: [Option<Range<usize>>; RESULTS]) -> Opened<'_> {
+    pub(super) fn open(&mut self, results: &[Option<Range<usize>>; RESULTS]) -> Opened<'_> {
+        let start = |i: usize| results[i].as_ref().map_or(usize::MAX, |r| r.start);
+        let mut order = [0, 1, 2];
+        for (i, j) in [(0, 1), (1, 2), (0, 1)] {
+            if start(order[j]) < start(order[i]) {
+                order.swap(i, j);
+            }
+        }
         let mut opened = Opened::default();
         let mut rest: &mut [u8] = self.bytes_mut();
-        let mut at = 0;
-        let mut left = results;
-        let mut gap = 0;
-        // Lowest first; steps have one result but for a few.
-        while let Some(i) = lowest(&left) {
-            let Some(range) = left[i].take() else { break };
+        let (mut at, mut gap) = (0, 0);
+        for i in order {
+            let Some(range) = &results[i] else { break };
             let (before, tail) = rest.split_at_mut(range.start - at);
             let (result, tail) = tail.split_at_mut(range.len());
             opened.gaps[gap] = (at, before);
@@ -55,14 +59,6 @@ impl Arena {
         opened.gaps[gap] = (at, rest);
         opened
     }
-}
-
-/// The range that begins first.
-fn lowest(ranges: &[Option<Range<usize>>; RESULTS]) -> Option<usize> {
-    let start = |i: usize| ranges[i].as_ref().map(|r| r.start);
-    (0..RESULTS)
-        .filter(|&i| ranges[i].is_some())
-        .min_by_key(|&i| start(i))
 }
 
 /// An arena of which some ranges are being written.
@@ -100,7 +96,7 @@ mod tests {
             .iter_mut()
             .enumerate()
             .for_each(|(i, b)| *b = i as u8);
-        let opened = arena.open([Some(200..210), Some(64..70), None]);
+        let opened = arena.open(&[Some(200..210), Some(64..70), None]);
         assert_eq!(opened.read(0..64)[63], 63);
         assert_eq!(opened.read(70..200).len(), 130);
         assert_eq!(opened.read(250..251), [250]);

@@ -116,7 +116,7 @@ impl<'a> Frame<'a> {
             return Ok(());
         }
         let all = |place: Place| place.offset * n..place.offset * n + place.len * n;
-        let mut opened = state.arena.open([Some(all(to)), None, None]);
+        let mut opened = state.arena.open(&[Some(all(to)), None, None]);
         let x = floats(opened.read(all(from)));
         let y = floats_mut(std::mem::take(&mut opened.results[0]));
         let index = (!everyone).then_some(state.active.as_slice());
@@ -164,7 +164,7 @@ impl<'a> Frame<'a> {
         for (place, output) in places.iter_mut().zip(&step.outputs) {
             *place = output.map(|p| range(p, sample, n));
         }
-        let mut opened = arena.open(places);
+        let mut opened = arena.open(&places);
         let results = std::mem::take(&mut opened.results);
         let operands = Operands {
             frame: self,
