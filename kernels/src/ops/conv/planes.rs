@@ -1,9 +1,10 @@
 //! Input planes as the convolution reads them.
 //!
-//! With a stride `s` the plane is split into its `s` x `s` phases, so that the inputs of neighbouring outputs are neighbours;
-//! with a border or a window each phase is copied with zeros around it. Then output (oh, ow) reads, at tap (kh, kw),
+//! A plane is copied as lines: with a stride `s` a line for each of the `s` x `s` phases of rows and columns, so that the inputs of
+//! neighbouring outputs are neighbours, with zeros for the border. Then output (oh, ow) reads, at tap (kh, kw),
 //! `plane[oh · pitch + ow + offset(kh, kw)]`. Where the window is wider than one, each row of `pitch` columns ends in a few that
-//! are no output (`pitch - ow`); a sieve drops them at the store.
+//! are no output; a sieve drops them at the store. On narrow maps that would waste too much: there a plane has a line for each tap of
+//! a row, and its pixels are side by side.
 #![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
@@ -13,7 +14,7 @@ use crate::isa::{F32s, Task};
 use crate::ops::ConvShape;
 use crate::ops::conv::tile_pixels;
 use crate::pack::extent;
-use crate::panel::lines;
+use crate::panel::{LINE, lines};
 use crate::tile::gemm::Sieved;
 
 /// Output pixels of a strip: what one thread takes, and what stays in L2 while the depth blocks pass over it.
@@ -24,13 +25,10 @@ fn strip_rows((h, w): (usize, usize)) -> usize {
     STRIP.div_ceil(w).min(h)
 }
 
-/// Elements behind an unrolled row: the widest vector may be stored at its last element.
-const SLACK: usize = 16;
-
-/// Output channels from which on unrolling pays: it writes each input once a tap of a row.
+/// Output channels from which on a line a tap pays: each input is written once a tap of a row.
 const UNROLLED_ROWS: usize = 16;
 
-/// Elements of unrolled rows at most: 2 MiB, so that they stay in L2 and L3.
+/// Elements of such lines at most: 2 MiB, so that they stay in L2 and L3.
 const UNROLLED_LEN: usize = 512 * 1024;
 
 /// Columns of a strip whose sieve is tabled, at most.
@@ -44,14 +42,18 @@ pub(super) struct Geometry {
     pub(super) output: (usize, usize),
     pub(super) lanes: usize,
     /// Columns from one output row to the next.
-    pub(super) pitch: usize,
+    pitch: usize,
     /// Whether x itself is read.
     pub(super) in_place: bool,
-    /// Whether the copies are unrolled.
+    /// Whether there is a line for each tap of a row.
     unrolled: bool,
-    /// Rows of a phase plane of a strip, and the number of phases.
+    /// Rows of a line of a strip.
     rows: usize,
-    phases: (usize, usize),
+    /// Phases of rows, and lines of each: phases of columns, or taps of a row.
+    phases: usize,
+    across: usize,
+    /// Input columns from the first of a line to that of the next.
+    step: usize,
 }
 
 impl Geometry {
@@ -69,37 +71,31 @@ impl Geometry {
             1 => 1,
             _ => shape.stride[axis],
         };
-        let phases = (phases(0), phases(1));
-        let unit = shape.kernel == [1, 1] && shape.stride == [1, 1] && shape.pads == [0; 4];
         let (rows, pitch) = (strip_rows(output) + reach(0), output.1 + reach(1));
-        let channels = shape.c_in.max(1);
-        extent(&[channels, phases.0, phases.1, rows, pitch], "padded x")?;
-        let unrolled = {
-            let (ow, each_in, each_out) = (
-                output.1,
-                shape.c_in / shape.groups.max(1),
-                shape.c_out / shape.groups.max(1),
-            );
-            let len = extent(
-                &[each_in, phases.0, shape.kernel[1], rows, ow],
-                "unrolled x",
-            )?;
-            let narrow = 8 * (pitch - ow) > ow && shape.stride[1] <= lanes;
-            narrow && each_out >= UNROLLED_ROWS && len <= UNROLLED_LEN
-        };
+        let (groups, taps) = (shape.groups.max(1), shape.kernel[1]);
+        let (c_in, c_out) = (shape.c_in.max(1), shape.c_out / groups);
+        extent(&[c_in, phases(0), phases(1), rows, pitch], "padded x")?;
+        let unrolled = extent(
+            &[c_in / groups, phases(0), taps, rows, output.1],
+            "unrolled x",
+        )?;
+        let narrow = 8 * (pitch - output.1) > output.1;
+        let unrolled = narrow && c_out >= UNROLLED_ROWS && unrolled <= UNROLLED_LEN;
+        let unit = shape.kernel == [1, 1] && shape.stride == [1, 1] && shape.pads == [0; 4];
         let geometry = Self {
             shape: *shape,
-            unrolled,
             input: (h, w),
             output,
             lanes,
-            pitch,
+            pitch: if unrolled { output.1 } else { pitch },
             in_place: unit && (lanes..=4096).contains(&(h * w)),
+            unrolled,
             rows,
-            phases,
+            phases: phases(0),
+            across: if unrolled { taps } else { phases(1) },
+            step: if unrolled { shape.dilation[1] } else { 1 },
         };
-        let sieved = !geometry.is_flat() && geometry.columns(geometry.strip()) > SIEVED;
-        if sieved {
+        if !geometry.is_flat() && geometry.columns(geometry.strip()) > SIEVED {
             return Err(Error::TooLarge {
                 operand: "padded x",
             });
@@ -119,17 +115,27 @@ impl Geometry {
 
     /// Whether every column is an output.
     pub(super) fn is_flat(&self) -> bool {
-        self.unrolled || self.pitch == self.output.1
+        self.pitch == self.output.1
     }
 
-    /// Elements of the inputs of a tap (0, kw) in one phase, when unrolled.
-    fn unrolled_row(&self) -> usize {
-        (self.rows * self.output.1 + SLACK).next_multiple_of(SLACK)
+    /// Elements of a line.
+    fn line(&self) -> usize {
+        (self.rows * self.pitch).next_multiple_of(LINE)
     }
 
-    /// Elements of an unrolled plane.
-    fn unrolled_len(&self) -> usize {
-        self.phases.0 * self.shape.kernel[1] * self.unrolled_row()
+    /// Elements of the copy of a plane.
+    fn plane(&self) -> usize {
+        self.phases * self.across * self.line()
+    }
+
+    /// Elements that the copies of `channels` planes take.
+    pub(super) fn planes_len(&self, channels: usize) -> usize {
+        if self.in_place {
+            return 0;
+        }
+        // The last tile reads up to a tile past the last pixel.
+        let slack = tile_pixels(self.lanes) + self.lanes;
+        lines(channels * self.plane() + slack)
     }
 
     /// Output pixels of a strip: whole tiles of x itself, whole rows of copies.
@@ -178,23 +184,6 @@ impl Geometry {
         (0..vectors).map(entry).collect()
     }
 
-    fn plane_len(&self) -> usize {
-        self.phases.0 * self.phases.1 * self.rows * self.pitch
-    }
-
-    /// Elements that the copies of `channels` planes take.
-    pub(super) fn planes_len(&self, channels: usize) -> usize {
-        if self.in_place {
-            return 0;
-        }
-        // The last tile reads up to a tile past the last pixel.
-        let slack = tile_pixels(self.lanes) + self.lanes;
-        if self.unrolled {
-            return lines(channels * self.unrolled_len() + slack);
-        }
-        lines(channels * self.plane_len() + slack)
-    }
-
     /// For each tap of each of `channels`, where the tap of the first output pixel is.
     pub(super) fn offsets(&self, channels: &[u32]) -> Vec<u32> {
         if self.in_place {
@@ -207,27 +196,19 @@ impl Geometry {
         for slot in 0..channels.len() {
             for kh in 0..kernel_h {
                 for kw in 0..kernel_w {
-                    let at = if self.unrolled {
-                        let (phase, down) = (kh * dh % sh % self.phases.0, kh * dh / sh);
-                        let row = phase * kernel_w + kw;
-                        slot * self.unrolled_len()
-                            + row * self.unrolled_row()
-                            + down * self.output.1
+                    let (line, right) = if self.unrolled {
+                        (kw, 0)
                     } else {
-                        let row = self.phase(kh * dh, kw * dw) * self.rows + kh * dh / sh;
-                        slot * self.plane_len() + row * self.pitch + kw * dw / sw
+                        (kw * dw % sw % self.across, kw * dw / sw)
                     };
+                    let line = kh * dh % sh % self.phases * self.across + line;
+                    let row = kh * dh / sh;
+                    let at = slot * self.plane() + line * self.line() + row * self.pitch + right;
                     offsets.push(at as u32);
                 }
             }
         }
         offsets
-    }
-
-    /// The phase in which a row and a column of the window are.
-    fn phase(&self, row: usize, column: usize) -> usize {
-        let [sh, sw] = self.shape.stride;
-        row % sh % self.phases.0 * self.phases.1 + column % sw % self.phases.1
     }
 
     /// What the strip from `pixel` on reads of the planes of `channels`: x, or, for this strip alone, copies in `room`.
@@ -243,117 +224,62 @@ impl Geometry {
         if self.in_place {
             return x;
         }
-        let row = pixel / self.output.1 * self.shape.stride[0];
-        if self.unrolled {
-            self.unroll(s, x, row, channels, room);
-        } else {
-            self.pad(s, x, row, channels, room);
+        let first = pixel / self.output.1 * self.shape.stride[0];
+        let map = self.map();
+        let mut at = 0;
+        for &c in channels {
+            let plane = &x[c as usize * map..][..map];
+            for phase in 0..self.phases {
+                for i in 0..self.across {
+                    self.copy(s, plane, first + phase, i * self.step, &mut room[at..]);
+                    at += self.line();
+                }
+            }
         }
+        room[at..].fill(0.0);
         room
     }
 
-    /// Copies the planes of `channels`, from padded row `first` on, with their border.
+    /// Copies a line of a plane: `out[r · pitch + j] = x[first + r · stride, from + j · stride]`, rows and columns counted from the border's
+    /// first. May write a vector past its end.
     #[inline(always)]
-    fn pad<S: F32s>(&self, s: S, x: &[f32], first: usize, channels: &[u32], room: &mut [f32]) {
-        let len = self.plane_len();
-        let (copies, slack) = room.split_at_mut(channels.len() * len);
-        slack.fill(0.0);
-        let map = self.map();
-        for (&c, copy) in channels.iter().zip(copies.chunks_exact_mut(len.max(1))) {
-            self.copy(s, &x[c as usize * map..][..map], first, copy);
-        }
-    }
-
-    /// As [`Geometry::pad`], once a tap of a row, so that output pixels are side by side.
-    #[inline(always)]
-    fn unroll<S: F32s>(&self, s: S, x: &[f32], first: usize, channels: &[u32], room: &mut [f32]) {
-        let ((h, w), ow) = (self.input, self.output.1);
+    fn copy<S: F32s>(&self, s: S, x: &[f32], first: usize, from: usize, out: &mut [f32]) {
+        let ((h, w), pitch) = (self.input, self.pitch);
         let ([sh, sw], [top, left, ..]) = (self.shape.stride, self.shape.pads);
-        // Pixels of a vector, and their lanes.
-        let each = S::LANES / sw;
-        let keep = (0..each).fold(0, |bits, i| bits | 1 << (i * sw));
-        let (planes, slack) = room.split_at_mut(channels.len() * self.unrolled_len());
-        slack.fill(0.0);
-        let mut lines = planes.chunks_exact_mut(self.unrolled_row());
-        for &c in channels {
-            let plane = &x[c as usize * h * w..][..h * w];
-            for phase in 0..self.phases.0 {
-                for kw in 0..self.shape.kernel[1] {
-                    let line = lines.next().expect("a line for each phase and tap");
-                    for at in (0..ow).step_by(each) {
-                        let from = at * sw + kw * self.shape.dilation[1];
-                        let window = s.window(from as isize - left as isize, w);
-                        for r in 0..self.rows {
-                            let y = (first + r * sh + phase).wrapping_sub(top);
-                            let mut v = s.splat(0.0);
-                            if y < h {
-                                [v] = s.load_window(&plane[y * w..][..w], &window);
-                            }
-                            if sw > 1 {
-                                v = s.compress(v, keep);
-                            }
-                            let to = &mut line[r * ow + at..];
-                            if ow <= each {
-                                // What is too much is overwritten by the next row.
-                                s.store(v, to);
-                            } else {
-                                s.store_some(v, &mut to[..each.min(ow - at)]);
-                            }
-                        }
+        // Columns that a vector of outputs has, and, from stride 3 on, the lanes of the inputs that they are.
+        let each = if sw <= 2 {
+            S::LANES
+        } else {
+            (S::LANES / sw).max(1)
+        };
+        let keep = (0..each).fold(0u32, |bits, i| bits | 1u32 << (i * sw));
+        for at in (0..pitch).step_by(each) {
+            let start = (from + at * sw) as isize - left as isize;
+            let near = s.window(start, w);
+            let far = s.window(start + S::LANES as isize, w);
+            // What is too much is overwritten by the next row.
+            let whole = pitch <= each || each == S::LANES && at + each <= pitch;
+            for r in 0..self.rows {
+                let y = (first + r * sh).wrapping_sub(top);
+                let mut v = s.splat(0.0);
+                if y < h {
+                    let x = &x[y * w..][..w];
+                    [v] = s.load_window(x, &near);
+                    if sw == 2 {
+                        let [next] = s.load_window(x, &far);
+                        (v, _) = s.deinterleave(v, next);
+                    } else if sw > 2 {
+                        v = s.compress(v, keep);
                     }
-                    line[self.rows * ow..].fill(0.0);
+                }
+                let to = &mut out[r * pitch + at..];
+                if whole {
+                    s.store(v, to);
+                } else {
+                    s.store_some(v, &mut to[..each.min(pitch - at)]);
                 }
             }
         }
-    }
-
-    /// Copies one plane, from padded row `first` on, into its phases, with zeros outside of it.
-    #[inline(always)]
-    fn copy<S: F32s>(&self, s: S, x: &[f32], first: usize, out: &mut [f32]) {
-        let (h, w) = self.input;
-        let ([sh, sw], [top, left, ..]) = (self.shape.stride, self.shape.pads);
-        let mut rows = out.chunks_exact_mut(self.pitch.max(1));
-        for phase_h in 0..self.phases.0 {
-            for phase_w in 0..self.phases.1 {
-                // Columns c with 0 <= c * sw + phase_w - left < w.
-                let from = left.saturating_sub(phase_w).div_ceil(sw).min(self.pitch);
-                let to = (w + left)
-                    .saturating_sub(phase_w)
-                    .div_ceil(sw)
-                    .clamp(from, self.pitch);
-                for (r, row) in rows.by_ref().take(self.rows).enumerate() {
-                    let y = (first + r * sh + phase_h).wrapping_sub(top);
-                    if y >= h || from == to {
-                        row.fill(0.0);
-                        continue;
-                    }
-                    row[..from].fill(0.0);
-                    row[to..].fill(0.0);
-                    let row = &mut row[from..to];
-                    let x = &x[y * w..][..w][from * sw + phase_w - left..];
-                    match sw {
-                        1 => row.copy_from_slice(&x[..row.len()]),
-                        2 => every_other(s, x, row),
-                        _ => {
-                            for (to, &x) in row.iter_mut().zip(x.iter().step_by(sw)) {
-                                *to = x;
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// `out[i] = x[2 i]`
-#[inline(always)]
-fn every_other<S: F32s>(s: S, x: &[f32], out: &mut [f32]) {
-    for (i, out) in out.chunks_mut(S::LANES).enumerate() {
-        let x = &x[2 * i * S::LANES..];
-        let (near, far) = x.split_at(x.len().min(S::LANES));
-        let (v, _) = s.deinterleave(s.load_some(near), s.load_some(far));
-        s.store_some(v, out);
     }
 }
 
