@@ -82,7 +82,7 @@ pub(crate) fn gather_rows<S: F32s>(
             s.outline(#[inline(always)] || {
                 let depth = list.as_slice().len();
                 for (t, to) in out[..depth * MR].chunks_exact_mut(MR).enumerate() {
-                    to.copy_from_slice(&rows.at(t));
+                    rows.each(t, #[inline(always)] |i, x| to[i] = x);
                 }
             });
         }

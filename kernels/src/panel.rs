@@ -5,6 +5,7 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::marker::PhantomData;
 
 use crate::isa::F32s;
 
@@ -86,6 +87,9 @@ impl<'a> Below<'a> {
             bound: self.bound,
         }
     }
+    pub(crate) fn len(self) -> usize {
+        self.list.len()
+    }
     pub(crate) fn as_slice(self) -> &'a [u32] {
         self.list
     }
@@ -104,6 +108,12 @@ impl Bounded {
         let Below { bound, .. } = Below::new(&list, bound);
         Self { list, bound }
     }
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+    pub(crate) fn bound(&self) -> usize {
+        self.bound
+    }
     pub(crate) fn all(&self) -> Below<'_> {
         Below {
             list: &self.list,
@@ -114,18 +124,27 @@ impl Bounded {
 
 /// `MR` scalars a step, to be broadcast.
 pub(crate) trait Lhs<const MR: usize>: Copy {
-    /// Those of step `t`.
-    fn at(self, t: usize) -> [f32; MR];
+    /// The first `depth` steps, so that a loop over them need not check each. Panics when there are fewer.
+    fn first(self, depth: usize) -> Self;
+    /// Calls `f(i, scalar)` for each row `i` of step `t`, in order. Not an array of them: one scalar at a time is in a register.
+    fn each(self, t: usize, f: impl FnMut(usize, f32));
 }
 
 /// Step `t` is row `t` of a `[depth][MR]` panel.
 #[derive(Clone, Copy)]
-pub(crate) struct Packed<'a>(pub(crate) &'a [f32]);
+pub(crate) struct Packed<'a, const MR: usize>(pub(crate) &'a [[f32; MR]]);
 
-impl<const MR: usize> Lhs<MR> for Packed<'_> {
+impl<const MR: usize> Lhs<MR> for Packed<'_, MR> {
     #[inline(always)]
-    fn at(self, t: usize) -> [f32; MR] {
-        *self.0[t * MR..].first_chunk().expect("a panel row")
+    fn first(self, depth: usize) -> Self {
+        Self(&self.0[..depth])
+    }
+    #[inline(always)]
+    fn each(self, t: usize, mut f: impl FnMut(usize, f32)) {
+        let row = &self.0[t];
+        for i in 0..MR {
+            f(i, row[i]);
+        }
     }
 }
 
@@ -139,9 +158,17 @@ pub(crate) struct Listed<'a> {
 
 impl<const MR: usize> Lhs<MR> for Listed<'_> {
     #[inline(always)]
-    fn at(self, t: usize) -> [f32; MR] {
+    fn first(self, depth: usize) -> Self {
+        let list = &self.list[..depth];
+        Self { list, ..self }
+    }
+    #[inline(always)]
+    fn each(self, t: usize, mut f: impl FnMut(usize, f32)) {
         let row = &self.panel[self.list[t] as usize * self.stride..];
-        *row.first_chunk().expect("a panel row")
+        let row: &[f32; MR] = row.first_chunk().expect("a panel row");
+        for i in 0..MR {
+            f(i, row[i]);
+        }
     }
 }
 
@@ -176,10 +203,17 @@ impl<'a, const MR: usize> Gathered<'a, MR> {
 
 impl<const MR: usize> Lhs<MR> for Gathered<'_, MR> {
     #[inline(always)]
-    fn at(self, t: usize) -> [f32; MR] {
+    fn first(self, depth: usize) -> Self {
+        let list = self.list.part(0..depth);
+        Self { list, ..self }
+    }
+    #[inline(always)]
+    fn each(self, t: usize, mut f: impl FnMut(usize, f32)) {
         let at = self.list.list[t] as usize * self.stride;
-        // SAFETY: a list index is below the list's bound (`Below::new`), and rows hold `(bound - 1) * stride` (`new`).
-        core::array::from_fn(|i| unsafe { *self.rows[i].get_unchecked(at) })
+        for i in 0..MR {
+            // SAFETY: a list index is below the list's bound (`Below::new`), and rows hold `(bound - 1) * stride` (`new`).
+            f(i, unsafe { *self.rows[i].get_unchecked(at) });
+        }
     }
 }
 
@@ -216,26 +250,31 @@ impl<'a, const MR: usize> Spaced<'a, MR> {
 
 impl<const MR: usize> Lhs<MR> for Spaced<'_, MR> {
     #[inline(always)]
-    fn at(self, t: usize) -> [f32; MR] {
-        let first = self.list.list[t] as usize * self.stride;
+    fn first(self, depth: usize) -> Self {
+        let list = self.list.part(0..depth);
+        Self { list, ..self }
+    }
+    #[inline(always)]
+    fn each(self, t: usize, mut f: impl FnMut(usize, f32)) {
         // Three rows a base: x86 addresses base, base + ld and base + 2 ld directly, so that twelve rows take five registers
         // and not twelve, of which there are not so many.
-        let mut rows = [0.0; MR];
-        let mut base = first;
-        for three in rows.chunks_mut(3) {
-            for (i, x) in three.iter_mut().enumerate() {
-                // SAFETY: a list index is below the list's bound (`Below::new`); row `MR - 1` holds it (`new`).
-                *x = unsafe { *self.data.as_ptr().add(base).add(i * self.ld) };
+        let mut base = self.list.list[t] as usize * self.stride;
+        for i in 0..MR {
+            if i > 0 && i % 3 == 0 {
+                base += self.ld * 3;
             }
-            // Of a single row the distance to the next may be anything.
-            base = base.wrapping_add(self.ld.wrapping_mul(3));
+            // SAFETY: a list index is below the list's bound (`Below::new`); row `MR - 1` holds it (`new`).
+            f(i, unsafe {
+                *self.data.as_ptr().add(base).add(i % 3 * self.ld)
+            });
         }
-        rows
     }
 }
 
 /// `NV` vectors a step.
 pub(crate) trait Rhs<S: F32s, const NV: usize>: Copy {
+    /// The first `depth` steps, so that a loop over them need not check each. Panics when there are fewer.
+    fn first(self, depth: usize) -> Self;
     /// Those of step `t`.
     fn at(self, s: S, t: usize) -> [S::V; NV];
 }
@@ -249,6 +288,11 @@ pub(crate) struct Rows<'a> {
 
 impl<S: F32s, const NV: usize> Rhs<S, NV> for Rows<'_> {
     #[inline(always)]
+    fn first(self, depth: usize) -> Self {
+        let offsets = &self.offsets[..depth];
+        Self { offsets, ..self }
+    }
+    #[inline(always)]
     fn at(self, s: S, t: usize) -> [S::V; NV] {
         let row = &self.data[self.offsets[t] as usize..][..NV * S::LANES];
         // Not `array::from_fn`: what it calls is not always compiled for the instruction set.
@@ -260,23 +304,56 @@ impl<S: F32s, const NV: usize> Rhs<S, NV> for Rows<'_> {
     }
 }
 
-/// Step `t` is `data[offsets[t]..]` of each of `NP` panels, so of `NV / NP` vectors a panel.
+/// Step `t` is `panel[offsets[t]..]` of each of `NP` panels, `EACH` vectors of it.
 #[derive(Clone, Copy)]
-pub(crate) struct Wide<'a, const NP: usize> {
-    pub(crate) panels: [&'a [f32]; NP],
-    pub(crate) offsets: &'a [u32],
+pub(crate) struct Side<'a, S, const NP: usize, const EACH: usize> {
+    // Invariant of `new`: every panel holds `EACH` vectors of `S` from the greatest offset on.
+    panels: [&'a [f32]; NP],
+    offsets: Below<'a>,
+    of: PhantomData<S>,
 }
 
-impl<S: F32s, const NV: usize, const NP: usize> Rhs<S, NV> for Wide<'_, NP> {
+impl<'a, S: F32s, const NP: usize, const EACH: usize> Side<'a, S, NP, EACH> {
+    /// Panics when a panel does not hold the vectors that the bound of `offsets` allows to be asked for.
+    #[inline(always)]
+    pub(crate) fn new(panels: [&'a [f32]; NP], offsets: Below<'a>) -> Self {
+        if !offsets.list.is_empty() {
+            let end = (offsets.bound - 1).checked_add(EACH * S::LANES);
+            for panel in panels {
+                assert!(
+                    end.is_some_and(|end| end <= panel.len()),
+                    "a panel is too short"
+                );
+            }
+        }
+        Self {
+            panels,
+            offsets,
+            of: PhantomData,
+        }
+    }
+}
+
+impl<S: F32s, const NP: usize, const EACH: usize, const NV: usize> Rhs<S, NV>
+    for Side<'_, S, NP, EACH>
+{
+    #[inline(always)]
+    fn first(self, depth: usize) -> Self {
+        let offsets = self.offsets.part(0..depth);
+        Self { offsets, ..self }
+    }
     #[inline(always)]
     fn at(self, s: S, t: usize) -> [S::V; NV] {
-        let each = const { NV / NP };
-        let at = self.offsets[t] as usize;
+        const { assert!(NP * EACH == NV, "as many vectors as the tile has") };
+        let at = self.offsets.list[t] as usize;
+        // Not `array::from_fn`: what it calls is not always compiled for the instruction set.
         let mut v = [s.splat(0.0); NV];
         for p in 0..NP {
-            let row = &self.panels[p][at..][..each * S::LANES];
-            for j in 0..each {
-                v[p * each + j] = s.load(&row[j * S::LANES..]);
+            for j in 0..EACH {
+                let from = at + j * S::LANES;
+                // SAFETY: an offset is below the list's bound (`Below::new`), and the panels hold `EACH` vectors there (`new`).
+                let row = unsafe { self.panels[p].get_unchecked(from..from + S::LANES) };
+                v[p * EACH + j] = s.load(row);
             }
         }
         v

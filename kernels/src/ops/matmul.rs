@@ -157,7 +157,7 @@ pub struct MatMul {
     kept_k: Bounded,
     kept_n: Vec<u32>,
     // Where each packed row begins in a column panel.
-    starts: Vec<u32>,
+    starts: Bounded,
     panels: Aligned,
     // Padded to whole panels.
     bias: Option<Aligned>,
@@ -197,12 +197,13 @@ impl MatMul {
             }
             padded
         });
+        let starts = (0..kept_k.len()).map(|t| (t * nr) as u32).collect();
         Ok(Self {
             isa,
             k,
             n,
             nr,
-            starts: (0..kept_k.len()).map(|t| (t * nr) as u32).collect(),
+            starts: Bounded::new(starts, kept_k.len().saturating_sub(1) * nr + 1),
             kept_k: Bounded::new(kept_k, k),
             kept_n,
             panels,
@@ -236,7 +237,7 @@ impl MatMul {
     /// Elements of scratch that [`MatMul::run`] needs.
     pub fn scratch_len(&self, m: usize, threads: usize) -> usize {
         let nr = pack::panel_width(self.isa.lanes());
-        let (k, n) = (self.starts.len(), self.kept_n.len());
+        let (k, n) = (self.kept_k.len(), self.kept_n.len());
         // The lists of live k (three) and n (three), then every thread's own.
         4 * lines(k)
             + 4 * lines(n)
@@ -276,19 +277,23 @@ impl MatMul {
         }
 
         let mut rest = from_line(scratch);
-        let (k, n) = (self.starts.len(), self.kept_n.len());
+        let (k, n) = (self.kept_k.len(), self.kept_n.len());
         let (of_a, of_b) = match partial(live_in) {
-            None => (self.kept_k.all(), &self.starts[..]),
+            None => (self.kept_k.all(), self.starts.all()),
             Some(live) => {
                 let (of_a, of_b) = (take_indices(&mut rest, k), take_indices(&mut rest, k));
                 let mut depth = 0;
-                for (&orig, &start) in self.kept_k.all().as_slice().iter().zip(&self.starts) {
+                let kept = self.kept_k.all().as_slice().iter();
+                for (&orig, &start) in kept.zip(self.starts.all().as_slice()) {
                     if live.contains(orig as usize) {
                         (of_a[depth], of_b[depth]) = (orig, start);
                         depth += 1;
                     }
                 }
-                (Below::new(&of_a[..depth], self.k), &of_b[..depth])
+                (
+                    Below::new(&of_a[..depth], self.k),
+                    Below::new(&of_b[..depth], self.starts.bound()),
+                )
             }
         };
         let live_out = partial(live_out);
@@ -314,7 +319,7 @@ impl MatMul {
             a_strides: (a.ld, 1),
             of_a,
             of_b,
-            in_order: &self.starts[..of_b.len()],
+            in_order: self.starts.all().part(0..of_b.len()),
             panels: self.panels.as_slice(),
             nr: self.nr,
             panel_len: k * self.nr,

@@ -51,7 +51,7 @@ pub(crate) struct Place<'a> {
     pub(crate) start: Start<'a>,
     /// Applied when it can be in registers, see [`Activation::in_registers`].
     pub(crate) activation: Activation,
-    /// What will be read soon: with `FETCH` a cache line of it is prefetched at each step.
+    /// What will be read soon: with `FETCH` it is prefetched along the way.
     pub(crate) next: &'a [f32],
 }
 
@@ -90,23 +90,51 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, const FETCH: bool>
         "tile height"
     );
     let mut acc = start::<S, MR, NV>(s, place, out);
-    for t in 0..depth {
-        // In this order: a broadcast folds its load only when no check comes between the load and its use, and the check of the
-        // prefetch, when it comes first, keeps the loads of 12 rows from folding.
-        let b = rhs.at(s, t);
-        let a = lhs.at(t);
-        if FETCH && let Some(line) = place.next.get(t * LINE..) {
-            s.prefetch(line);
-        }
-        for i in 0..MR {
-            let ai = s.splat(a[i]);
-            for j in 0..NV {
-                acc[i][j] = s.mul_add(ai, b[j], acc[i][j]);
+    let (lhs, rhs) = (lhs.first(depth), rhs.first(depth));
+    if FETCH {
+        // Prefetches stay out of the inner loop: it has no registers to spare for them, and the compiler moves no load across one.
+        let each = place.next.len().div_ceil(depth.div_ceil(STRETCH).max(1));
+        let mut next = place.next.chunks(each.next_multiple_of(LINE).max(LINE));
+        for from in (0..depth).step_by(STRETCH) {
+            for line in next.next().unwrap_or(&[]).chunks(LINE) {
+                s.prefetch(line);
             }
+            let to = depth.min(from + STRETCH);
+            steps::<S, MR, NV>(s, (from, to), lhs, rhs, &mut acc);
         }
+    } else {
+        steps::<S, MR, NV>(s, (0, depth), lhs, rhs, &mut acc);
     }
     epilogue::finish(s, place.activation, &mut acc);
     store(s, acc, place, out);
+}
+
+/// Steps between prefetches.
+const STRETCH: usize = 8;
+
+/// Adds the terms `from..to`. Loads and FMAs only, without a branch between them: a load and its broadcast are one instruction only
+/// in one basic block, and as two they take a turn of an FMA unit.
+#[inline(always)]
+fn steps<S: F32s, const MR: usize, const NV: usize>(
+    s: S,
+    (from, to): (usize, usize),
+    lhs: impl Lhs<MR>,
+    rhs: impl Rhs<S, NV>,
+    acc: &mut [[S::V; NV]; MR],
+) {
+    for t in from..to {
+        let b = rhs.at(s, t);
+        lhs.each(
+            t,
+            #[inline(always)]
+            |i, a| {
+                let a = s.splat(a);
+                for j in 0..NV {
+                    acc[i][j] = s.mul_add(a, b[j], acc[i][j]);
+                }
+            },
+        );
+    }
 }
 
 /// Repeats `$body` for each row `$i` below `$mr`. A loop would do if the compiler unrolled it: accumulators that a loop indexes

@@ -17,7 +17,7 @@ use crate::Isa;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
 use crate::pack::{even_height, gather_rows, slack};
-use crate::panel::{Below, Gathered, LINE, Packed, Rows, Spaced, lines, take};
+use crate::panel::{Below, Gathered, LINE, Packed, Side, Spaced, lines, take};
 use crate::pool::{Pool, Tile};
 use crate::tile::gemm::FEW_ROWS;
 use crate::tile::gemm::{Cols, NV, Place, Start, for_height, tallest, tallest_gathered, tile};
@@ -56,9 +56,9 @@ pub(super) struct Product<'a> {
     /// The live k of A.
     pub(super) of_a: Below<'a>,
     /// Where the same k begin in a column panel.
-    pub(super) of_b: &'a [u32],
+    pub(super) of_b: Below<'a>,
     /// Where they would begin if only they were in the panel.
-    pub(super) in_order: &'a [u32],
+    pub(super) in_order: Below<'a>,
     pub(super) panels: &'a [f32],
     /// Columns of a panel.
     pub(super) nr: usize,
@@ -373,20 +373,20 @@ fn compute<S: F32s>(
                     next: match panels {
                         Panels::From(_) | Panels::List(_) if terms.1 > 0 && x + 1 < count => {
                             let panel = p.panel(panels.nth(x + 1), S::LANES);
-                            let end = p.of_b[t + terms.1 - 1] as usize + nr;
-                            &panel[p.of_b[t] as usize..end]
+                            let offsets = p.of_b.as_slice();
+                            let end = offsets[t + terms.1 - 1] as usize + nr;
+                            &panel[offsets[t] as usize..end]
                         }
                         _ => &[],
                     },
                 };
                 if let Panels::Gather(_) = panels {
-                    let offsets = &p.in_order[..terms.1];
-                    let data = &*gathered;
-                    pass.column(s, Rows { data, offsets }, rows, r, index, out);
+                    let offsets = p.in_order.part(0..terms.1);
+                    pass.column(s, (&*gathered, offsets), rows, r, index, out);
                 } else {
-                    let offsets = &p.of_b[t..t + terms.1];
+                    let offsets = p.of_b.part(t..t + terms.1);
                     let data = p.panel(panels.nth(x), S::LANES);
-                    pass.column(s, Rows { data, offsets }, rows, r, index, out);
+                    pass.column(s, (data, offsets), rows, r, index, out);
                 }
             }
         }
@@ -405,7 +405,7 @@ impl Pass<'_> {
     fn column<S: F32s>(
         &self,
         s: S,
-        rhs: Rows<'_>,
+        rhs: (&[f32], Below<'_>),
         rows: usize,
         r: usize,
         index: Option<&[u32]>,
@@ -415,6 +415,10 @@ impl Pass<'_> {
             self.next,
             self.next.len().div_ceil(rows.div_ceil(self.height)),
         );
+        // Few tiles are through before what they fetch has come.
+        if rows <= 2 * self.height {
+            fetch = &[];
+        }
         for i in (0..rows).step_by(self.height) {
             // The next panel comes to L2 while this one is used: the hardware does not look beyond the end of a panel's block.
             let (now, later) = fetch.split_at(each.min(fetch.len()));
@@ -436,7 +440,7 @@ impl Pass<'_> {
     fn tile<S: F32s, const MR: usize, const NV: usize>(
         &self,
         s: S,
-        rhs: Rows<'_>,
+        rhs: (&[f32], Below<'_>),
         next: &[f32],
         i: usize,
         r: usize,
@@ -461,8 +465,9 @@ impl Pass<'_> {
             activation: self.activation,
             next,
         };
+        let rhs = Side::<S, 1, NV>::new([rhs.0], rhs.1);
         if let Some(packed) = self.packed {
-            let lhs = Packed(&packed[i * depth..][..MR * depth]);
+            let lhs = Packed(packed[i * depth..][..MR * depth].as_chunks::<MR>().0);
             s.outline(
                 #[inline(always)]
                 || tile::<S, MR, NV, true>(s, depth, lhs, rhs, place, &mut out),

@@ -10,7 +10,7 @@
 
 use super::block::{Panels, Product};
 use crate::isa::F32s;
-use crate::panel::{Gathered, Wide};
+use crate::panel::{Gathered, Side};
 use crate::pool::Tile;
 use crate::tile::gemm::{Cols, Place, Start, tile};
 
@@ -73,10 +73,10 @@ fn groups<S: F32s, const MR: usize, const NP: usize, const NV: usize>(
         group.at = x * p.nr;
         group.width = (together * p.nr).min(width - group.at);
         match together {
-            _ if together == NP => group.run::<S, NP, NV>(s, out),
-            2 => group.run::<S, 2, 4>(s, out),
-            _ if group.width <= S::LANES => group.run::<S, 1, 1>(s, out),
-            _ => group.run::<S, 1, 2>(s, out),
+            _ if together == NP => group.run::<S, NP, 2, NV>(s, out),
+            2 => group.run::<S, 2, 2, 4>(s, out),
+            _ if group.width <= S::LANES => group.run::<S, 1, 1, 1>(s, out),
+            _ => group.run::<S, 1, 2, 2>(s, out),
         }
         x += together;
     }
@@ -100,16 +100,17 @@ struct Group<'a, const MR: usize> {
 
 impl<const MR: usize> Group<'_, MR> {
     #[inline(always)]
-    fn run<S: F32s, const NP: usize, const NV: usize>(&self, s: S, out: &mut Tile<'_>) {
+    fn run<S: F32s, const NP: usize, const EACH: usize, const NV: usize>(
+        &self,
+        s: S,
+        out: &mut Tile<'_>,
+    ) {
         let p = self.p;
         let mut panels: [&[f32]; NP] = [&[]; NP];
         for (i, panel) in panels.iter_mut().enumerate() {
             *panel = p.panel(self.first + i, S::LANES);
         }
-        let rhs = Wide {
-            panels,
-            offsets: p.of_b,
-        };
+        let rhs = Side::<S, NP, EACH>::new(panels, p.of_b);
         let place = Place {
             rows: self.to,
             cols: Cols::Run {

@@ -17,7 +17,10 @@ pub(super) fn gather_columns(
         // Without terms there is no packed B.
         let first = column / nr * p.panel_len + column % nr;
         let data = &p.panels[first.min(p.panels.len())..];
-        for (row, &at) in panel.chunks_exact_mut(nr).zip(&p.of_b[t..t + terms]) {
+        for (row, &at) in panel
+            .chunks_exact_mut(nr)
+            .zip(&p.of_b.as_slice()[t..t + terms])
+        {
             row[j] = data[at as usize];
         }
         if let Some(all) = p.bias {
