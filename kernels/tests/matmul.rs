@@ -88,7 +88,12 @@ fn small() -> impl Strategy<Value = Case> {
     case(0..40usize, 70, 150)
 }
 
-/// Several depth blocks, row blocks and column panels.
+/// Several depth blocks.
+fn deep() -> impl Strategy<Value = Case> {
+    case(prop_oneof![0..8usize, 30..50usize], 2500, 100)
+}
+
+/// Several row blocks and column panels.
 fn large() -> impl Strategy<Value = Case> {
     case(prop_oneof![0..6usize, 180..230usize], 700, 300)
 }
@@ -266,6 +271,11 @@ proptest! {
     fn laws_on_large_shapes(case in large()) {
         check(&case)?;
     }
+
+    #[test]
+    fn laws_on_deep_shapes(case in deep()) {
+        check(&case)?;
+    }
 }
 
 #[test]
@@ -309,7 +319,7 @@ fn every_tile_edge() {
 fn heads_of_few_columns() {
     for n in 1..=17 {
         for m in [1, 2, 3, 4, 13, 33] {
-            for k in [0, 1, 9, 400] {
+            for k in [0, 1, 9, 1100] {
                 let case = Case {
                     m,
                     k,

@@ -319,7 +319,7 @@ impl MatMul {
             a_strides: (a.ld, 1),
             of_a,
             of_b,
-            in_order: self.starts.all().part(0..of_b.len()),
+            in_order: &self.starts.all().as_slice()[..of_b.len()],
             panels: self.panels.as_slice(),
             nr: self.nr,
             panel_len: k * self.nr,

@@ -55,6 +55,12 @@ pub(crate) struct Place<'a> {
     pub(crate) next: &'a [f32],
 }
 
+/// Whether a tile has a register for each accumulator, for the vectors or the scalars of a step, and one more.
+pub(crate) const fn fits<S: F32s>(rows: usize, vectors: usize) -> bool {
+    let fewer = if rows < vectors { rows } else { vectors };
+    rows * vectors + fewer < S::REGISTERS
+}
+
 /// Rows of the tallest tile.
 pub(crate) const fn tallest<S: F32s>() -> usize {
     if S::REGISTERS >= 32 { 12 } else { 6 }
@@ -78,17 +84,8 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, const FETCH: bool>
     place: Place<'_>,
     out: &mut Tile<'_>,
 ) {
-    const {
-        let smaller = if MR < NV { MR } else { NV };
-        assert!(
-            MR > tallest::<S>() || MR * NV + smaller < S::REGISTERS,
-            "tile spills"
-        );
-    }
-    assert!(
-        MR <= tallest::<S>() && place.rows.len() == MR,
-        "tile height"
-    );
+    assert!(fits::<S>(MR, NV), "tile spills");
+    assert!(place.rows.len() == MR, "tile height");
     let mut acc = start::<S, MR, NV>(s, place, out);
     let (lhs, rhs) = (lhs.first(depth), rhs.first(depth));
     if FETCH {
@@ -272,7 +269,7 @@ macro_rules! for_height {
 pub(crate) use for_height;
 
 /// Row counts up to this one are served several column panels at a time.
-pub(crate) const FEW_ROWS: usize = 3;
+pub(crate) const FEW_ROWS: usize = 5;
 
 const fn row(
     name: &'static str,

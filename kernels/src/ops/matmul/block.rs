@@ -4,7 +4,7 @@
 //! for each block of C (rows x columns)                  a job; its own scratch
 //!     for each depth block of KC live terms             partial sums stay in C between them
 //!         pack the block of A                           unless few panels will read it
-//!         for each column panel                         KC x NR, stays in L1
+//!         for each column panel                         KC x NR, stays in L2
 //!             for each row tile                         the micro-kernel
 //! ```
 //! With an output mask (static or not) the block is computed in scratch and its live columns copied to C: of panels as packed,
@@ -22,11 +22,13 @@ use crate::pool::{Pool, Tile};
 use crate::tile::gemm::FEW_ROWS;
 use crate::tile::gemm::{Cols, NV, Place, Start, for_height, tallest, tallest_gathered, tile};
 
-/// Depth of a block. KC x NR floats are 48 KiB with the widest vectors, all of L1: every row tile reads the panel anew from L1 and
-/// L2. Measured on Zen 5, k = 2000: 176 gives 196 GFLOP/s, 256 gives 207, 384 gives 217 (oneDNN 233); what is lost with a
-/// smaller one is the start and the end of each tile.
-const KC: usize = 384;
-/// Rows of a block: MC x KC floats of A are 3/8 of L2 (1 MiB). B passes through once a block, so it should not be lower.
+/// Depth of a block, at most: its panel is 128 KiB with the widest vectors and comes from L2 for every row tile, which takes a
+/// sixth of what L2 delivers. Measured on Zen 5, 1024 x 1024 x 1024: 384 (the panel in L1) gives 207 GFLOP/s, 512 gives 224, 768 gives
+/// 234, 1024 gives 239; what is lost with a smaller one is reading and writing C once more.
+const KC: usize = 1024;
+/// Elements of A in a block, 3/8 of L2 (1 MiB).
+const BLOCK: usize = 96 * KC;
+/// Rows of a block, at most.
 const MC: usize = 384;
 /// Columns of a block when it is computed in scratch.
 const NC_SCRATCH: usize = 512;
@@ -58,7 +60,7 @@ pub(super) struct Product<'a> {
     /// Where the same k begin in a column panel.
     pub(super) of_b: Below<'a>,
     /// Where they would begin if only they were in the panel.
-    pub(super) in_order: Below<'a>,
+    pub(super) in_order: &'a [u32],
     pub(super) panels: &'a [f32],
     /// Columns of a panel.
     pub(super) nr: usize,
@@ -75,7 +77,7 @@ pub(super) struct Product<'a> {
 
 /// Elements that a thread needs for its blocks.
 pub(super) fn scratch_len(m: usize, n: usize, nr: usize) -> usize {
-    let pack = lines(m.clamp(1, MC) * KC);
+    let pack = lines((m.clamp(1, MC) * KC).min(BLOCK));
     let gather = lines(KC * nr + LINE) + lines(NC_SCRATCH.min(n) + 2 * nr);
     let result = lines(m.min(MC_SCRATCH) * (NC_SCRATCH.min(n) + 2 * nr));
     pack + gather + result + lines(NC_SCRATCH / nr + 2)
@@ -314,19 +316,22 @@ fn compute<S: F32s>(
         Panels::Gather(_) => (take(rest, KC * nr + LINE), take(rest, nr + LINE)),
         _ => (&mut [][..], &mut [][..]),
     };
-    let packed = take(rest, if pack { MC.min(rows) * KC } else { 0 });
+    // Equal depth blocks: a short one would pay for its start and its end all the same.
+    let kc = depth.div_ceil(depth.div_ceil(KC).max(1)).max(1);
+    let mc = (BLOCK / kc / 12 * 12).min(MC);
+    let packed = take(rest, if pack { mc.min(rows) * kc } else { 0 });
     // An indexed C may have more rows than a packed block holds.
-    for r in (0..rows).step_by(MC) {
-        let rows = MC.min(rows - r);
+    for r in (0..rows).step_by(mc) {
+        let rows = mc.min(rows - r);
         let most = if pack || p.a_index.is_none() {
             tallest::<S>()
         } else {
             tallest_gathered::<S>()
         };
         let height = even_height(rows, most);
-        for t in (0..depth.max(1)).step_by(KC) {
-            let terms = (t, KC.min(depth - t.min(depth)));
-            let last = t + KC >= depth;
+        for t in (0..depth.max(1)).step_by(kc) {
+            let terms = (t, kc.min(depth - t.min(depth)));
+            let last = t + kc >= depth;
             if pack {
                 for i in (0..rows).step_by(height) {
                     let mut starts = [0; 12];
@@ -381,7 +386,8 @@ fn compute<S: F32s>(
                     },
                 };
                 if let Panels::Gather(_) = panels {
-                    let offsets = p.in_order.part(0..terms.1);
+                    let bound = terms.1.saturating_sub(1) * nr + 1;
+                    let offsets = Below::new(&p.in_order[..terms.1], bound);
                     pass.column(s, (&*gathered, offsets), rows, r, index, out);
                 } else {
                     let offsets = p.of_b.part(t..t + terms.1);

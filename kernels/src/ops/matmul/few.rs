@@ -12,7 +12,7 @@ use super::block::{Panels, Product};
 use crate::isa::F32s;
 use crate::panel::{Gathered, Side};
 use crate::pool::Tile;
-use crate::tile::gemm::{Cols, Place, Start, tile};
+use crate::tile::gemm::{Cols, Place, Start, fits, tile};
 
 /// Rows from `first_row` on over `panels`, into the rows `to` of `out`, `width` columns of them.
 #[inline(always)]
@@ -32,6 +32,8 @@ pub(super) fn few<S: F32s>(
                 1 => groups::<S, 1, 4, 8>(s, p, first_row, panels, width, to, out),
                 2 => groups::<S, 2, 2, 4>(s, p, first_row, panels, width, to, out),
                 3 => groups::<S, 3, 2, 4>(s, p, first_row, panels, width, to, out),
+                4 => groups::<S, 4, 2, 4>(s, p, first_row, panels, width, to, out),
+                5 => groups::<S, 5, 2, 4>(s, p, first_row, panels, width, to, out),
                 _ => unreachable!("more than a few rows"),
             };
         },
@@ -67,14 +69,20 @@ fn groups<S: F32s, const MR: usize, const NP: usize, const NV: usize>(
     while x < count {
         let first = panels.nth(x);
         // Panels of a group must be neighbours, for their bias to be.
-        let fits = |n: usize| x + n <= count && panels.nth(x + n - 1) == first + n - 1;
-        let together = [NP, 2].into_iter().find(|&n| fits(n)).unwrap_or(1);
+        let neighbours = |n: usize| x + n <= count && panels.nth(x + n - 1) == first + n - 1;
+        let together = if fits::<S>(MR, NV) && neighbours(NP) {
+            NP
+        } else if fits::<S>(MR, 4) && neighbours(2) {
+            2
+        } else {
+            1
+        };
         group.first = first;
         group.at = x * p.nr;
         group.width = (together * p.nr).min(width - group.at);
         match together {
-            _ if together == NP => group.run::<S, NP, 2, NV>(s, out),
-            2 => group.run::<S, 2, 2, 4>(s, out),
+            _ if fits::<S>(MR, NV) && together == NP => group.run::<S, NP, 2, NV>(s, out),
+            2 if fits::<S>(MR, 4) => group.run::<S, 2, 2, 4>(s, out),
             _ if group.width <= S::LANES => group.run::<S, 1, 1, 1>(s, out),
             _ => group.run::<S, 1, 2, 2>(s, out),
         }

@@ -117,7 +117,7 @@ pub fn matmul(
         a_strides: a.strides,
         of_a: Below::new(of_a, k),
         of_b: Below::new(of_b, k.saturating_sub(1) * nr + 1),
-        in_order: Below::new(&[], 0),
+        in_order: &[],
         panels,
         nr,
         panel_len,
