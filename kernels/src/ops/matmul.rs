@@ -347,15 +347,16 @@ impl MatMul {
         scratch: &mut [f32],
     ) {
         let mut rest = from_line(scratch);
+        let starts = self.starts.all().as_slice();
         let depth = terms.list.len();
         let of_b = if depth == self.starts.len() {
-            &self.starts[..]
+            self.starts.all()
         } else {
             let of_b = take_indices(&mut rest, depth);
             for (to, &t) in of_b.iter_mut().zip(terms.list) {
-                *to = self.starts[t as usize];
+                *to = starts[t as usize];
             }
-            of_b
+            Below::new(of_b, self.starts.bound())
         };
         let columns = if wanted.from.len() == self.n {
             Columns::All
@@ -371,7 +372,7 @@ impl MatMul {
             a_strides: (1, 1),
             of_a: Below::new(terms.offsets, (planes.len() + 1).saturating_sub(m)),
             of_b,
-            in_order: &self.starts[..depth],
+            in_order: &starts[..depth],
             panels: self.panels.as_slice(),
             nr: self.nr,
             panel_len: self.starts.len() * self.nr,
