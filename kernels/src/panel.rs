@@ -304,16 +304,19 @@ impl<S: F32s, const NV: usize> Rhs<S, NV> for Rows<'_> {
     }
 }
 
-/// Step `t` is `panel[offsets[t]..]` of each of `NP` panels, `EACH` vectors of it.
+/// Step `t` is `panel[offsets[t]..]` of each of `NP` panels, `EACH` vectors of it. Those of step `t + AHEAD` are prefetched then, unless
+/// `AHEAD` is zero.
 #[derive(Clone, Copy)]
-pub(crate) struct Side<'a, S, const NP: usize, const EACH: usize> {
+pub(crate) struct Side<'a, S, const NP: usize, const EACH: usize, const AHEAD: usize = 0> {
     // Invariant of `new`: every panel holds `EACH` vectors of `S` from the greatest offset on.
     panels: [&'a [f32]; NP],
     offsets: Below<'a>,
     of: PhantomData<S>,
 }
 
-impl<'a, S: F32s, const NP: usize, const EACH: usize> Side<'a, S, NP, EACH> {
+impl<'a, S: F32s, const NP: usize, const EACH: usize, const AHEAD: usize>
+    Side<'a, S, NP, EACH, AHEAD>
+{
     /// Panics when a panel does not hold the vectors that the bound of `offsets` allows to be asked for.
     #[inline(always)]
     pub(crate) fn new(panels: [&'a [f32]; NP], offsets: Below<'a>) -> Self {
@@ -334,8 +337,8 @@ impl<'a, S: F32s, const NP: usize, const EACH: usize> Side<'a, S, NP, EACH> {
     }
 }
 
-impl<S: F32s, const NP: usize, const EACH: usize, const NV: usize> Rhs<S, NV>
-    for Side<'_, S, NP, EACH>
+impl<S: F32s, const NP: usize, const EACH: usize, const AHEAD: usize, const NV: usize> Rhs<S, NV>
+    for Side<'_, S, NP, EACH, AHEAD>
 {
     #[inline(always)]
     fn first(self, depth: usize) -> Self {
@@ -345,7 +348,16 @@ impl<S: F32s, const NP: usize, const EACH: usize, const NV: usize> Rhs<S, NV>
     #[inline(always)]
     fn at(self, s: S, t: usize) -> [S::V; NV] {
         const { assert!(NP * EACH == NV, "as many vectors as the tile has") };
-        let at = self.offsets.list[t] as usize;
+        let list = self.offsets.list;
+        let at = list[t] as usize;
+        if AHEAD > 0 {
+            let then = list[(t + AHEAD).min(list.len() - 1)] as usize;
+            for panel in self.panels {
+                for j in 0..EACH {
+                    s.prefetch_near(&panel[then + j * S::LANES..]);
+                }
+            }
+        }
         // Not `array::from_fn`: what it calls is not always compiled for the instruction set.
         let mut v = [s.splat(0.0); NV];
         for p in 0..NP {

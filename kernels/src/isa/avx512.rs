@@ -290,6 +290,11 @@ impl F32s for Avx512 {
         unsafe { _mm512_maskz_expand_ps(to as __mmask16, v) }
     }
     #[inline(always)]
+    fn prefetch_near(self, from: &[f32]) {
+        // SAFETY: see above the impl; a prefetch cannot fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().cast()) }
+    }
+    #[inline(always)]
     fn prefetch(self, from: &[f32]) {
         // SAFETY: see above the impl; a prefetch cannot fault.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(from.as_ptr().cast()) }

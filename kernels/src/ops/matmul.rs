@@ -4,6 +4,7 @@
 mod block;
 mod few;
 mod gather;
+mod pass;
 mod runtime;
 
 use alloc::vec::Vec;

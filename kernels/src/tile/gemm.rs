@@ -86,9 +86,12 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, const FETCH: bool>
 ) {
     assert!(fits::<S>(MR, NV), "tile spills");
     assert!(place.rows.len() == MR, "tile height");
-    let mut acc = start::<S, MR, NV>(s, place, out);
+    // A tile of its own stays in registers; behind the reference every store might change it.
+    let (all, width) = (out.rows(), out.cols());
+    let mut out = out.sub(0..all, 0..width);
+    let mut acc = start::<S, MR, NV>(s, place, &mut out);
     let (lhs, rhs) = (lhs.first(depth), rhs.first(depth));
-    if FETCH {
+    if FETCH && !place.next.is_empty() {
         // Prefetches stay out of the inner loop: it has no registers to spare for them, and the compiler moves no load across one.
         let each = place.next.len().div_ceil(depth.div_ceil(STRETCH).max(1));
         let mut next = place.next.chunks(each.next_multiple_of(LINE).max(LINE));
@@ -103,11 +106,11 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, const FETCH: bool>
         steps::<S, MR, NV>(s, (0, depth), lhs, rhs, &mut acc);
     }
     epilogue::finish(s, place.activation, &mut acc);
-    store(s, acc, place, out);
+    store(s, acc, place, &mut out);
 }
 
 /// Steps between prefetches.
-const STRETCH: usize = 8;
+const STRETCH: usize = 16;
 
 /// Adds the terms `from..to`. Loads and FMAs only, without a branch between them: a load and its broadcast are one instruction only
 /// in one basic block, and as two they take a turn of an FMA unit.

@@ -13,14 +13,14 @@
 
 use super::few::few;
 use super::gather::gather_columns;
+use super::pass::Pass;
 use crate::Isa;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
 use crate::pack::{even_height, gather_rows, slack};
-use crate::panel::{Below, Gathered, LINE, Packed, Side, Spaced, lines, take};
+use crate::panel::{Below, LINE, lines, take};
 use crate::pool::{Pool, Tile};
-use crate::tile::gemm::FEW_ROWS;
-use crate::tile::gemm::{Cols, NV, Place, Start, for_height, tallest, tallest_gathered, tile};
+use crate::tile::gemm::{FEW_ROWS, Start, tallest, tallest_gathered};
 
 /// Depth of a block, at most: its panel is 128 KiB with the widest vectors and comes from L2 for every row tile, which takes a
 /// sixth of what L2 delivers. Measured on Zen 5, 1024 x 1024 x 1024: 384 (the panel in L1) gives 207 GFLOP/s, 512 gives 224, 768 gives
@@ -193,25 +193,8 @@ impl Panels<'_> {
     }
 }
 
-/// What every tile of a depth block and a panel has in common.
-#[derive(Clone, Copy)]
-struct Pass<'a> {
-    product: &'a Product<'a>,
-    /// First live term, and how many.
-    terms: (usize, usize),
-    first_row: usize,
-    /// Packed A: tiles of `height` rows.
-    packed: Option<&'a [f32]>,
-    height: usize,
-    start: Start<'a>,
-    at: usize,
-    width: usize,
-    activation: Activation,
-    /// What the panel after this one holds of the depth block.
-    next: &'a [f32],
-}
-
-const IN_ORDER: [u32; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+/// Rows as they lie.
+pub(super) const IN_ORDER: [u32; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
 
 impl Task for Block<'_, '_> {
     type Output = ();
@@ -401,101 +384,6 @@ fn compute<S: F32s>(
                 let row = out.row(index.map_or(r + i, |index| index[first_row + r + i] as usize));
                 crate::ops::pointwise::apply(s, p.activation, &mut row[..width]);
             }
-        }
-    }
-}
-
-impl Pass<'_> {
-    /// All row tiles of one panel.
-    #[inline(always)]
-    fn column<S: F32s>(
-        &self,
-        s: S,
-        rhs: (&[f32], Below<'_>),
-        rows: usize,
-        r: usize,
-        index: Option<&[u32]>,
-        out: &mut Tile<'_>,
-    ) {
-        let (mut fetch, each) = (
-            self.next,
-            self.next.len().div_ceil(rows.div_ceil(self.height)),
-        );
-        // Few tiles are through before what they fetch has come.
-        if rows <= 2 * self.height {
-            fetch = &[];
-        }
-        for i in (0..rows).step_by(self.height) {
-            // The next panel comes to L2 while this one is used: the hardware does not look beyond the end of a panel's block.
-            let (now, later) = fetch.split_at(each.min(fetch.len()));
-            fetch = later;
-            for_height!(self.height.min(rows - i), MR => {
-                if MR <= tallest::<S>() {
-                    if self.width <= S::LANES {
-                        self.tile::<S, MR, 1>(s, rhs, now, i, r, index, out);
-                    } else {
-                        self.tile::<S, MR, NV>(s, rhs, now, i, r, index, out);
-                    }
-                }
-            });
-        }
-    }
-
-    /// The tile of `MR` rows from row `i` of the pass on.
-    #[inline(always)]
-    fn tile<S: F32s, const MR: usize, const NV: usize>(
-        &self,
-        s: S,
-        rhs: (&[f32], Below<'_>),
-        next: &[f32],
-        i: usize,
-        r: usize,
-        index: Option<&[u32]>,
-        out: &mut Tile<'_>,
-    ) {
-        let p = self.product;
-        let (t, depth) = self.terms;
-        let (first, rows) = match index {
-            Some(index) => (0, &index[self.first_row + i..][..MR]),
-            None => (r + i, &IN_ORDER[..MR]),
-        };
-        let (all, cols) = (out.rows(), out.cols());
-        let mut out = out.sub(first..all, 0..cols);
-        let place = Place {
-            rows,
-            cols: Cols::Run {
-                at: self.at,
-                width: self.width,
-            },
-            start: self.start,
-            activation: self.activation,
-            next,
-        };
-        let rhs = Side::<S, 1, NV>::new([rhs.0], rhs.1);
-        if let Some(packed) = self.packed {
-            let lhs = Packed(packed[i * depth..][..MR * depth].as_chunks::<MR>().0);
-            s.outline(
-                #[inline(always)]
-                || tile::<S, MR, NV, true>(s, depth, lhs, rhs, place, &mut out),
-            );
-            return;
-        }
-        let list = p.of_a.part(t..t + depth);
-        let (ld, stride) = p.a_strides;
-        if p.a_index.is_none() {
-            let data = &p.a[p.a_start(self.first_row + i).min(p.a.len())..];
-            let lhs = Spaced::<MR>::new(data, ld, stride, list);
-            s.outline(
-                #[inline(always)]
-                || tile::<S, MR, NV, true>(s, depth, lhs, rhs, place, &mut out),
-            );
-        } else if MR <= tallest_gathered::<S>() {
-            let starts = core::array::from_fn(|x| p.a_start(self.first_row + i + x));
-            let lhs = Gathered::new(p.a, starts, stride, list);
-            s.outline(
-                #[inline(always)]
-                || tile::<S, MR, NV, true>(s, depth, lhs, rhs, place, &mut out),
-            );
         }
     }
 }
