@@ -39,6 +39,8 @@ pub trait F32s: Copy + Send + Sync + 'static {
     fn splat(self, x: f32) -> Self::V;
     /// The first `LANES` elements. Panics when there are fewer.
     fn load(self, from: &[f32]) -> Self::V;
+    /// N vectors that begin `pitch` elements apart. Panics when the last one is not there.
+    fn load_pitched<const N: usize>(self, from: &[f32], pitch: usize) -> [Self::V; N];
     /// The first `min(from.len(), LANES)` elements, the other lanes zero.
     fn load_some(self, from: &[f32]) -> Self::V;
     /// The elements `start + lane` of a row, in N vectors, zero where the window has none. Panics when the row is shorter than the window's.
@@ -225,6 +227,16 @@ impl<M> Window<M> {
             "the rows of the window"
         );
     }
+}
+
+/// Panics unless there are N vectors of `lanes` elements that begin `pitch` elements apart.
+#[inline(always)]
+fn assert_pitched<const N: usize>(from: &[f32], pitch: usize, lanes: usize) {
+    let before = pitch.saturating_mul(N.saturating_sub(1));
+    assert!(
+        from.len() >= before.saturating_add(lanes),
+        "all vectors to load"
+    );
 }
 
 /// A kernel body, generic over the instruction set. `run` must be `#[inline(always)]`, with all that it calls.

@@ -63,6 +63,12 @@ fn loads_and_stores<S: F32s>(s: S) {
     let x = data(1, 3 * S::LANES);
     same("splat", &out(s, s.splat(2.5)), &vec![2.5; S::LANES]);
     same("load", &out(s, s.load(&x)), &x[..S::LANES]);
+    for pitch in 0..=S::LANES {
+        let pitched: [S::V; 3] = s.load_pitched(&x[..2 * pitch + S::LANES], pitch);
+        for (i, v) in pitched.into_iter().enumerate() {
+            same("load_pitched", &out(s, v), &x[i * pitch..][..S::LANES]);
+        }
+    }
     for n in 0..=S::LANES + 2 {
         let mut want = vec![0.0; S::LANES];
         let k = n.min(S::LANES);
@@ -297,6 +303,16 @@ fn vocabulary_conforms_on_every_isa() {
 
 struct Short;
 struct ShortRows;
+struct ShortPitched;
+
+impl Task for ShortPitched {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: F32s>(self, s: S) {
+        let [.., v]: [S::V; 3] = s.load_pitched(&[0.0; 40][..S::LANES + 1], 1);
+        let _ = out(s, v);
+    }
+}
 
 impl Task for ShortRows {
     type Output = ();
@@ -325,6 +341,8 @@ fn a_row_shorter_than_its_window_is_refused() {
         assert!(caught.is_err(), "{isa}");
         let caught = std::panic::catch_unwind(|| isa.run(ShortRows));
         assert!(caught.is_err(), "{isa}: rows");
+        let caught = std::panic::catch_unwind(|| isa.run(ShortPitched));
+        assert!(caught.is_err(), "{isa}: pitched");
     }
 }
 

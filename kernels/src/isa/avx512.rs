@@ -1,7 +1,7 @@
 use core::arch::asm;
 use core::arch::x86_64::*;
 
-use super::{F32s, Isa, Task, Window};
+use super::{F32s, Isa, Task, Window, assert_pitched};
 
 /// AVX-512 F, BW, DQ and VL: sixteen floats a vector, thirty-two registers, one mask bit a lane.
 ///
@@ -87,6 +87,16 @@ impl F32s for Avx512 {
         assert!(from.len() >= 16, "sixteen elements to load");
         // SAFETY: see above the impl; the length is asserted.
         unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn load_pitched<const N: usize>(self, from: &[f32], pitch: usize) -> [__m512; N] {
+        assert_pitched::<N>(from, pitch, Self::LANES);
+        let mut v = [self.splat(0.0); N];
+        for n in 0..N {
+            // SAFETY: see above the impl; the length for the last vector is asserted.
+            v[n] = unsafe { _mm512_loadu_ps(from.as_ptr().wrapping_add(n.wrapping_mul(pitch))) };
+        }
+        v
     }
     #[inline(always)]
     fn load_some(self, from: &[f32]) -> __m512 {

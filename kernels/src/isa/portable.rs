@@ -1,6 +1,6 @@
 use wide::f32x4;
 
-use super::{F32s, Task, Window};
+use super::{F32s, Task, Window, assert_pitched};
 
 /// What the crate was compiled for: SSE2, NEON, simd128 or plain loops, chosen by `wide` at compile time.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +43,15 @@ impl F32s for Portable {
     fn load(self, from: &[f32]) -> f32x4 {
         let from = from.first_chunk::<4>().expect("four elements to load");
         f32x4::new(*from)
+    }
+    #[inline(always)]
+    fn load_pitched<const N: usize>(self, from: &[f32], pitch: usize) -> [f32x4; N] {
+        assert_pitched::<N>(from, pitch, Self::LANES);
+        let mut v = [f32x4::ZERO; N];
+        for n in 0..N {
+            v[n] = self.load(&from[n * pitch..]);
+        }
+        v
     }
     #[inline(always)]
     fn load_some(self, from: &[f32]) -> f32x4 {

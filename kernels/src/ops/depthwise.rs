@@ -165,15 +165,7 @@ impl<const K: usize, const T: usize> Task for Direct<'_, '_, '_, K, T> {
     type Output = ();
     #[inline(always)]
     fn run<S: F32s>(self, s: S) {
-        self.0.each_plane(
-            #[inline(always)]
-            |plane, y| {
-                s.outline(
-                    #[inline(always)]
-                    || direct::plane::<S, K, T>(s, plane, y),
-                );
-            },
-        );
+        direct::planes::<S, K, T>(s, self.0);
     }
 }
 
@@ -184,10 +176,7 @@ impl Task for Strip<'_, '_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<S: F32s>(self, s: S) {
-        self.0.each_plane(
-            #[inline(always)]
-            |plane, y| strip::plane(s, plane, y),
-        );
+        strip::planes(s, self.0);
     }
 }
 
@@ -211,6 +200,8 @@ fn run_job(isa: Isa, job: &mut Job<'_, '_>) {
         ([3, 3], [2, 2], [1, 1]) => isa.run(Direct::<3, 2>(job)),
         ([5, 5], [1, 1], [1, 1]) => isa.run(Direct::<5, 1>(job)),
         ([5, 5], [2, 2], [1, 1]) => isa.run(Direct::<5, 2>(job)),
+        ([7, 7], [1, 1], [1, 1]) => isa.run(Direct::<7, 1>(job)),
+        ([7, 7], [2, 2], [1, 1]) => isa.run(Direct::<7, 2>(job)),
         _ => isa.run(Strip(job)),
     }
 }
@@ -264,7 +255,7 @@ impl Depthwise {
     /// # Errors    [`Error::TooShort`], [`Error::TooLarge`], [`Error::Mismatch`] for a mask, [`Error::Invalid`] when the kernel does not
     ///   fit the padded map
     /// # Panics    never
-    /// # Scratch   none: 32 KiB of stack when the kernel is not 3x3 or 5x5 with stride 1 or 2
+    /// # Scratch   none: 32 KiB of stack when the kernel is not 3x3, 5x5 or 7x7 with stride 1 or 2
     /// # Source    the register tile over rows: P. Zhang et al., High Performance Depthwise and Pointwise Convolutions on Mobile Devices, AAAI 2020
     pub fn run(
         &self,

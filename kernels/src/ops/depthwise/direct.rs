@@ -6,12 +6,13 @@
 //!
 //! Padding: rows above and below the map are skipped, one test a row; columns beside it are the zero lanes of masked loads, which only
 //! the first and last vectors of a row need. Stride 2 takes the even and the odd columns of two vectors: taps l and l + 1.
+//! A map of few columns has a row in one vector with lanes to spare: its other taps are rotations.
 //!
 //! Columns are the outer loop: the masks of a vector of columns are made once, and since everything about rows changes from pass to
 //! pass, the compiler has nothing to move out of the loop and onto the stack (on 512 planes of 14 x 14, Zen 5: the other order took 1.4 times as long with AVX-512, 1.5 with AVX2).
 
-use super::Plane;
-use crate::isa::F32s;
+use super::{Job, Plane};
+use crate::isa::{F32s, Window};
 
 /// The most rows of the map that a pass may see: what `each_row` unrolls.
 const ROWS: usize = 11;
@@ -29,12 +30,115 @@ macro_rules! each_row {
     };
 }
 
+/// Where the vectors of taps begin that a vector of columns sees, and for stride 2 those that follow them.
+#[derive(Clone, Copy)]
+struct Windows<M, const K: usize> {
+    near: [Window<M>; K],
+    far: [Window<M>; K],
+}
+
+impl<M: Copy, const K: usize> Windows<M, K> {
+    /// Those whose tap 0 begins at column `first` of a map of width `w`.
+    #[inline(always)]
+    fn new<S: F32s<M = M>>(s: S, first: isize, w: usize) -> Self {
+        let mut near = [s.window(first, w); K];
+        let mut far = near;
+        for l in 0..K {
+            near[l] = s.window(first + l as isize, w);
+            far[l] = s.window(first + (l + S::LANES) as isize, w);
+        }
+        Self { near, far }
+    }
+}
+
 #[inline(always)]
-pub(super) fn plane<S: F32s, const K: usize, const T: usize>(
-    s: S,
-    plane: Plane<'_>,
-    y: &mut [f32],
-) {
+pub(super) fn planes<S: F32s, const K: usize, const T: usize>(s: S, job: &mut Job<'_, '_>) {
+    let (w, ow) = (job.call.map.1, job.call.out.1);
+    let left = job.call.shape.pads[1];
+    // A vector holds a row, and zeros behind it for the padding: the taps are rotations of it.
+    let whole = s.window(0, w);
+    if T == 1 && left == K / 2 && ow == w && w + K / 2 <= S::LANES {
+        return job.each_plane(
+            #[inline(always)]
+            |plane, y| {
+                s.outline(
+                    #[inline(always)]
+                    || {
+                        columns::<S, K, T>(
+                            s,
+                            plane,
+                            &weights(s, plane),
+                            0,
+                            y,
+                            #[inline(always)]
+                            |row: &[f32]| {
+                                let [x] = s.load_window(row, &whole);
+                                let mut taps = [x; K];
+                                for l in 0..K {
+                                    if l != K / 2 {
+                                        taps[l] = s.rotate(x, l as isize - (K / 2) as isize);
+                                    }
+                                }
+                                taps
+                            },
+                        );
+                    },
+                );
+            },
+        );
+    }
+    let first = Windows::new(s, -(left as isize), w);
+    // The even and the odd columns of one pair of vectors hold all taps, when they are longer than the row.
+    if T == 2 && ow + K / 2 <= S::LANES {
+        return job.each_plane(
+            #[inline(always)]
+            |plane, y| {
+                s.outline(
+                    #[inline(always)]
+                    || {
+                        columns::<S, K, T>(
+                            s,
+                            plane,
+                            &weights(s, plane),
+                            0,
+                            y,
+                            #[inline(always)]
+                            |row: &[f32]| {
+                                let [near] = s.load_window(row, &first.near[0]);
+                                let [far] = s.load_window(row, &first.far[0]);
+                                let (even, odd) = s.deinterleave(near, far);
+                                let mut taps = [even; K];
+                                for l in 1..K {
+                                    let x = if l % 2 == 0 { even } else { odd };
+                                    taps[l] = if l < 2 {
+                                        x
+                                    } else {
+                                        s.rotate(x, (l / 2) as isize)
+                                    };
+                                }
+                                taps
+                            },
+                        );
+                    },
+                );
+            },
+        );
+    }
+    let end = (ow - 1) / S::LANES * S::LANES;
+    let last = Windows::new(s, (T * end) as isize - left as isize, w);
+    job.each_plane(
+        #[inline(always)]
+        |plane, y| {
+            s.outline(
+                #[inline(always)]
+                || self::plane::<S, K, T>(s, plane, &first, (end, &last), y),
+            );
+        },
+    );
+}
+
+#[inline(always)]
+fn weights<S: F32s, const K: usize>(s: S, plane: Plane<'_>) -> [[S::V; K]; K] {
     let mut weights = [[s.splat(0.0); K]; K];
     let from = &plane.weights[..K * K];
     for k in 0..K {
@@ -42,6 +146,18 @@ pub(super) fn plane<S: F32s, const K: usize, const T: usize>(
             weights[k][l] = s.splat(from[k * K + l]);
         }
     }
+    weights
+}
+
+#[inline(always)]
+fn plane<S: F32s, const K: usize, const T: usize>(
+    s: S,
+    plane: Plane<'_>,
+    first: &Windows<S::M, K>,
+    (end, last): (usize, &Windows<S::M, K>),
+    y: &mut [f32],
+) {
+    let weights = weights(s, plane);
     let w = plane.map.1;
     let left = plane.shape.pads[1];
     for at in (0..plane.out.1).step_by(S::LANES) {
@@ -55,23 +171,27 @@ pub(super) fn plane<S: F32s, const K: usize, const T: usize>(
                 at,
                 y,
                 #[inline(always)]
-                |row, l| {
+                |row: &[f32]| {
                     let row = &row[first..][..T * S::LANES + K - 1];
-                    if T == 1 {
-                        return (s.load(&row[l..]), weights[0][0]);
-                    }
-                    s.deinterleave(s.load(&row[l..]), s.load(&row[l + S::LANES..]))
+                    pairs::<S, K, T>(
+                        s,
+                        #[inline(always)]
+                        |l| s.load(&row[l..]),
+                        #[inline(always)]
+                        |l| s.load(&row[l + S::LANES..]),
+                    )
                 },
             );
         } else {
-            // The vectors that begin at tap l, and for stride 2 those that follow them.
-            let first = from as isize - left as isize;
-            let mut near = [s.window(first, w); K];
-            let mut far = near;
-            for l in 0..K {
-                near[l] = s.window(first + l as isize, w);
-                far[l] = s.window(first + (l + S::LANES) as isize, w);
-            }
+            let between;
+            let windows = match at {
+                0 => first,
+                _ if at == end => last,
+                _ => {
+                    between = Windows::new(s, from as isize - left as isize, w);
+                    &between
+                }
+            };
             columns::<S, K, T>(
                 s,
                 plane,
@@ -79,21 +199,43 @@ pub(super) fn plane<S: F32s, const K: usize, const T: usize>(
                 at,
                 y,
                 #[inline(always)]
-                |row, l| {
-                    if T == 1 {
-                        let [near] = s.load_window(row, &near[l]);
-                        return (near, weights[0][0]);
-                    }
-                    let ([near], [far]) =
-                        (s.load_window(row, &near[l]), s.load_window(row, &far[l]));
-                    s.deinterleave(near, far)
+                |row: &[f32]| {
+                    pairs::<S, K, T>(
+                        s,
+                        #[inline(always)]
+                        |l| s.load_window(row, &windows.near[l])[0],
+                        #[inline(always)]
+                        |l| s.load_window(row, &windows.far[l])[0],
+                    )
                 },
             );
         }
     }
 }
 
-/// All rows of the vector of columns at `at`. `load(row, l)` takes tap l from a row of the map, and for stride 2 tap l + 1 as well.
+/// The taps from the vectors that begin at tap l, and for stride 2 from those that follow them as well.
+#[inline(always)]
+fn pairs<S: F32s, const K: usize, const T: usize>(
+    s: S,
+    near: impl Fn(usize) -> S::V,
+    far: impl Fn(usize) -> S::V,
+) -> [S::V; K] {
+    let mut taps = [s.splat(0.0); K];
+    for l in (0..K).step_by(T) {
+        if T == 1 {
+            taps[l] = near(l);
+        } else {
+            let (even, odd) = s.deinterleave(near(l), far(l));
+            taps[l] = even;
+            if l + 1 < K {
+                taps[l + 1] = odd;
+            }
+        }
+    }
+    taps
+}
+
+/// All rows of the vector of columns at `at`; `load` takes the taps from a row of the map.
 #[inline(always)]
 fn columns<S: F32s, const K: usize, const T: usize>(
     s: S,
@@ -101,7 +243,7 @@ fn columns<S: F32s, const K: usize, const T: usize>(
     weights: &[[S::V; K]; K],
     at: usize,
     y: &mut [f32],
-    load: impl Fn(&[f32], usize) -> (S::V, S::V) + Copy,
+    load: impl Fn(&[f32]) -> [S::V; K] + Copy,
 ) {
     let oh = plane.out.0;
     let mut row = 0;
@@ -113,7 +255,7 @@ fn columns<S: F32s, const K: usize, const T: usize>(
             row += 7;
         }
     }
-    while row + 4 <= oh {
+    while row + 4 <= oh && T * 3 + K <= ROWS {
         rows::<S, K, T, 4>(s, plane, weights, row, at, y, load);
         row += 4;
     }
@@ -135,7 +277,7 @@ fn rows<S: F32s, const K: usize, const T: usize, const R: usize>(
     row: usize,
     at: usize,
     y: &mut [f32],
-    load: impl Fn(&[f32], usize) -> (S::V, S::V),
+    load: impl Fn(&[f32]) -> [S::V; K],
 ) {
     // Known at compile time; not a `const` assertion, since branches that are never taken are instantiated too.
     assert!(T * (R - 1) + K <= ROWS, "too many rows");
@@ -148,13 +290,9 @@ fn rows<S: F32s, const K: usize, const T: usize, const R: usize>(
     let mut acc = [s.splat(plane.bias); R];
     each_row!(i in 0..T * (R - 1) + K => {
         if i >= above && let Some(x) = map.next() {
-            let x = &x[..w];
-            for l in (0..K).step_by(T) {
-                let (tap, next) = load(x, l);
-                step::<S, K, T, R>(s, i, l, tap, weights, &mut acc);
-                if T == 2 && l + 1 < K {
-                    step::<S, K, T, R>(s, i, l + 1, next, weights, &mut acc);
-                }
+            let taps = load(&x[..w]);
+            for l in 0..K {
+                step::<S, K, T, R>(s, i, l, taps[l], weights, &mut acc);
             }
         }
     });

@@ -31,9 +31,9 @@ pub(super) fn serves(isa: Isa, call: &Call<'_>) -> bool {
     {
         return false;
     }
-    // A direct kernel is better where its vectors are filled.
-    let direct = kh == kw && (kh == 3 || kh == 5) && shape.dilation == [1, 1];
-    !direct || 2 * w <= isa.lanes()
+    // A direct kernel is better where its vectors are filled, or a row and its padding fit into one.
+    let direct = kh == kw && matches!(kh, 3 | 5 | 7) && shape.dilation == [1, 1];
+    !direct || (3 * w <= isa.lanes())
 }
 
 #[inline(always)]

@@ -4,26 +4,39 @@
 //! every tap is a whole vector of consecutive elements whatever the stride, and the padding is zeros in the strip:
 //! the inner loop has neither a branch nor a masked load.
 
-use super::Plane;
+use super::{Job, Plane};
 use crate::isa::F32s;
 
 /// Floats of a strip, on the stack.
 const STRIP: usize = 8192;
+/// The most taps of a kernel.
+const TAPS: usize = 128;
 
-/// Columns of the output that one pass keeps in registers.
-const VECTORS: usize = 4;
+/// Zeros on a cache line.
+#[repr(align(64))]
+struct Strip<const N: usize>([f32; N]);
+
+/// How the planes of a call are cut into pieces.
+#[derive(Clone, Copy)]
+struct Cut {
+    rows: usize,
+    cols: usize,
+    /// Floats of a strip that are used.
+    need: usize,
+}
 
 #[inline(always)]
-pub(super) fn plane<S: F32s>(s: S, plane: Plane<'_>, y: &mut [f32]) {
-    let shape = plane.shape;
-    let (oh, ow) = plane.out;
+pub(super) fn planes<S: F32s>(s: S, job: &mut Job<'_, '_>) {
+    let shape = &job.call.shape;
+    let (oh, ow) = job.call.out;
     let [kh, kw] = shape.kernel;
     let [sh, sw] = shape.stride;
     let [dh, dw] = shape.dilation;
-    // A phase holds the columns of the piece, the taps' reach and a vector of slack.
+    // A phase holds the columns of the piece, the taps' reach and a vector of slack, in whole cache lines.
     let phase = |cols: usize| {
         cols.saturating_add((kw - 1).saturating_mul(dw) / sw + 1)
-            .saturating_add(S::LANES)
+            .saturating_add(S::LANES + 15)
+            & !15
     };
     let size = |rows: usize, cols: usize| {
         let rows = (rows - 1)
@@ -34,62 +47,73 @@ pub(super) fn plane<S: F32s>(s: S, plane: Plane<'_>, y: &mut [f32]) {
     };
     let (mut rows, mut cols) = (oh, ow);
     while size(rows, cols) > STRIP {
-        if rows > 8 || (rows > 1 && cols <= VECTORS * S::LANES) {
+        if rows > 8 || (rows > 1 && cols <= 4 * S::LANES) {
             rows = rows.div_ceil(2);
         } else if cols > 1 {
             cols = cols.div_ceil(2);
         } else {
-            return plain(plane, y);
+            return job.each_plane(plain);
         }
     }
-    let need = size(rows, cols);
-    if need <= STRIP / 8 {
-        pieces::<S, { STRIP / 8 }>(s, plane, (rows, cols), need, phase, y);
+    if kh.saturating_mul(kw) > TAPS {
+        return job.each_plane(plain);
+    }
+    let cut = Cut {
+        rows,
+        cols,
+        need: size(rows, cols),
+    };
+    if cut.need <= STRIP / 8 {
+        pieces::<S, { STRIP / 8 }>(s, job, cut, phase);
     } else {
-        pieces::<S, STRIP>(s, plane, (rows, cols), need, phase, y);
+        pieces::<S, STRIP>(s, job, cut, phase);
     }
 }
 
-/// The output in pieces of `rows` x `cols`, each over a strip of N floats, of which `need` are used.
+/// The planes in pieces, each over a strip of N floats.
 #[inline(always)]
 fn pieces<S: F32s, const N: usize>(
     s: S,
-    plane: Plane<'_>,
-    (rows, cols): (usize, usize),
-    need: usize,
+    job: &mut Job<'_, '_>,
+    cut: Cut,
     phase: impl Fn(usize) -> usize,
-    y: &mut [f32],
 ) {
-    let (oh, ow) = plane.out;
-    let mut strip = [0.0; N];
-    let mut row = 0;
-    while row < oh {
-        let rows = rows.min(oh - row);
-        let mut col = 0;
-        while col < ow {
-            let cols = cols.min(ow - col);
-            let piece = Piece {
-                plane,
-                row,
-                col,
-                rows,
-                cols,
-                phase: phase(cols),
-            };
-            // A piece at the end uses less; what it does not use may be filled all the same.
-            if (row, col) != (0, 0) {
-                strip[..need].fill(0.0);
+    let (oh, ow) = job.call.out;
+    let mut strip = Strip([0.0; N]);
+    // The padding of a plane that is one piece is that of all planes.
+    let alone = cut.rows == oh && cut.cols == ow;
+    // Where the taps are, for pieces of the phase that was last seen.
+    let (mut taps, mut known) = ([0; TAPS], 0);
+    job.each_plane(
+        #[inline(always)]
+        |plane, y| {
+            for row in (0..oh).step_by(cut.rows) {
+                for col in (0..ow).step_by(cut.cols) {
+                    let cols = cut.cols.min(ow - col);
+                    let piece = Piece {
+                        plane,
+                        row,
+                        col,
+                        rows: cut.rows.min(oh - row),
+                        cols,
+                        phase: phase(cols),
+                    };
+                    // A piece at the end uses less; what it does not use may be filled all the same.
+                    let strip = &mut strip.0[..cut.need];
+                    if !alone {
+                        strip.fill(0.0);
+                    }
+                    piece.fill(s, strip);
+                    let taps = &mut taps[..plane.shape.kernel[0] * plane.shape.kernel[1]];
+                    if known != piece.phase {
+                        piece.taps(taps);
+                        known = piece.phase;
+                    }
+                    piece.compute(s, strip, taps, y);
+                }
             }
-            piece.fill(&mut strip[..need]);
-            match plane.shape.kernel {
-                [3, 3] => piece.compute_square::<S, 3>(s, &strip, y),
-                [5, 5] => piece.compute_square::<S, 5>(s, &strip, y),
-                _ => piece.compute(s, &strip, y),
-            }
-            col += cols;
-        }
-        row += rows;
-    }
+        },
+    );
 }
 
 /// A piece of the output: `rows` x `cols` at (`row`, `col`).
@@ -106,7 +130,7 @@ struct Piece<'a> {
 impl Piece<'_> {
     /// Copies what the piece sees into a strip of zeros.
     #[inline(always)]
-    fn fill(self, strip: &mut [f32]) {
+    fn fill<S: F32s>(self, s: S, strip: &mut [f32]) {
         let shape = self.plane.shape;
         let (h, w) = self.plane.map;
         let [sh, sw] = shape.stride;
@@ -131,6 +155,13 @@ impl Piece<'_> {
                         to[..n].copy_from_slice(&from[..n]);
                     }
                     2 => {
+                        let (mut to, mut from) = (to, from);
+                        while to.len() >= S::LANES && from.len() >= 2 * S::LANES {
+                            let (even, _) = s.deinterleave(s.load(from), s.load(&from[S::LANES..]));
+                            s.store(even, to);
+                            to = &mut to[S::LANES..];
+                            from = &from[2 * S::LANES..];
+                        }
                         for (to, from) in to.iter_mut().zip(from.chunks(2)) {
                             *to = from[0];
                         }
@@ -165,73 +196,87 @@ impl Piece<'_> {
         }
     }
 
-    /// acc[v] = bias + Σ taps, for one row and `VECTORS` vectors of columns at a time.
+    /// Where in the strip the taps of the first output begin.
     #[inline(always)]
-    fn compute<S: F32s>(self, s: S, strip: &[f32], y: &mut [f32]) {
-        let [kh, kw] = self.plane.shape.kernel;
-        for r in 0..self.rows {
-            let mut at = 0;
-            while at + VECTORS * S::LANES <= self.cols {
-                let mut acc = [s.splat(self.plane.bias); VECTORS];
-                for k in 0..kh {
-                    for l in 0..kw {
-                        let w = s.splat(self.plane.weights[k * kw + l]);
-                        let x = &strip[self.tap(r, k, l) + at..][..VECTORS * S::LANES];
-                        for (v, acc) in acc.iter_mut().enumerate() {
-                            *acc = s.mul_add(s.load(&x[v * S::LANES..][..S::LANES]), w, *acc);
-                        }
-                    }
-                }
-                for (v, acc) in acc.into_iter().enumerate() {
-                    self.store(s, acc, r, at + v * S::LANES, y);
-                }
-                at += VECTORS * S::LANES;
-            }
-            while at < self.cols {
-                let mut acc = s.splat(self.plane.bias);
-                for k in 0..kh {
-                    for l in 0..kw {
-                        let w = s.splat(self.plane.weights[k * kw + l]);
-                        acc = s.mul_add(s.load(&strip[self.tap(r, k, l) + at..]), w, acc);
-                    }
-                }
-                self.store(s, acc, r, at, y);
-                at += S::LANES;
-            }
+    fn taps(self, taps: &mut [usize]) {
+        let [_, kw] = self.plane.shape.kernel;
+        for (i, tap) in taps.iter_mut().enumerate() {
+            *tap = self.tap(0, i / kw, i % kw);
         }
     }
 
-    /// The same for K x K, weights in registers.
     #[inline(always)]
-    fn compute_square<S: F32s, const K: usize>(self, s: S, strip: &[f32], y: &mut [f32]) {
-        let mut weights = [[s.splat(0.0); K]; K];
-        for (to, from) in weights.iter_mut().flatten().zip(self.plane.weights) {
-            *to = s.splat(*from);
+    fn compute<S: F32s>(self, s: S, strip: &[f32], taps: &[usize], y: &mut [f32]) {
+        let vectors = self.cols.div_ceil(S::LANES);
+        let mut v = 0;
+        while v < vectors {
+            let at = v * S::LANES;
+            v += match vectors - v {
+                4.. => self.columns::<S, 2, 4>(s, strip, taps, at, y),
+                3 => self.columns::<S, 3, 3>(s, strip, taps, at, y),
+                2 => self.columns::<S, 4, 2>(s, strip, taps, at, y),
+                _ => self.columns::<S, 8, 1>(s, strip, taps, at, y),
+            };
         }
-        let mut taps = [[0; K]; K];
-        for k in 0..K {
-            for l in 0..K {
-                taps[k][l] = self.tap(0, k, l);
+    }
+
+    /// V vectors of columns from column `at` on, R rows at a time. Returns V.
+    #[inline(always)]
+    fn columns<S: F32s, const R: usize, const V: usize>(
+        self,
+        s: S,
+        strip: &[f32],
+        taps: &[usize],
+        at: usize,
+        y: &mut [f32],
+    ) -> usize {
+        let mut r = 0;
+        while r + R <= self.rows {
+            self.tile::<S, R, V>(s, strip, taps, r, at, y);
+            r += R;
+        }
+        while r < self.rows {
+            self.tile::<S, 1, V>(s, strip, taps, r, at, y);
+            r += 1;
+        }
+        V
+    }
+
+    /// bias + Σ taps, for R rows from row `r` on and V vectors of columns from column `at` on.
+    #[inline(always)]
+    fn tile<S: F32s, const R: usize, const V: usize>(
+        self,
+        s: S,
+        strip: &[f32],
+        taps: &[usize],
+        r: usize,
+        at: usize,
+        y: &mut [f32],
+    ) {
+        let step = self.tap(1, 0, 0);
+        let strip = &strip[r * step + at..];
+        let reach = (R - 1) * step + V * S::LANES;
+        let mut acc = [[s.splat(self.plane.bias); R]; V];
+        for (&tap, &w) in taps.iter().zip(self.plane.weights) {
+            let w = s.splat(w);
+            let x = &strip[tap..][..reach];
+            for v in 0..V {
+                let x: [S::V; R] = s.load_pitched(&x[v * S::LANES..], step);
+                for r in 0..R {
+                    acc[v][r] = s.mul_add(x[r], w, acc[v][r]);
+                }
             }
         }
-        let bias = s.splat(self.plane.bias);
-        let step = self.tap(1, 0, 0);
-        for r in 0..self.rows {
-            let strip = &strip[r * step..];
-            for at in (0..self.cols).step_by(S::LANES) {
-                let mut acc = bias;
-                for k in 0..K {
-                    for l in 0..K {
-                        acc = s.mul_add(s.load(&strip[taps[k][l] + at..]), weights[k][l], acc);
-                    }
-                }
-                self.store(s, acc, r, at, y);
+        for v in 0..V {
+            for i in 0..R {
+                self.store(s, acc[v][i], r + i, at + v * S::LANES, y);
             }
         }
     }
 }
 
 /// One output at a time, for kernels that reach further than a strip is long.
+#[inline(never)]
 fn plain(plane: Plane<'_>, y: &mut [f32]) {
     let (h, w) = plane.map;
     let shape = plane.shape;
