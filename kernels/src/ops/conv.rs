@@ -2,24 +2,22 @@
 #![forbid(unsafe_code)]
 
 mod block;
+mod lanes;
 mod planes;
-mod swapped;
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use crate::epilogue::Activation;
 use crate::ops::{ConvShape, ConvSpec};
 use crate::pack::{self, check_len, check_mask, extent, partial};
-use crate::panel::{Aligned, from_line, lines, take, take_indices};
+use crate::panel::{Aligned, from_line, lines, take_indices};
 use crate::pool::{Pool, Tile};
 use crate::tile::gemm;
 use crate::tile::gemm::{NV, Sieved};
 use crate::{Channels, Error, Isa};
 
 use block::Strip;
-use planes::{Geometry, Planes};
-use swapped::Swapped;
+use planes::Geometry;
 
 /// `y[co, oh, ow] = act(Σ_{ci ∈ live} Σ_{kh, kw} W[co, ci, kh, kw] · x[ci, oh·sh + kh·dh - top, ow·sw + kw·dw - left] + bias[co])`
 ///
@@ -59,6 +57,8 @@ pub struct Conv {
     activation: Activation,
     /// 0, 1, 2 ...: the terms and the rows of a group without a mask.
     in_order: Vec<u32>,
+    /// Where the same terms begin in a panel of lanes, if a group has such.
+    starts: Vec<u32>,
 }
 
 /// The packed weights of one group.
@@ -70,42 +70,35 @@ struct Group {
     offsets: Vec<u32>,
     /// Kept output channels, by their number in the group.
     rows: Vec<u32>,
-    weights: Weights,
-}
-
-/// Which operand of the micro-kernel the weights are.
-#[derive(Debug)]
-enum Weights {
-    /// What is broadcast: lanes are pixels.
-    Rows {
-        /// Where its panels begin, and their height.
-        panels: usize,
-        height: usize,
-        /// Where its bias begins.
-        bias: usize,
-    },
-    /// The vectors: lanes are output channels.
-    Columns(Box<Swapped>),
+    /// Where its panels begin, and their height.
+    panels: usize,
+    height: usize,
+    /// Where its bias begins.
+    bias: usize,
+    /// Whether its panels are as high as a tile of vectors is wide: output channels are the lanes.
+    lanes: bool,
 }
 
 /// The terms of a group that are live in a call.
 #[derive(Clone, Copy)]
-pub(crate) struct Terms<'a> {
+struct Terms<'a> {
     /// Their places in the packed depth.
-    pub(crate) list: &'a [u32],
+    list: &'a [u32],
     /// Where their inputs are.
-    pub(crate) offsets: &'a [u32],
+    offsets: &'a [u32],
+    /// Where they begin in a panel of lanes, when the group has such.
+    starts: &'a [u32],
     /// The live input channels.
-    pub(crate) channels: &'a [u32],
+    channels: &'a [u32],
 }
 
 /// The output channels of a group that are live in a call.
 #[derive(Clone, Copy)]
-pub(crate) struct Wanted<'a> {
+struct Wanted<'a> {
     /// Their packed rows, ascending.
-    pub(crate) from: &'a [u32],
+    from: &'a [u32],
     /// Their numbers in the group, ascending.
-    pub(crate) to: &'a [u32],
+    to: &'a [u32],
 }
 
 impl Conv {
@@ -127,44 +120,37 @@ impl Conv {
             let inside = |&&c: &&u32| c as usize / each == g;
             list.iter().filter(inside).copied().collect()
         };
-        let swapped = swapped::serves(&geometry, &shape);
-        let (mut groups, mut len, mut kept) = (Vec::new(), 0, 0);
+        let nr = tile_pixels(isa.lanes());
+        let (mut groups, mut len, mut bias) = (Vec::new(), 0, 0);
         for g in 0..shape.groups {
             let channels = part(&c_in, g, ci_each);
             let mut rows = part(&c_out, g, co_each);
             rows.iter_mut().for_each(|c| *c -= (g * co_each) as u32);
-            let weights = if swapped {
-                Weights::Columns(Box::new(Swapped::pack(isa, spec, &geometry, g)?))
+            let depth = channels.len() * taps;
+            let lanes = lanes::serves(&geometry, depth, rows.len());
+            let height = if lanes {
+                nr
             } else {
-                let height = pack::even_height(rows.len(), tallest);
-                let depth = channels.len() * taps;
-                let (panels, bias) = (len, kept);
-                len += extent(&[rows.len().next_multiple_of(height), depth], "weights")?;
-                Weights::Rows {
-                    panels,
-                    height,
-                    bias,
-                }
+                pack::even_height(rows.len(), tallest)
             };
-            kept += rows.len();
+            let packed = extent(&[rows.len().next_multiple_of(height), depth], "weights")?;
             groups.push(Group {
                 offsets: geometry.offsets(&channels),
                 channels,
+                panels: len,
+                height,
+                bias,
+                lanes,
                 rows,
-                weights,
             });
+            bias += groups[g].rows.len();
+            len += packed;
         }
         let mut panels = Aligned::zeros(extent(&[len], "packed weights")?);
         for (g, group) in groups.iter().enumerate() {
-            let Weights::Rows {
-                panels: at, height, ..
-            } = group.weights
-            else {
-                continue;
-            };
             let extents = (group.rows.len(), group.channels.len() * taps);
-            let out = &mut panels.as_mut_slice()[at..];
-            pack::row_panels(out, height, extents, |i, t| {
+            let out = &mut panels.as_mut_slice()[group.panels..];
+            pack::row_panels(out, group.height, extents, |i, t| {
                 let ci = group.channels[t / taps] as usize - g * ci_each;
                 let row = (g * co_each + group.rows[i] as usize) * ci_each + ci;
                 spec.weights[row * taps + t % taps]
@@ -172,6 +158,8 @@ impl Conv {
         }
         let longest = |group: &Group| group.offsets.len().max(group.rows.len());
         let longest = groups.iter().map(longest).max().unwrap_or(0);
+        let starts = |t| (t * nr) as u32;
+        let lanes = groups.iter().any(|group| group.lanes);
         Ok(Self {
             isa,
             shape,
@@ -179,11 +167,14 @@ impl Conv {
             geometry,
             groups,
             panels,
-            bias: spec
-                .bias
-                .map(|bias| c_out.iter().map(|&c| bias[c as usize]).collect()),
+            // Vectors of them may be loaded.
+            bias: spec.bias.map(|bias| {
+                let kept = c_out.iter().map(|&c| bias[c as usize]);
+                kept.chain(core::iter::repeat_n(0.0, nr)).collect()
+            }),
             activation: spec.activation,
             in_order: (0..longest as u32).collect(),
+            starts: (0..if lanes { longest } else { 0 }).map(starts).collect(),
         })
     }
 
@@ -211,19 +202,14 @@ impl Conv {
     pub fn scratch_len(&self, threads: usize) -> usize {
         let most = |of: fn(&Group) -> usize| self.groups.iter().map(of).max().unwrap_or(0);
         let (terms, channels) = (most(|g| g.offsets.len()), most(|g| g.channels.len()));
-        let lists = 2 * lines(terms) + lines(channels) + 2 * lines(most(|g| g.rows.len()));
-        let planes = self
-            .geometry
-            .planes_len(channels)
-            .saturating_mul(threads.max(1));
-        let swapped = |group: &Group| match &group.weights {
-            Weights::Rows { .. } => 0,
-            Weights::Columns(weights) => weights.scratch_len(threads),
-        };
-        let swapped = self.groups.iter().map(swapped).max().unwrap_or(0);
+        let lists = 3 * lines(terms) + lines(channels) + 2 * lines(most(|g| g.rows.len()));
+        let room = Strip::room(
+            &self.geometry,
+            channels,
+            self.groups.iter().any(|g| g.lanes),
+        );
         lists
-            .saturating_add(planes)
-            .saturating_add(swapped)
+            .saturating_add(room.saturating_mul(threads.max(1)))
             .saturating_add(64)
     }
 
@@ -258,36 +244,22 @@ impl Conv {
             if wanted.from.is_empty() {
                 continue;
             }
+            let strip = Strip {
+                panels: &self.panels.as_slice()[group.panels..],
+                height: group.height,
+                lanes: group.lanes,
+                packed_depth: group.offsets.len(),
+                packed_rows: group.rows.len(),
+                terms,
+                x,
+                geometry: &self.geometry,
+                sieve: &self.sieve,
+                wanted,
+                bias: self.bias.as_ref().map(|bias| &bias[group.bias..]),
+                activation: self.activation,
+            };
             let out = y.sub(g * each..(g + 1) * each, 0..pixels);
-            match &group.weights {
-                &Weights::Rows {
-                    panels,
-                    height,
-                    bias,
-                } => Strip {
-                    panels: &self.panels.as_slice()[panels..],
-                    height,
-                    packed_depth: group.offsets.len(),
-                    terms,
-                    x,
-                    geometry: &self.geometry,
-                    sieve: &self.sieve,
-                    wanted,
-                    bias: self.bias.as_ref().map(|all| &all[bias..]),
-                    activation: self.activation,
-                }
-                .run(self.isa, pool, out, rest),
-                Weights::Columns(weights) => {
-                    let room = take(&mut rest, self.geometry.planes_len(terms.channels.len()));
-                    let planes = self.isa.run(Planes {
-                        geometry: &self.geometry,
-                        x,
-                        channels: terms.channels,
-                        room,
-                    });
-                    weights.run((self.isa, pool), planes, terms, wanted, out, rest);
-                }
-            }
+            strip.run(self.isa, pool, out, rest);
         }
         Ok(())
     }
@@ -299,8 +271,14 @@ impl Conv {
         rest: &mut &'a mut [f32],
     ) -> Terms<'a> {
         let Some(live) = live else {
+            let depth = group.offsets.len();
             return Terms {
-                list: &self.in_order[..group.offsets.len()],
+                list: &self.in_order[..depth],
+                starts: if group.lanes {
+                    &self.starts[..depth]
+                } else {
+                    &[]
+                },
                 offsets: &group.offsets,
                 channels: &group.channels,
             };
@@ -322,7 +300,12 @@ impl Conv {
             slots += usize::from(live.contains(c as usize));
         }
         let depth = slots * taps;
+        let starts = take_indices(rest, if group.lanes { depth } else { 0 });
+        for (to, &t) in starts.iter_mut().zip(&list[..depth]) {
+            *to = self.starts[t as usize];
+        }
         Terms {
+            starts,
             list: &list[..depth],
             // Copies lie side by side, whichever channels they are of.
             offsets: if self.geometry.in_place {

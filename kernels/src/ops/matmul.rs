@@ -10,7 +10,6 @@ mod runtime;
 use alloc::vec::Vec;
 
 use crate::epilogue::Activation;
-use crate::ops::conv::{Terms, Wanted};
 use crate::pack::{self, check_len, check_mask, extent, partial};
 use crate::panel::{Aligned, Below, Bounded, from_line, lines, take_indices};
 use crate::pool::{Pool, Serial, Tile};
@@ -334,57 +333,6 @@ impl MatMul {
         let out = Tile::new(c.data, rows, self.n, c.ld);
         product.run(self.isa, pool, out, rest);
         Ok(())
-    }
-
-    /// As [`MatMul::run`] where element (i, t) of A is `planes[offsets[t] + i]`: pixels of planes. `list` holds the packed rows of B that
-    /// the live terms are, `wanted` the packed and the original columns. C is `[m, n]`.
-    pub(crate) fn run_planes(
-        &self,
-        pool: &dyn Pool,
-        (planes, m): (&[f32], usize),
-        terms: Terms<'_>,
-        wanted: Wanted<'_>,
-        c: &mut [f32],
-        scratch: &mut [f32],
-    ) {
-        let mut rest = from_line(scratch);
-        let starts = self.starts.all().as_slice();
-        let depth = terms.list.len();
-        let of_b = if depth == self.starts.len() {
-            self.starts.all()
-        } else {
-            let of_b = take_indices(&mut rest, depth);
-            for (to, &t) in of_b.iter_mut().zip(terms.list) {
-                *to = starts[t as usize];
-            }
-            Below::new(of_b, self.starts.bound())
-        };
-        let columns = if wanted.from.len() == self.n {
-            Columns::All
-        } else {
-            Columns::Some {
-                from: wanted.from,
-                to: wanted.to,
-            }
-        };
-        let product = Product {
-            a: planes,
-            a_index: None,
-            a_strides: (1, 1),
-            of_a: Below::new(terms.offsets, (planes.len() + 1).saturating_sub(m)),
-            of_b,
-            in_order: &starts[..depth],
-            panels: self.panels.as_slice(),
-            nr: self.nr,
-            panel_len: self.starts.len() * self.nr,
-            n: self.kept_n.len(),
-            bias: self.bias.as_ref().map(Aligned::as_slice),
-            activation: self.activation,
-            columns,
-            c_index: None,
-            m,
-        };
-        product.run(self.isa, pool, Tile::new(c, m, self.n, self.n), rest);
     }
 }
 

@@ -12,12 +12,13 @@
 use crate::Isa;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
+use crate::ops::conv::lanes::{self, Lanes};
 use crate::ops::conv::planes::Geometry;
 use crate::ops::conv::{Terms, Wanted};
 use crate::ops::matmul::worth;
 use crate::ops::pointwise;
 use crate::pack::even_height;
-use crate::panel::{Below, Gathered, Listed, Rows};
+use crate::panel::{Below, Gathered, Listed, Rows, lines};
 use crate::pool::{Pool, Tile};
 use crate::tile::gemm::{
     Cols, NV, Place, Sieved, Start, for_height, tallest, tallest_gathered, tile,
@@ -26,6 +27,8 @@ use crate::tile::gemm::{
 /// Depth of a block. The taps of a window overlap in memory, so its inputs take less of L1 than KC x NR floats. Measured on Zen 5
 /// with windows of 3 x 3 on 64 to 256 channels, against 576: 224 is 9 to 17 % slower, 384 is 2 to 6 %.
 const KC: usize = 576;
+/// Time of a tile of gathered rows, which is lower, against that of a dense one.
+const GATHERED: f64 = 1.1;
 /// Weights of a block of channels: half of L2 (1 MiB), in elements.
 const WEIGHTS: usize = 128 * 1024;
 
@@ -34,7 +37,10 @@ const WEIGHTS: usize = 128 * 1024;
 pub(super) struct Strip<'a> {
     pub(super) panels: &'a [f32],
     pub(super) height: usize,
+    /// Whether a panel can be the vectors of a tile.
+    pub(super) lanes: bool,
     pub(super) packed_depth: usize,
+    pub(super) packed_rows: usize,
     pub(super) terms: Terms<'a>,
     pub(super) x: &'a [f32],
     pub(super) geometry: &'a Geometry,
@@ -61,16 +67,43 @@ impl Strip<'_> {
             let each = out.rows().div_ceil(threads.div_ceil(strips));
             each.next_multiple_of(self.height)
         };
-        let each = self.geometry.planes_len(self.terms.channels.len());
+        let lanes = self.lanes && self.lanes_pay();
+        let each = Self::room(self.geometry, self.terms.channels.len(), lanes);
         out.split_with(pool, (rows, strip), scratch, each, |r, c, out, room| {
-            isa.run(Block {
-                strip: self,
-                room,
-                pixel: c,
-                row: r,
-                out,
-            });
+            if lanes {
+                isa.run(Lanes {
+                    strip: self,
+                    room,
+                    pixel: c,
+                    row: r,
+                    out,
+                });
+            } else {
+                isa.run(Block {
+                    strip: self,
+                    room,
+                    pixel: c,
+                    row: r,
+                    out,
+                });
+            }
         });
+    }
+
+    /// Elements that a job needs.
+    pub(super) fn room(geometry: &Geometry, channels: usize, lanes: bool) -> usize {
+        let product = if lanes {
+            lanes::product_len(geometry)
+        } else {
+            0
+        };
+        geometry.planes_len(channels).saturating_add(lines(product))
+    }
+
+    /// Whether so many of the packed rows are wanted that computing all of a panel takes no longer than gathering some.
+    fn lanes_pay(&self) -> bool {
+        let (pixels, channels) = lanes::costs(self.geometry, self.packed_depth, self.packed_rows);
+        self.wanted.from.len() as f64 * pixels * GATHERED >= self.packed_rows as f64 * channels
     }
 }
 
@@ -113,7 +146,8 @@ impl Task for Block<'_, '_> {
         let depth = terms.list.len();
         // Dense rows keep to the packed panels; listed ones are gathered, in tiles as even as can be.
         let (first, last) = (wanted.from[lo] as usize, wanted.from[hi - 1] as usize);
-        let dense = hi - lo == last + 1 - first && first.is_multiple_of(strip.height);
+        let whole = hi - lo == last + 1 - first && first.is_multiple_of(strip.height);
+        let dense = whole && !strip.lanes;
         let height = if dense {
             strip.height
         } else {

@@ -10,7 +10,7 @@
 use alloc::vec::Vec;
 
 use crate::Error;
-use crate::isa::{F32s, Task};
+use crate::isa::F32s;
 use crate::ops::ConvShape;
 use crate::ops::conv::tile_pixels;
 use crate::pack::extent;
@@ -41,7 +41,6 @@ pub(super) struct Geometry {
     input: (usize, usize),
     pub(super) output: (usize, usize),
     pub(super) lanes: usize,
-    /// Columns from one output row to the next.
     pitch: usize,
     /// Whether x itself is read.
     pub(super) in_place: bool,
@@ -116,6 +115,11 @@ impl Geometry {
     /// Whether every column is an output.
     pub(super) fn is_flat(&self) -> bool {
         self.pitch == self.output.1
+    }
+
+    /// Columns from one output row to the next.
+    pub(super) fn pitch(&self) -> usize {
+        self.pitch
     }
 
     /// Elements of a line.
@@ -280,21 +284,5 @@ impl Geometry {
                 }
             }
         }
-    }
-}
-
-/// What all pixels read, see [`Geometry::data`].
-pub(super) struct Planes<'a> {
-    pub(super) geometry: &'a Geometry,
-    pub(super) x: &'a [f32],
-    pub(super) channels: &'a [u32],
-    pub(super) room: &'a mut [f32],
-}
-
-impl<'a> Task for Planes<'a> {
-    type Output = &'a [f32];
-    #[inline(always)]
-    fn run<S: F32s>(self, s: S) -> &'a [f32] {
-        self.geometry.data(s, self.x, 0, self.channels, self.room)
     }
 }

@@ -1,0 +1,257 @@
+//! The product with output channels as lanes: weights are the vectors, pixels are broadcast.
+//!
+//! ```text
+//! for each strip of y (channels x pixels)               a job
+//!     for each panel of NR channels
+//!         for each depth block of KC live taps          KC x NR weights, from L2; those of the next block are prefetched
+//!             for each tile of MR pixels                the micro-kernel, into [pixels][NR]
+//!         transpose into y
+//! ```
+//! Pixels as lanes need no transposition, but waste what a row of the map, or the whole map, leaves of its last vector: 49 pixels fill
+//! 4 vectors of 16 to 77 %. Where the depth is large the transposition costs less. The chain of an output is the same, so are its bits.
+#![forbid(unsafe_code)]
+
+use crate::epilogue::Activation;
+use crate::isa::{F32s, Task};
+use crate::ops::conv::block::Strip;
+use crate::ops::conv::planes::Geometry;
+use crate::ops::pointwise;
+use crate::pack::even_height;
+use crate::panel::{Listed, Rows, take};
+use crate::pool::Tile;
+use crate::tile::gemm::{Cols, NV, Place, Start, for_height, tallest, tile};
+
+/// Depth of a block, as that of products.
+const KC: usize = 1024;
+
+/// Cycles that transposing an output takes.
+const TRANSPOSED: f64 = 0.4;
+
+/// Lanes of the widest vector.
+const WIDEST: usize = 16;
+
+/// Pixels of a strip at most; the numbers of all rows of its product.
+const IN_ORDER: [u32; 1024] = {
+    let mut list = [0; 1024];
+    let mut i = 0;
+    while i < list.len() {
+        list[i] = i as u32;
+        i += 1;
+    }
+    list
+};
+
+/// Time of an output of `depth` terms with pixels as lanes and with channels as lanes, of which `kept` are packed; in FMAs of a lane.
+pub(super) fn costs(geometry: &Geometry, depth: usize, kept: usize) -> (f64, f64) {
+    let (depth, lanes) = (depth as f64, geometry.lanes);
+    let pixels = geometry.strip().min(geometry.pixels());
+    let columns = geometry.columns(pixels).next_multiple_of(lanes);
+    let channels = kept.next_multiple_of(NV * lanes);
+    let transposed = TRANSPOSED * (2 * lanes) as f64;
+    (
+        depth * columns as f64 / pixels as f64,
+        depth * channels as f64 / kept.max(1) as f64 + transposed,
+    )
+}
+
+/// Whether channels are to be the lanes of a group of `depth` terms of which `kept` outputs are packed.
+pub(super) fn serves(geometry: &Geometry, depth: usize, kept: usize) -> bool {
+    let (pixels, channels) = costs(geometry, depth, kept);
+    geometry.strip() <= IN_ORDER.len() && channels < pixels
+}
+
+/// Elements of the product of a panel and a strip.
+pub(super) fn product_len(geometry: &Geometry) -> usize {
+    geometry.strip().min(geometry.pixels()) * NV * geometry.lanes
+}
+
+/// A job.
+pub(super) struct Lanes<'a, 't> {
+    pub(super) strip: &'a Strip<'a>,
+    /// For the copies of planes and the product.
+    pub(super) room: &'a mut [f32],
+    /// Its first pixel and row of the output.
+    pub(super) pixel: usize,
+    pub(super) row: usize,
+    pub(super) out: Tile<'t>,
+}
+
+/// A panel and a depth block.
+struct Pass<'a> {
+    data: &'a [f32],
+    /// Where the terms are in `data` and in `panel`.
+    offsets: &'a [u32],
+    starts: &'a [u32],
+    panel: &'a [f32],
+    start: Start<'a>,
+    activation: Activation,
+    next: &'a [f32],
+}
+
+impl Task for Lanes<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: F32s>(mut self, s: S) {
+        let strip = self.strip;
+        let (geometry, terms, wanted) = (strip.geometry, strip.terms, strip.wanted);
+        let before = |row: usize| wanted.to.partition_point(|&c| (c as usize) < row);
+        let (mut lo, hi) = (before(self.row), before(self.row + self.out.rows()));
+        let first = lo;
+        let pixels = self.out.cols();
+        let nr = const { NV * S::LANES };
+        let mut rest = self.room;
+        let product = take(&mut rest, pixels * nr);
+        let data = geometry.data(s, strip.x, self.pixel, terms.channels, rest);
+        let data = &data[if geometry.in_place { self.pixel } else { 0 }..];
+        let depth = terms.list.len();
+        let panel_len = strip.packed_depth * nr;
+        while lo < hi {
+            let at = wanted.from[lo] as usize / nr;
+            let end = lo + wanted.from[lo..hi].partition_point(|&c| (c as usize) < (at + 1) * nr);
+            let panel = &strip.panels[at * panel_len..][..panel_len];
+            for t in (0..depth.max(1)).step_by(KC) {
+                let live = t..depth.min(t + KC);
+                let last = t + KC >= depth;
+                let pass = Pass {
+                    data,
+                    offsets: &terms.offsets[live.clone()],
+                    starts: &terms.starts[live.clone()],
+                    panel,
+                    start: match strip.bias {
+                        _ if t > 0 => Start::Partial,
+                        Some(bias) => Start::Cols(&bias[at * nr..][..nr]),
+                        None => Start::Zero,
+                    },
+                    activation: if last {
+                        strip.activation
+                    } else {
+                        Activation::None
+                    },
+                    // What follows in memory: the next block of this panel, or the first of the next.
+                    next: terms.starts.get(live.end.max(1) - 1).map_or(&[], |&from| {
+                        let next = &strip.panels[at * panel_len + from as usize..];
+                        &next[..next.len().min(KC * nr)]
+                    }),
+                };
+                let mut tile = Tile::new(product, pixels, nr, nr);
+                pass.tiles(s, geometry, &mut tile);
+            }
+            transpose(
+                s,
+                product,
+                &wanted.from[lo..end],
+                &wanted.to[lo..end],
+                self.row,
+                &mut self.out,
+            );
+            lo = end;
+        }
+        if !strip.activation.in_registers() {
+            for &c in &wanted.to[first..hi] {
+                pointwise::apply(s, strip.activation, self.out.row(c as usize - self.row));
+            }
+        }
+    }
+}
+
+impl Pass<'_> {
+    /// Adds the block to all pixels of the strip.
+    #[inline(always)]
+    fn tiles<S: F32s>(&self, s: S, geometry: &Geometry, product: &mut Tile<'_>) {
+        let pixels = product.rows();
+        // Pixels side by side: all of them, or those of a row of the map.
+        let run = if geometry.is_flat() {
+            pixels
+        } else {
+            geometry.output.1
+        };
+        let height = even_height(run, tallest::<S>());
+        let tiles = run.div_ceil(height) * (pixels / run);
+        let mut next = self.next.chunks(self.next.len().div_ceil(tiles).max(1));
+        for first in (0..pixels).step_by(run) {
+            let data = &self.data[first / geometry.output.1 * geometry.pitch()..];
+            let mut at = 0;
+            while at < run {
+                let mr = height.min(run - at);
+                let end = run - (run - at) % mr;
+                for_height!(mr, MR => {
+                    if MR <= tallest::<S>() {
+                        // A call for all tiles of a height: what they share is loaded once.
+                        s.outline(#[inline(always)] || {
+                            for i in (at..end).step_by(MR) {
+                                let place = Place {
+                                    rows: &IN_ORDER[first + i..][..MR],
+                                    cols: Cols::Run { at: 0, width: NV * S::LANES },
+                                    start: self.start,
+                                    activation: self.activation,
+                                    next: next.next().unwrap_or(&[]),
+                                };
+                                let lhs = Listed { panel: &data[i..], stride: 1, list: self.offsets };
+                                let rhs = Rows { data: self.panel, offsets: self.starts };
+                                tile::<S, MR, NV, true>(s, self.offsets.len(), lhs, rhs, place, product);
+                            }
+                        });
+                    }
+                });
+                at = end;
+            }
+        }
+    }
+}
+
+/// Writes the columns of a product that `from` lists, all of one panel, as the rows `to` of the output.
+#[inline(always)]
+fn transpose<S: F32s>(
+    s: S,
+    product: &[f32],
+    from: &[u32],
+    to: &[u32],
+    first_row: usize,
+    out: &mut Tile<'_>,
+) {
+    let pixels = out.cols();
+    let nr = const { NV * S::LANES };
+    let mut wanted = from.iter().zip(to).peekable();
+    for half in 0..NV {
+        let lanes = half * S::LANES..(half + 1) * S::LANES;
+        let mut rows = [(0, 0); WIDEST];
+        let mut count = 0;
+        while let Some((&from, &to)) =
+            wanted.next_if(|(from, _)| lanes.contains(&(**from as usize % nr)))
+        {
+            rows[count] = (from as usize % S::LANES, to as usize - first_row);
+            count += 1;
+        }
+        for p in (0..pixels).step_by(S::LANES) {
+            let height = S::LANES.min(pixels - p);
+            let mut v = [s.splat(0.0); WIDEST];
+            for r in 0..height {
+                v[r] = s.load(&product[(p + r) * nr + lanes.start..]);
+            }
+            turn(s, &mut v);
+            for &(lane, row) in &rows[..count] {
+                let to = &mut out.row(row)[p..][..height];
+                if height == S::LANES {
+                    s.store(v[lane], to);
+                } else {
+                    s.store_some(v[lane], to);
+                }
+            }
+        }
+    }
+}
+
+/// Lane `i` of vector `j` becomes lane `j` of vector `i`, of the first `LANES` vectors: each round halves the distance of what belongs
+/// together, as the perfect shuffles of an FFT do.
+#[inline(always)]
+fn turn<S: F32s>(s: S, v: &mut [S::V; WIDEST]) {
+    let half = S::LANES / 2;
+    let mut round = 1;
+    while round < S::LANES {
+        let from = *v;
+        for i in 0..half {
+            (v[i], v[i + half]) = s.deinterleave(from[2 * i], from[2 * i + 1]);
+        }
+        round *= 2;
+    }
+}
