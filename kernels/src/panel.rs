@@ -80,6 +80,14 @@ impl<'a> Below<'a> {
         );
         Self { list, bound }
     }
+    /// Any indices, below what the greatest of them says.
+    pub(crate) fn all(list: &'a [u32]) -> Self {
+        let worst = list.iter().fold(0, |m, &i| m.max(i));
+        Self {
+            list,
+            bound: worst as usize + 1,
+        }
+    }
     /// The part `range` of the list.
     pub(crate) fn part(self, range: core::ops::Range<usize>) -> Self {
         Self {
@@ -150,24 +158,46 @@ impl<const MR: usize> Lhs<MR> for Packed<'_, MR> {
 
 /// Step `t` is row `list[t]` of a panel whose rows are `stride` apart.
 #[derive(Clone, Copy)]
-pub(crate) struct Listed<'a> {
-    pub(crate) panel: &'a [f32],
-    pub(crate) stride: usize,
-    pub(crate) list: &'a [u32],
+pub(crate) struct Listed<'a, const MR: usize> {
+    // Invariant of `new`: the panel holds the row of the greatest index of the list.
+    panel: &'a [f32],
+    stride: usize,
+    list: Below<'a>,
 }
 
-impl<const MR: usize> Lhs<MR> for Listed<'_> {
+impl<'a, const MR: usize> Listed<'a, MR> {
+    /// Panics when the panel does not hold the rows that the bound of `list` allows to be asked for.
+    #[inline(always)]
+    pub(crate) fn new(panel: &'a [f32], stride: usize, list: Below<'a>) -> Self {
+        if !list.list.is_empty() {
+            let end = (list.bound - 1)
+                .checked_mul(stride)
+                .and_then(|start| start.checked_add(MR));
+            assert!(
+                end.is_some_and(|end| end <= panel.len()),
+                "a panel is too short"
+            );
+        }
+        Self {
+            panel,
+            stride,
+            list,
+        }
+    }
+}
+
+impl<const MR: usize> Lhs<MR> for Listed<'_, MR> {
     #[inline(always)]
     fn first(self, depth: usize) -> Self {
-        let list = &self.list[..depth];
+        let list = self.list.part(0..depth);
         Self { list, ..self }
     }
     #[inline(always)]
     fn each(self, t: usize, mut f: impl FnMut(usize, f32)) {
-        let row = &self.panel[self.list[t] as usize * self.stride..];
-        let row: &[f32; MR] = row.first_chunk().expect("a panel row");
+        let at = self.list.list[t] as usize * self.stride;
         for i in 0..MR {
-            f(i, row[i]);
+            // SAFETY: a list index is below the list's bound (`Below::new`), and the panel holds `MR` elements there (`new`).
+            f(i, unsafe { *self.panel.get_unchecked(at + i) });
         }
     }
 }
@@ -277,31 +307,6 @@ pub(crate) trait Rhs<S: F32s, const NV: usize>: Copy {
     fn first(self, depth: usize) -> Self;
     /// Those of step `t`.
     fn at(self, s: S, t: usize) -> [S::V; NV];
-}
-
-/// Step `t` is `data[offsets[t]..]`.
-#[derive(Clone, Copy)]
-pub(crate) struct Rows<'a> {
-    pub(crate) data: &'a [f32],
-    pub(crate) offsets: &'a [u32],
-}
-
-impl<S: F32s, const NV: usize> Rhs<S, NV> for Rows<'_> {
-    #[inline(always)]
-    fn first(self, depth: usize) -> Self {
-        let offsets = &self.offsets[..depth];
-        Self { offsets, ..self }
-    }
-    #[inline(always)]
-    fn at(self, s: S, t: usize) -> [S::V; NV] {
-        let row = &self.data[self.offsets[t] as usize..][..NV * S::LANES];
-        // Not `array::from_fn`: what it calls is not always compiled for the instruction set.
-        let mut v = [s.splat(0.0); NV];
-        for j in 0..NV {
-            v[j] = s.load(&row[j * S::LANES..]);
-        }
-        v
-    }
 }
 
 /// Step `t` is `panel[offsets[t]..]` of each of `NP` panels, `EACH` vectors of it. Those of step `t + AHEAD` are prefetched then, unless

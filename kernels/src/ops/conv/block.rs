@@ -18,7 +18,7 @@ use crate::ops::conv::{Terms, Wanted};
 use crate::ops::matmul::worth;
 use crate::ops::pointwise;
 use crate::pack::even_height;
-use crate::panel::{Below, Gathered, Listed, Rows, lines};
+use crate::panel::{Below, Gathered, Listed, Side, lines};
 use crate::pool::{Pool, Tile};
 use crate::tile::gemm::{
     Cols, NV, Place, Sieved, Start, for_height, tallest, tallest_gathered, tile,
@@ -122,7 +122,9 @@ struct Block<'a, 't> {
 struct Pass<'a> {
     strip: &'a Strip<'a>,
     terms: Below<'a>,
-    rhs: Rows<'a>,
+    /// What the lanes are loaded from, and where the terms are in it.
+    data: &'a [f32],
+    offsets: Below<'a>,
     cols: Cols<'a>,
     first: bool,
     activation: Activation,
@@ -156,7 +158,7 @@ impl Task for Block<'_, '_> {
         let together = (WEIGHTS / KC.min(depth.max(1))).next_multiple_of(height);
         for t in (0..depth.max(1)).step_by(KC) {
             let live = t..depth.min(t + KC);
-            let offsets = &terms.offsets[live.clone()];
+            let offsets = Below::all(&terms.offsets[live.clone()]);
             let terms = Below::new(&terms.list[live], strip.packed_depth.max(1));
             let last = t + KC >= depth;
             for block in (lo..hi).step_by(together) {
@@ -170,10 +172,8 @@ impl Task for Block<'_, '_> {
                     let pass = Pass {
                         strip,
                         terms,
-                        rhs: Rows {
-                            data: &data[part.from.min(data.len())..],
-                            offsets,
-                        },
+                        data: &data[part.from.min(data.len())..],
+                        offsets,
                         cols: match part.width {
                             Some(width) => Cols::Run { at: part.at, width },
                             None => Cols::Sieve {
@@ -356,23 +356,20 @@ impl Pass<'_> {
             activation: self.activation,
             next: &[],
         };
-        let (rhs, list) = (self.rhs, self.terms.as_slice());
+        let depth = self.terms.len();
+        let rhs = Side::<S, 1, NV>::new([self.data], self.offsets);
         let panel_len = strip.packed_depth * strip.height;
         if dense {
             let panel = &strip.panels[from[0] as usize / strip.height * panel_len..][..panel_len];
-            let lhs = Listed {
-                panel,
-                stride: strip.height,
-                list,
-            };
-            tile::<S, MR, NV, false>(s, list.len(), lhs, rhs, place, out);
+            let lhs = Listed::new(panel, strip.height, self.terms);
+            tile::<S, MR, NV, false>(s, depth, lhs, rhs, place, out);
         } else {
             let starts: [usize; MR] = core::array::from_fn(|x| {
                 let row = from[x] as usize;
                 row / strip.height * panel_len + row % strip.height
             });
             let lhs = Gathered::new(strip.panels, starts, strip.height, self.terms);
-            tile::<S, MR, NV, false>(s, list.len(), lhs, rhs, place, out);
+            tile::<S, MR, NV, false>(s, depth, lhs, rhs, place, out);
         }
     }
 }

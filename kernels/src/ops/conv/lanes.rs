@@ -17,7 +17,7 @@ use crate::ops::conv::block::Strip;
 use crate::ops::conv::planes::Geometry;
 use crate::ops::pointwise;
 use crate::pack::even_height;
-use crate::panel::{Listed, Rows, take};
+use crate::panel::{Below, Listed, Side, take};
 use crate::pool::Tile;
 use crate::tile::gemm::{Cols, NV, Place, Start, for_height, tallest, tile};
 
@@ -80,8 +80,8 @@ pub(super) struct Lanes<'a, 't> {
 struct Pass<'a> {
     data: &'a [f32],
     /// Where the terms are in `data` and in `panel`.
-    offsets: &'a [u32],
-    starts: &'a [u32],
+    offsets: Below<'a>,
+    starts: Below<'a>,
     panel: &'a [f32],
     start: Start<'a>,
     activation: Activation,
@@ -114,8 +114,8 @@ impl Task for Lanes<'_, '_> {
                 let last = t + KC >= depth;
                 let pass = Pass {
                     data,
-                    offsets: &terms.offsets[live.clone()],
-                    starts: &terms.starts[live.clone()],
+                    offsets: Below::all(&terms.offsets[live.clone()]),
+                    starts: Below::all(&terms.starts[live.clone()]),
                     panel,
                     start: match strip.bias {
                         _ if t > 0 => Start::Partial,
@@ -186,8 +186,8 @@ impl Pass<'_> {
                                     activation: self.activation,
                                     next: next.next().unwrap_or(&[]),
                                 };
-                                let lhs = Listed { panel: &data[i..], stride: 1, list: self.offsets };
-                                let rhs = Rows { data: self.panel, offsets: self.starts };
+                                let lhs = Listed::new(&data[i..], 1, self.offsets);
+                                let rhs = Side::<S, 1, NV>::new([self.panel], self.starts);
                                 tile::<S, MR, NV, true>(s, self.offsets.len(), lhs, rhs, place, product);
                             }
                         });
