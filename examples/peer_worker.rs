@@ -11,6 +11,8 @@ use std::error::Error;
 use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
 
+use sluicegate::graph::Dim;
+use sluicegate::{Model, Options, Tensor};
 use sluicegate_kernels::epilogue::Activation;
 use sluicegate_kernels::ops::conv::Conv;
 use sluicegate_kernels::ops::depthwise::Depthwise;
@@ -160,7 +162,7 @@ fn prepare_conv(case: &Case<'_>, isa: Isa, pool: Threads) -> Outcome<(Run, &'sta
         groups: case.get("g", 1),
         kernel: [kh, case.get("kw", kh)],
         stride: [s, case.get("sw", s)],
-        dilation: [1, 1],
+        dilation: [case.get("d", 1), case.get("dw", case.get("d", 1))],
         pads: [p, pw, p, pw],
     };
     let (x, weights) = (
@@ -233,6 +235,37 @@ fn prepare_depthwise(
     Ok((Box::new(run), "f32_dwconv"))
 }
 
+/// A whole model, `onnx` or `models/NAME.onnx`, on inputs that are random.
+fn prepare_model(case: &Case<'_>, isa: Isa) -> Outcome<(Run, &'static str)> {
+    let named = format!("models/{}.onnx", case.text("name"));
+    let model = Model::load(match case.text("onnx") {
+        "" => &named,
+        path => path,
+    })?;
+    let mut session = model.session(Options {
+        isa: Some(isa),
+        threads: case.get("threads", 1),
+        ..Options::default()
+    })?;
+    let mut inputs = Vec::new();
+    for &id in &model.graph().inputs {
+        let value = model.graph().value(id);
+        let dims = value.dims.as_ref().ok_or("an input without a shape")?;
+        let dims: Vec<usize> = dims
+            .iter()
+            .map(|dim| if let Dim::Fixed(n) = dim { *n } else { 1 })
+            .collect();
+        let data = floats(dims.iter().product(), 1);
+        inputs.push((value.name.clone(), Tensor::new(&dims, data)?));
+    }
+    let mut run = move || {
+        let views: Vec<_> = inputs.iter().map(|(n, x)| (n.as_str(), x.view())).collect();
+        session.run(&views).map(|_| ())
+    };
+    run()?;
+    Ok((Box::new(move || run().expect("ran before")), "model"))
+}
+
 fn prepare(case: &Case<'_>) -> Outcome<(Run, &'static str)> {
     if !matches!(case.text("dt"), "" | "f32") {
         return Err("f32 only".into());
@@ -251,6 +284,7 @@ fn prepare(case: &Case<'_>) -> Outcome<(Run, &'static str)> {
         "trivial" => Ok((Box::new(|| ()), "nothing")),
         "gemm" => prepare_gemm(case, isa, Threads(pool)),
         "conv" => prepare_conv(case, isa, Threads(pool)),
+        "model" => prepare_model(case, isa),
         op => Err(format!("op {op}").into()),
     }
 }

@@ -40,7 +40,8 @@ use planes::Geometry;
 /// inside the micro-kernel; strides by the polyphase split of signal processing.
 ///
 /// ```text
-/// packed weights: row panels [c_out / MR][c_in · kh · kw][MR], so that a dead input channel is a contiguous stretch nobody touches
+/// packed weights: panels [c_out / MR][c_in · kh · kw][MR], so that a dead input channel is a contiguous stretch nobody touches; a tile
+///                 is MR channels x NR pixels, or, where that wastes fewer lanes, MR pixels x NR channels with panels of NR
 /// input planes:   as they are when the window is 1 x 1, else copied with their border, one plane a stride phase; an output pixel
 ///                 (oh, ow) is column oh · pitch + ow for every tap, so each tap is one offset and pixels are contiguous
 /// ```

@@ -169,7 +169,8 @@ impl Pass<'_> {
         let tiles = run.div_ceil(height) * (pixels / run);
         let mut next = self.next.chunks(self.next.len().div_ceil(tiles).max(1));
         for first in (0..pixels).step_by(run) {
-            let data = &self.data[first / geometry.output.1 * geometry.pitch()..];
+            // Without terms there are no planes.
+            let from = first / geometry.output.1 * geometry.pitch();
             let mut at = 0;
             while at < run {
                 let mr = height.min(run - at);
@@ -186,7 +187,7 @@ impl Pass<'_> {
                                     activation: self.activation,
                                     next: next.next().unwrap_or(&[]),
                                 };
-                                let lhs = Listed::new(&data[i..], 1, self.offsets);
+                                let lhs = Listed::new(&self.data[(from + i).min(self.data.len())..], 1, self.offsets);
                                 let rhs = Side::<S, 1, NV>::new([self.panel], self.starts);
                                 tile::<S, MR, NV, true>(s, self.offsets.len(), lhs, rhs, place, product);
                             }
