@@ -13,7 +13,7 @@ use sluicegate::kernels::epilogue::Activation;
 use sluicegate::kernels::ops::conv::Conv;
 use sluicegate::kernels::ops::depthwise::Depthwise;
 use sluicegate::kernels::ops::matmul::{MatMul, MatMulSpec, Rows, RowsMut};
-use sluicegate::kernels::ops::{ConvShape, ConvSpec};
+use sluicegate::kernels::ops::{Algorithm, ConvShape, ConvSpec};
 use sluicegate::kernels::pool::Serial;
 use sluicegate::kernels::reference;
 use sluicegate::{ChannelMask, default_isa};
@@ -75,6 +75,7 @@ fn layers(c: &mut Criterion, name: &str, layers: &[ConvLayer], depthwise: bool) 
                 activation: Activation::Relu,
                 live_in: None,
                 live_out: None,
+                algorithm: Algorithm::Direct,
             };
             for density in DENSITIES {
                 let set = mask(shape.c_in, density);

@@ -4,7 +4,8 @@
 //! -> prep key=value ...      <- ok NOTE | skip REASON
 //! -> run MS REPS             <- ok WALL:DIRTY:CPU:CALIBRATION ...      nanoseconds, a sample each
 //! ```
-//! Inputs of a density below one get a run-time mask. `SLUICEGATE_ISA` caps the instruction set.
+//! Inputs of a density below one get a run-time mask. `SLUICEGATE_ISA` caps the instruction set; `SLUICEGATE_CONV` (`fastest`, `direct`,
+//! `winograd2`, `winograd4`) says how convolutions are computed.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -17,7 +18,7 @@ use sluicegate_kernels::epilogue::Activation;
 use sluicegate_kernels::ops::conv::Conv;
 use sluicegate_kernels::ops::depthwise::Depthwise;
 use sluicegate_kernels::ops::matmul::{MatMul, MatMulSpec, Rows, RowsMut};
-use sluicegate_kernels::ops::{ConvShape, ConvSpec};
+use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec};
 use sluicegate_kernels::pool::Pool;
 use sluicegate_kernels::{Channels, Isa};
 
@@ -147,6 +148,17 @@ fn prepare_gemm(case: &Case<'_>, isa: Isa, pool: Threads) -> Outcome<(Run, &'sta
     Ok((Box::new(run), name))
 }
 
+/// Of convolutions, by `SLUICEGATE_CONV`.
+fn algorithm() -> Outcome<Algorithm> {
+    match std::env::var("SLUICEGATE_CONV").as_deref() {
+        Err(_) | Ok("fastest") => Ok(Algorithm::Fastest),
+        Ok("direct") => Ok(Algorithm::Direct),
+        Ok("winograd2") => Ok(Algorithm::Winograd2),
+        Ok("winograd4") => Ok(Algorithm::Winograd4),
+        Ok(other) => Err(format!("SLUICEGATE_CONV={other}").into()),
+    }
+}
+
 fn prepare_conv(case: &Case<'_>, isa: Isa, pool: Threads) -> Outcome<(Run, &'static str)> {
     let h = case.get("h", 0);
     let (w, kh, s, p) = (
@@ -177,6 +189,7 @@ fn prepare_conv(case: &Case<'_>, isa: Isa, pool: Threads) -> Outcome<(Run, &'sta
         activation: Activation::None,
         live_in: None,
         live_out: None,
+        algorithm: algorithm()?,
     };
     if shape.groups == shape.c_in && shape.c_in > 1 {
         return prepare_depthwise(spec, (h, w), words.clone(), x, isa, pool);

@@ -99,12 +99,7 @@ impl Session {
             return Ok(());
         }
         let views: Vec<View<'_>> = order.iter().map(|&i| inputs[i].1).collect();
-        let (plan, samples) = self.model.plan_for(
-            &views,
-            self.options.mode,
-            self.isa,
-            self.options.memory_limit,
-        )?;
+        let (plan, samples) = self.model.plan_for(&views, self.isa, &self.options)?;
         self.state.fit(
             &plan,
             samples,

@@ -35,6 +35,10 @@ pub struct Options {
     /// Bytes that each of these may take: the results of one node, the constants that planning computes, the weights that it packs, the
     /// arena of a session, and its scratch.
     pub memory_limit: usize,
+    /// Whether convolutions may be computed by Winograd's filtering, where it is estimated to be faster: for windows of 3 x 3 a quarter or 4/9 of
+    /// the multiplications, with a rounding error of two to four times the direct algorithm's
+    /// (see [`Conv`](sluicegate_kernels::ops::conv::Conv)). Without it, results are the same on every instruction set with FMA.
+    pub winograd: bool,
     /// Whether runs record the time and the MACs of every node.
     pub trace: bool,
 }
@@ -47,6 +51,7 @@ impl Default for Options {
             threads: 1,
             pool: None,
             memory_limit: 1 << 30,
+            winograd: true,
             trace: false,
         }
     }
@@ -149,17 +154,15 @@ impl Model {
             .collect::<Result<_>>()?;
         let views: Vec<View<'_>> = zeros.iter().map(Tensor::view).collect();
         let isa = options.isa.map_or_else(default_isa, Ok)?;
-        self.plan_for(&views, options.mode, isa, options.memory_limit)
-            .map(|(plan, _)| plan)
+        self.plan_for(&views, isa, options).map(|(plan, _)| plan)
     }
 
     /// The plan for these inputs, made anew or shared with a living session, and the number of samples.
     pub(crate) fn plan_for(
         &self,
         inputs: &[View<'_>],
-        mode: Mode,
         isa: Isa,
-        memory_limit: usize,
+        options: &Options,
     ) -> Result<(Arc<Plan>, usize)> {
         let graph = self.graph();
         if inputs.len() != graph.inputs.len() {
@@ -184,9 +187,10 @@ impl Model {
                 .zip(&self.inner.shape_inputs)
                 .map(|(view, decides)| decides.then(|| view.to_tensor()))
                 .collect(),
-            mode,
+            mode: options.mode,
             isa,
-            memory_limit,
+            memory_limit: options.memory_limit,
+            winograd: options.winograd,
         };
         let mut plans = self
             .inner

@@ -34,6 +34,7 @@ pub(crate) struct PlanKey {
     pub(crate) mode: Mode,
     pub(crate) isa: Isa,
     pub(crate) memory_limit: usize,
+    pub(crate) winograd: bool,
 }
 
 /// One node of the plan, for people.
@@ -123,7 +124,7 @@ impl Plan {
             Mode::Skip => masks::propagate(&net),
             Mode::Dense => Masks::none(&net),
         };
-        let lowered = lower::lower(&net, &masks, key.isa)?;
+        let lowered = lower::lower(&net, &masks, key.isa, key.winograd)?;
         if lowered.arena > key.memory_limit {
             return Err(Error::TooLarge {
                 what: "the arena of one sample".into(),

@@ -86,6 +86,8 @@ pub trait F32s: Copy + Send + Sync + 'static {
     fn lt(self, a: Self::V, b: Self::V) -> Self::M;
     /// The even and the odd elements of `a` followed by `b`.
     fn deinterleave(self, a: Self::V, b: Self::V) -> (Self::V, Self::V);
+    /// The inverse of [`F32s::deinterleave`]: the elements of `even` and `odd` in turn, in two vectors.
+    fn interleave(self, even: Self::V, odd: Self::V) -> (Self::V, Self::V);
     /// Whether a lane is NaN.
     fn is_nan(self, a: Self::V) -> Self::M;
     /// Lanes `from..to`.

@@ -13,7 +13,7 @@ pub mod pointwise;
 pub mod pool;
 pub mod reduce;
 
-pub use conv_shape::{ConvShape, ConvSpec};
+pub use conv_shape::{Algorithm, ConvShape, ConvSpec};
 
 /// The kernels of this floor that have no tile of their own.
 pub(crate) const ROWS: &[Row] = on_every_isa! {
@@ -23,6 +23,9 @@ pub(crate) const ROWS: &[Row] = on_every_isa! {
     "dwconv_5x5s1" 4 1;
     "dwconv_5x5s2" 4 1;
     "dwconv" 1 4;
+    // Two vectors of tiles; one takes twice the rows.
+    "winograd_2x2" 8 2;
+    "winograd_4x4" 8 2;
     "maxpool" 1 1;
     "avgpool" 1 1;
     "mean_max" 1 4;

@@ -6,7 +6,7 @@ use common::{Mask, Threads, activation, bits, floats, mask};
 use proptest::prelude::*;
 use sluicegate_kernels::epilogue::Activation;
 use sluicegate_kernels::ops::conv::Conv;
-use sluicegate_kernels::ops::{ConvShape, ConvSpec};
+use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec};
 use sluicegate_kernels::pool::{Pool, Serial};
 use sluicegate_kernels::reference::conv as reference;
 use sluicegate_kernels::{Channels, Error, Isa};
@@ -47,6 +47,7 @@ impl Case {
             activation: self.activation,
             live_in: fold.then(|| self.live_in.view()),
             live_out: fold.then(|| self.live_out.view()),
+            algorithm: Algorithm::Direct,
         };
         Conv::pack(isa, &spec, self.hw).unwrap()
     }
@@ -317,6 +318,7 @@ fn bad_operands_are_errors() {
         activation: Activation::None,
         live_in: None,
         live_out: None,
+        algorithm: Algorithm::Direct,
     };
     let refuses = |spec: ConvSpec<'_>| Conv::pack(isa, &spec, (2, 3)).is_err();
     let shaped = |shape| ConvSpec { shape, ..spec };

@@ -6,7 +6,7 @@ use nn::{CANARY, Mask, Threads, assert_close, bits, data, guarded};
 use proptest::prelude::*;
 use sluicegate_kernels::epilogue::Activation;
 use sluicegate_kernels::ops::depthwise::Depthwise;
-use sluicegate_kernels::ops::{ConvShape, ConvSpec};
+use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec};
 use sluicegate_kernels::pool::{Pool, Serial};
 use sluicegate_kernels::{Channels, Isa, reference};
 
@@ -43,6 +43,7 @@ impl Case {
             activation: self.act,
             live_in: None,
             live_out: None,
+            algorithm: Algorithm::Direct,
         }
     }
 }
@@ -165,6 +166,7 @@ fn check_masks(case: &Case, density: u32) {
         let fixed = ConvSpec {
             live_in: Some(live_in.live()),
             live_out: Some(live_out.live()),
+            algorithm: Algorithm::Direct,
             ..spec
         };
         let both = with(&poisoned, Some(live_in.live()), Some(live_out.live()));
@@ -396,6 +398,7 @@ fn steps_that_nobody_takes_may_be_huge() {
             activation: Activation::None,
             live_in: None,
             live_out: None,
+            algorithm: Algorithm::Direct,
         };
         let kernel = Depthwise::pack(isa, &spec).expect("one output a plane");
         let mut y = [0.0; 4];

@@ -236,6 +236,9 @@ fn lanes<S: F32s>(s: S) {
     let every = |from: usize| x[from..].iter().copied().step_by(2).collect::<Vec<_>>();
     same("even", &out(s, even), &every(0));
     same("odd", &out(s, odd), &every(1));
+    let (low, high) = s.interleave(even, odd);
+    same("interleave", &out(s, low), &x[..S::LANES]);
+    same("interleave", &out(s, high), &x[S::LANES..]);
     let all = s.lanes(0, S::LANES);
     let (a, b) = (s.load(&x), s.load(&x[S::LANES..]));
     same(

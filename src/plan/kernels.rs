@@ -4,6 +4,7 @@ mod operator;
 mod weights;
 
 use sluicegate_kernels::Isa;
+use sluicegate_kernels::ops::Algorithm;
 
 use super::masks::{MaskTable, Skip};
 use super::net::{Item, Net};
@@ -38,10 +39,10 @@ pub(super) fn make(
     table: &MaskTable,
     item: &Item,
     skip: &Skip,
-    isa: Isa,
+    (isa, algorithm): (Isa, Algorithm),
 ) -> Result<Made> {
     match &item.work {
-        Work::Conv(conv) => weights::convolution(net, table, item, skip, conv, isa),
+        Work::Conv(conv) => weights::convolution(net, table, item, skip, conv, (isa, algorithm)),
         Work::Linear(work) => weights::linear(net, table, item, skip, work, isa),
         Work::Activate(act) => {
             let shape = net.shape(item.y());
@@ -77,7 +78,7 @@ pub(super) fn make(
 }
 
 /// Bytes that the kernel of an item will take beside its operands, at most.
-pub(super) fn packed_bytes(net: &Net, item: &Item) -> usize {
+pub(super) fn packed_bytes(net: &Net, item: &Item, algorithm: Algorithm) -> usize {
     /// Columns that a product's weights are padded by at most.
     const PANEL: usize = 64;
     let bytes = |i| item.input(i).map_or(0, |id| net.value(id).bytes());
@@ -87,6 +88,12 @@ pub(super) fn packed_bytes(net: &Net, item: &Item) -> usize {
             .saturating_add(PANEL)
             .saturating_mul(work.k.saturating_add(1))
             .saturating_mul(size_of::<f32>()),
+        // Winograd's filtering takes up to 6 x 6 points a window; rows are padded to panels of 12 or 16.
+        Work::Conv(work) if algorithm != Algorithm::Direct && work.shape.kernel == [3, 3] => {
+            let rows = work.shape.c_out.saturating_add(16);
+            let each = work.shape.c_in.saturating_mul(36 * size_of::<f32>());
+            rows.saturating_mul(each)
+        }
         // The last row panel of each group is padded, to less than twice.
         Work::Conv(_) => bytes(1).saturating_mul(2),
         Work::Op(Op::BatchNorm { .. }) => bytes(1).saturating_mul(2),

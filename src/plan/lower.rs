@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use sluicegate_kernels::Isa;
+use sluicegate_kernels::ops::Algorithm;
 
 use super::kernels;
 use super::layout::{self, Block};
@@ -33,11 +34,12 @@ pub(super) struct Lowered {
     pub(super) arena: usize,
 }
 
-pub(super) fn lower(net: &Net, masks: &Masks, isa: Isa) -> Result<Lowered> {
+pub(super) fn lower(net: &Net, masks: &Masks, isa: Isa, winograd: bool) -> Result<Lowered> {
     let mut lower = Lower {
         net,
         masks,
         isa,
+        winograd,
         homes: vec![None; net.len()],
         built: vec![false; masks.table.defs.len()],
         blocks: Vec::new(),
@@ -70,6 +72,8 @@ struct Lower<'a> {
     net: &'a Net,
     masks: &'a Masks,
     isa: Isa,
+    /// Whether convolutions may be computed so.
+    winograd: bool,
     homes: Vec<Option<Home>>,
     built: Vec<bool>,
     blocks: Vec<Block>,
@@ -116,9 +120,18 @@ impl Lower<'_> {
             }
             _ => {}
         }
-        self.packed = self
-            .packed
-            .saturating_add(kernels::packed_bytes(self.net, item));
+        let packed = |algorithm| {
+            self.packed
+                .saturating_add(kernels::packed_bytes(self.net, item, algorithm))
+        };
+        // Its weights take four times the memory, or more.
+        let fits = packed(Algorithm::Fastest) <= self.net.limit;
+        let algorithm = if self.winograd && fits {
+            Algorithm::Fastest
+        } else {
+            Algorithm::Direct
+        };
+        self.packed = packed(algorithm);
         if self.packed > self.net.limit {
             return Err(Error::TooLarge {
                 what: format!("packing the weights up to {}", item.label),
@@ -131,7 +144,13 @@ impl Lower<'_> {
             operands,
             cost,
             folds,
-        } = kernels::make(self.net, &self.masks.table, item, skip, self.isa)?;
+        } = kernels::make(
+            self.net,
+            &self.masks.table,
+            item,
+            skip,
+            (self.isa, algorithm),
+        )?;
         let shape = if operands.len() == 2 {
             self.net.shape(item.y())
         } else {

@@ -238,6 +238,17 @@ impl F32s for Avx2 {
         }
     }
     #[inline(always)]
+    fn interleave(self, even: __m256, odd: __m256) -> (__m256, __m256) {
+        // SAFETY: see above the impl. Unpacking interleaves each half by itself.
+        unsafe {
+            let (low, high) = (_mm256_unpacklo_ps(even, odd), _mm256_unpackhi_ps(even, odd));
+            (
+                _mm256_permute2f128_ps::<0x20>(low, high),
+                _mm256_permute2f128_ps::<0x31>(low, high),
+            )
+        }
+    }
+    #[inline(always)]
     fn is_nan(self, a: __m256) -> __m256 {
         // SAFETY: see above the impl.
         unsafe { _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a) }

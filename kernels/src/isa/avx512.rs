@@ -236,6 +236,18 @@ impl F32s for Avx512 {
         }
     }
     #[inline(always)]
+    fn interleave(self, even: __m512, odd: __m512) -> (__m512, __m512) {
+        // SAFETY: see above the impl.
+        unsafe {
+            let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+            (
+                _mm512_permutex2var_ps(even, low, odd),
+                _mm512_permutex2var_ps(even, high, odd),
+            )
+        }
+    }
+    #[inline(always)]
     fn is_nan(self, a: __m512) -> __mmask16 {
         // SAFETY: see above the impl.
         unsafe { _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a) }

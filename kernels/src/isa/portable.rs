@@ -173,6 +173,11 @@ impl F32s for Portable {
         (f32x4::new([a0, a2, b0, b2]), f32x4::new([a1, a3, b1, b3]))
     }
     #[inline(always)]
+    fn interleave(self, even: f32x4, odd: f32x4) -> (f32x4, f32x4) {
+        let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (even.to_array(), odd.to_array());
+        (f32x4::new([a0, b0, a1, b1]), f32x4::new([a2, b2, a3, b3]))
+    }
+    #[inline(always)]
     fn is_nan(self, a: f32x4) -> f32x4 {
         a.is_nan()
     }

@@ -83,6 +83,20 @@ impl ConvShape {
     }
 }
 
+/// How a convolution is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Algorithm {
+    /// By its definition: one chain an output.
+    #[default]
+    Direct,
+    /// By Winograd's minimal filtering with tiles of 2 x 2 outputs: 4/9 of the multiplications.
+    Winograd2,
+    /// By Winograd's minimal filtering with tiles of 4 x 4 outputs: a quarter of the multiplications.
+    Winograd4,
+    /// The one that is estimated to be fastest. The estimate depends on the shape, the map and the instruction set, not on masks.
+    Fastest,
+}
+
 /// A convolution to pack: shape, weights and what is known when the model is loaded.
 #[derive(Debug, Clone, Copy)]
 pub struct ConvSpec<'a> {
@@ -98,6 +112,8 @@ pub struct ConvSpec<'a> {
     pub live_in: Option<Channels<'a>>,
     /// Output channels that are wanted at all; the others are neither computed nor written.
     pub live_out: Option<Channels<'a>>,
+    /// How it is computed.
+    pub algorithm: Algorithm,
 }
 
 impl ConvSpec<'_> {

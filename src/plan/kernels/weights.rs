@@ -1,7 +1,7 @@
 //! Kernels with packed weights.
 
 use sluicegate_kernels::Isa;
-use sluicegate_kernels::ops::{ConvSpec, conv, depthwise, matmul};
+use sluicegate_kernels::ops::{Algorithm, ConvSpec, conv, depthwise, matmul};
 
 use super::Made;
 use crate::plan::masks::{MaskId, MaskTable, Skip};
@@ -27,7 +27,7 @@ pub(super) fn convolution(
     item: &Item,
     skip: &Skip,
     work: &Conv,
-    isa: Isa,
+    (isa, algorithm): (Isa, Algorithm),
 ) -> Result<Made> {
     let weights = item.input(1).and_then(|id| net.value(id).floats());
     let (live_in, dynamic_in) = split_mask(table, skip.input);
@@ -39,6 +39,7 @@ pub(super) fn convolution(
         activation: work.activation,
         live_in: live_in.map(ChannelMask::as_channels),
         live_out: live_out.map(ChannelMask::as_channels),
+        algorithm,
     };
     let (oh, ow) = work.shape.output(work.hw)?;
     let shape = &work.shape;

@@ -1,0 +1,356 @@
+//! Convolution with a window of 3 x 3 by Winograd's minimal filtering: a quarter (4 x 4 outputs a tile) or 4/9 (2 x 2) of the
+//! multiplications.
+//!
+//! ```text
+//! U = G w G'         once, when packed; N x N points a pair of channels, N = M + 2
+//! V = B' d B         each tile of N x N inputs, the tiles M apart
+//! Y = A' (Σ_ci U * V) A + bias
+//! ```
+//! so that N x N independent products `[c_out x c_in] · [c_in x tiles]` remain, one a point. A dead input channel is a plane
+//! that is not transformed and a step that the products leave out; a dead output is a row that is neither multiplied nor transformed.
+#![forbid(unsafe_code)]
+
+mod block;
+mod choice;
+mod product;
+mod transform;
+
+use alloc::vec::Vec;
+
+use crate::epilogue::Activation;
+use crate::ops::matmul::worth;
+use crate::ops::{Algorithm, ConvShape, ConvSpec};
+use crate::pack::extent;
+use crate::panel::{Aligned, Below, LINE, lines, take_indices};
+use crate::pool::{Pool, Tile};
+use crate::{Channels, Error, Isa};
+
+use block::Block;
+
+/// Outputs of a tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    F2,
+    F4,
+}
+
+impl Form {
+    /// Rows and columns of the outputs of a tile.
+    pub(super) fn m(self) -> usize {
+        match self {
+            Form::F2 => 2,
+            Form::F4 => 4,
+        }
+    }
+    /// Points, of both axes.
+    pub(super) fn points(self) -> usize {
+        (self.m() + 2) * (self.m() + 2)
+    }
+    /// Whether it can serve a convolution.
+    pub(super) fn serves(shape: &ConvShape) -> bool {
+        shape.kernel == [3, 3]
+            && shape.stride == [1, 1]
+            && shape.dilation == [1, 1]
+            && shape.groups == 1
+    }
+}
+
+/// How to compute a convolution, where not directly.
+pub(super) fn choose(
+    isa: Isa,
+    spec: &ConvSpec<'_>,
+    hw: (usize, usize),
+) -> Result<Option<(Form, Sizes)>, Error> {
+    let form = match spec.algorithm {
+        Algorithm::Direct => return Ok(None),
+        Algorithm::Winograd2 => Form::F2,
+        Algorithm::Winograd4 => Form::F4,
+        Algorithm::Fastest => return Ok(choice::fastest(isa, &spec.shape, hw)),
+    };
+    if !Form::serves(&spec.shape) {
+        return Err(Error::Invalid {
+            what: "Winograd's filtering needs a window of 3 x 3 with steps and dilations of 1, and no groups",
+        });
+    }
+    Ok(Some((form, Sizes::new(isa, form, &spec.shape, hw)?)))
+}
+
+/// Rows of a weights panel: what one vector of tiles leaves registers for. With two vectors half of them are multiplied at a time.
+pub(super) const fn height(registers: usize) -> usize {
+    if registers >= 32 { 16 } else { 12 }
+}
+
+/// Rows of a tile that gathers them: each needs a general register.
+const fn gathered(registers: usize) -> usize {
+    if registers >= 32 { 8 } else { 4 }
+}
+
+/// Vector registers of an instruction set.
+fn registers(isa: Isa) -> usize {
+    struct Count;
+    impl crate::isa::Task for Count {
+        type Output = usize;
+        #[inline(always)]
+        fn run<S: crate::isa::F32s>(self, _: S) -> usize {
+            S::REGISTERS
+        }
+    }
+    isa.run(Count)
+}
+
+/// Packed weights: `[point][kept outputs / height][kept inputs][height]`.
+#[derive(Debug)]
+pub(super) struct Winograd {
+    isa: Isa,
+    form: Form,
+    sizes: Sizes,
+    /// Kept channels.
+    c_in: Vec<u32>,
+    c_out: Vec<u32>,
+    /// 0, 1, 2 ...: the steps and rows without a mask; and where the steps are in a panel.
+    in_order: Vec<u32>,
+    offsets: Vec<u32>,
+    height: usize,
+    panels: Aligned,
+}
+
+/// The live channels of a run.
+#[derive(Clone, Copy)]
+struct Live<'a> {
+    /// Their input planes, and their steps in the packed weights.
+    channels: &'a [u32],
+    list: Below<'a>,
+    /// Where those steps are in a panel.
+    offsets: &'a [u32],
+    /// The live packed rows, and which channels of the output they are; both ascend.
+    from: &'a [u32],
+    to: &'a [u32],
+    /// Of the packed rows.
+    bias: Option<&'a [f32]>,
+    activation: Activation,
+}
+
+/// Sizes that follow from the shape and the map.
+#[derive(Debug)]
+pub(super) struct Sizes {
+    input: (usize, usize),
+    output: (usize, usize),
+    /// Output channels.
+    channels: usize,
+    /// Zeros above and to the left.
+    pads: (usize, usize),
+    /// Tiles of the map.
+    tiles: (usize, usize),
+    /// Vectors of tiles in a block.
+    wide: usize,
+    /// Outputs that are multiplied before they are transformed.
+    together: usize,
+    /// Elements of a phase of the half-transformed plane, and of a row of the stage.
+    half_pitch: usize,
+    stage_pitch: usize,
+}
+
+impl Sizes {
+    fn new(isa: Isa, form: Form, shape: &ConvShape, hw: (usize, usize)) -> Result<Self, Error> {
+        let output = shape.output(hw)?;
+        let (m, points, lanes) = (form.m(), form.points(), isa.lanes());
+        let tiles = (output.0.div_ceil(m), output.1.div_ceil(m));
+        // Rows and columns of all tiles, the border included.
+        extent(&[tiles.0 + 1, tiles.1 + 1, m * m], "padded x")?;
+        extent(&[shape.c_in, points, 2 * lanes], "padded x")?;
+        let deep = points * shape.c_in * 2 * lanes > INPUTS;
+        let wide = if tiles.0 * tiles.1 <= lanes || deep {
+            1
+        } else {
+            2
+        };
+        let together = PRODUCTS / (points * wide * lanes);
+        // Rows of tiles that the tiles of a block can touch.
+        let rows = (wide * lanes).div_ceil(tiles.1) + 1;
+        Ok(Sizes {
+            input: hw,
+            output,
+            channels: shape.c_out,
+            pads: (shape.pads[0], shape.pads[1]),
+            tiles,
+            wide,
+            together: together.next_multiple_of(TILES),
+            half_pitch: lines((rows.min(tiles.0) + 1) * tiles.1 + 2 * lanes),
+            stage_pitch: lines((wide * m + 1) * lanes),
+        })
+    }
+}
+
+/// A multiple of every tile's height.
+const TILES: usize = 48;
+/// Elements of a block of products: a quarter of L2 (1 MiB).
+const PRODUCTS: usize = 64 * 1024;
+/// Elements of the transformed inputs of a block, above which blocks are one vector wide.
+const INPUTS: usize = 320 * 1024;
+
+impl Winograd {
+    /// Packs the kept channels, inputs and outputs.
+    pub(super) fn pack(
+        isa: Isa,
+        form: Form,
+        sizes: Sizes,
+        spec: &ConvSpec<'_>,
+        (c_in, c_out): (Vec<u32>, Vec<u32>),
+    ) -> Result<Self, Error> {
+        let height = height(registers(isa));
+        let (rows, depth) = (c_out.len(), c_in.len());
+        let plane = extent(&[rows.next_multiple_of(height), depth], "weights")?;
+        let mut panels = Aligned::zeros(extent(&[plane, form.points()], "packed weights")?);
+        let out = panels.as_mut_slice();
+        let mut put = |at: usize, u: &[f32]| {
+            for (point, &u) in u.iter().enumerate() {
+                out[point * plane + at] = u;
+            }
+        };
+        for (i, &co) in c_out.iter().enumerate() {
+            for (t, &ci) in c_in.iter().enumerate() {
+                let first = (co as usize * spec.shape.c_in + ci as usize) * 9;
+                let window = spec.weights[first..].first_chunk().expect("nine taps");
+                let at = (i / height * depth + t) * height + i % height;
+                match form {
+                    Form::F2 => put(at, transform::weights::<4>(window).as_flattened()),
+                    Form::F4 => put(at, transform::weights::<6>(window).as_flattened()),
+                }
+            }
+        }
+        Ok(Self {
+            isa,
+            form,
+            sizes,
+            in_order: (0..rows.max(depth) as u32).collect(),
+            offsets: (0..depth as u32).map(|t| t * height as u32).collect(),
+            c_in,
+            c_out,
+            height,
+            panels,
+        })
+    }
+
+    /// The kernel that serves it.
+    pub(super) fn row_name(&self) -> &'static str {
+        let op = match self.form {
+            Form::F2 => "winograd_2x2",
+            Form::F4 => "winograd_4x4",
+        };
+        let mut rows = crate::ops::ROWS.iter();
+        let row = rows.find(|row| row.op == op && row.isa_name == self.isa.name());
+        row.map_or(op, |row| row.name)
+    }
+
+    /// Elements of a point.
+    fn plane(&self) -> usize {
+        self.c_out.len().next_multiple_of(self.height) * self.c_in.len()
+    }
+
+    /// Scratch of a thread.
+    fn room(&self) -> usize {
+        let (m, points) = (self.form.m(), self.form.points());
+        let (sizes, vectors) = (&self.sizes, self.sizes.wide * self.isa.lanes());
+        // Each term is limited by an extent that was checked, or by a constant.
+        lines((m + 2) * m * sizes.half_pitch)
+            + lines(points * (self.c_in.len() * vectors + LINE))
+            + lines(sizes.together * points * vectors)
+            + lines(m * sizes.stage_pitch)
+    }
+
+    /// Elements of scratch that [`Winograd::run`] needs.
+    pub(super) fn scratch_len(&self, threads: usize) -> usize {
+        let lists = 3 * lines(self.c_in.len()) + 2 * lines(self.c_out.len()) + LINE;
+        self.room()
+            .saturating_mul(threads.max(1))
+            .saturating_add(lists)
+    }
+
+    /// Computes y; operands and masks are checked, and `scratch` begins on a cache line.
+    pub(super) fn run(
+        &self,
+        pool: &dyn Pool,
+        x: &[f32],
+        (live_in, live_out): (Option<Channels<'_>>, Option<Channels<'_>>),
+        (bias, activation): (Option<&[f32]>, Activation),
+        y: &mut [f32],
+        scratch: &mut [f32],
+    ) {
+        let sizes = &self.sizes;
+        let mut rest = scratch;
+        let (list, channels) = walk(&self.c_in, &self.in_order, live_in, &mut rest);
+        let (from, to) = walk(&self.c_out, &self.in_order, live_out, &mut rest);
+        let offsets = if live_in.is_none() {
+            &self.offsets[..]
+        } else {
+            let offsets = take_indices(&mut rest, list.len());
+            for (to, &step) in offsets.iter_mut().zip(list) {
+                *to = self.offsets[step as usize];
+            }
+            offsets
+        };
+        let live = Live {
+            channels,
+            list: Below::new(list, self.c_in.len().max(1)),
+            offsets,
+            from,
+            to,
+            bias,
+            activation,
+        };
+        let pixels = sizes.output.0 * sizes.output.1;
+        let lanes = sizes.tiles.0 * sizes.tiles.1;
+        let macs = (from.len() * list.len()).saturating_mul(lanes * self.form.points());
+        let pool = worth(pool, macs);
+        let block = self.cut(pool.threads());
+        let out = Tile::new(y, sizes.channels, pixels, pixels);
+        let tile_row = self.form.m() * sizes.output.1;
+        out.split_with(pool, block, rest, self.room(), |row, column, out, room| {
+            self.isa.run(Block {
+                packed: self,
+                sizes,
+                live,
+                x,
+                row,
+                above: column / tile_row,
+                out,
+                room,
+            });
+        });
+    }
+
+    /// Channels and pixels of a job.
+    fn cut(&self, threads: usize) -> (usize, usize) {
+        let (c_out, tiles) = (self.sizes.channels, self.sizes.tiles);
+        let row = self.form.m() * self.sizes.output.1;
+        let vectors = (tiles.0 * tiles.1).div_ceil(self.isa.lanes());
+        if threads <= 1 || vectors >= 2 * threads {
+            (c_out, tiles.0.div_ceil(threads.max(1)) * row)
+        } else {
+            // Every thread transforms all inputs, which is less than the lanes that cut vectors would lose.
+            let each = c_out.div_ceil(threads).next_multiple_of(self.height);
+            (each, tiles.0 * row)
+        }
+    }
+}
+
+/// The live ones of `kept`: their numbers in it, and what it holds.
+fn walk<'a>(
+    kept: &'a [u32],
+    in_order: &'a [u32],
+    live: Option<Channels<'_>>,
+    rest: &mut &'a mut [f32],
+) -> (&'a [u32], &'a [u32]) {
+    let Some(live) = live else {
+        return (&in_order[..kept.len()], kept);
+    };
+    let steps = take_indices(rest, kept.len());
+    let channels = take_indices(rest, kept.len());
+    let mut n = 0;
+    // Written whether live or not: random masks would be mispredicted.
+    for (i, &c) in kept.iter().enumerate() {
+        (steps[n], channels[n]) = (i as u32, c);
+        n += usize::from(live.contains(c as usize));
+    }
+    (&steps[..n], &channels[..n])
+}

@@ -1,0 +1,62 @@
+//! Which algorithm is fastest, by an estimate.
+//!
+//! The unit is the time of one FMA of a vector at the peak. The weights were fitted (non-negative least squares of relative errors) to 96
+//! convolutions of 3 to 512 channels on maps of 4 x 4 to 56 x 56, each computed in all ways on one core of Zen 5 with AVX-512 and with
+//! AVX2, and rounded to what fits both. On these shapes the choice is 0.5 % (AVX-512) and 3 % (AVX2) slower than the best one on average, at worst
+//! 15 % and 40 %.
+#![forbid(unsafe_code)]
+
+use super::{Form, Sizes, height, registers};
+use crate::Isa;
+use crate::ops::ConvShape;
+
+/// How much faster Winograd's filtering must be to be worth its rounding.
+const GAIN: f64 = 0.85;
+
+/// The tiles that are estimated to beat the direct algorithm, if any do.
+pub(super) fn fastest(isa: Isa, shape: &ConvShape, hw: (usize, usize)) -> Option<(Form, Sizes)> {
+    if !Form::serves(shape) {
+        return None;
+    }
+    let (mut best, mut least) = (None, direct(isa, shape, hw)? * GAIN);
+    for form in [Form::F2, Form::F4] {
+        let Ok(sizes) = Sizes::new(isa, form, shape, hw) else {
+            continue;
+        };
+        let time = winograd(isa, form, shape, &sizes);
+        if time < least {
+            (best, least) = (Some((form, sizes)), time);
+        }
+    }
+    best
+}
+
+fn direct(isa: Isa, shape: &ConvShape, hw: (usize, usize)) -> Option<f64> {
+    let (oh, ow) = shape.output(hw).ok()?;
+    let vectors = |n: usize| n.div_ceil(isa.lanes()) as f64;
+    let (c_in, c_out) = (shape.c_in as f64, shape.c_out as f64);
+    let products = c_in * 9.0 * c_out * vectors(oh * (ow + 2));
+    // Starting and storing a vector; copying a row.
+    Some(products + 16.0 * c_out * vectors(oh * ow) + 60.0 * c_in * hw.0 as f64 + 1500.0)
+}
+
+fn winograd(isa: Isa, form: Form, shape: &ConvShape, sizes: &Sizes) -> f64 {
+    // Of a product, of a vector of transformed inputs and of outputs, and of a call.
+    let (product, input, output, call) = match form {
+        Form::F2 => (1.02, 6.5, 12.0, 2000.0),
+        Form::F4 => (1.05, 6.0, 13.5, 3500.0),
+    };
+    let lanes = isa.lanes();
+    let (m, points) = (form.m(), form.points() as f64);
+    let rows = shape.c_out.next_multiple_of(height(registers(isa)) / 2) as f64;
+    let (c_in, c_out) = (shape.c_in as f64, shape.c_out as f64);
+    let (down, across) = sizes.tiles;
+    let vectors = (down * across).div_ceil(lanes) as f64;
+    let along = ((down * m + 2) * across.div_ceil(lanes) * (m + 2)) as f64;
+    product * points * c_in * rows * vectors
+        // Each weight comes from L2 or L3 at least once.
+        + 0.5 * points * c_in * rows / 16.0
+        + input * c_in * (along + points * vectors)
+        + output * c_out * points * vectors
+        + call
+}

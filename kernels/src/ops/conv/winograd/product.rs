@@ -1,0 +1,145 @@
+//! The products of one point: weights are broadcast, vectors are tiles.
+#![forbid(unsafe_code)]
+
+use super::height;
+use crate::isa::F32s;
+use crate::panel::{Gathered, Lhs};
+
+/// A panel from a row on; without steps it has none.
+pub(super) fn from_row(panel: &[f32], row: usize) -> &[f32] {
+    panel.get(row..).unwrap_or_default()
+}
+
+/// The weights of rows side by side.
+#[derive(Clone, Copy)]
+pub(super) struct Weights<'a> {
+    pub(super) panel: &'a [f32],
+    /// The panel behind, which is asked for meanwhile; as long.
+    pub(super) next: &'a [f32],
+    /// Where the steps are in both.
+    pub(super) offsets: &'a [u32],
+}
+
+/// As [`Weights`] when every step is live. Looking offsets up takes a third longer when each weight is used once.
+#[derive(Clone, Copy)]
+struct All<'a, const HIGH: usize>(Weights<'a>);
+
+/// What is broadcast, by step.
+pub(super) trait Steps<const MR: usize>: Copy {
+    /// Those of step `t`.
+    fn at(self, t: usize) -> [f32; MR];
+    /// Asks for what will be read soon.
+    fn prefetch<S: F32s>(self, s: S, t: usize);
+}
+
+impl<const MR: usize> Steps<MR> for Weights<'_> {
+    #[inline(always)]
+    fn at(self, t: usize) -> [f32; MR] {
+        let row = &self.panel[self.offsets[t] as usize..];
+        *row.first_chunk().expect("a panel row")
+    }
+    #[inline(always)]
+    fn prefetch<S: F32s>(self, s: S, t: usize) {
+        s.prefetch_near(&self.next[self.offsets[t] as usize..]);
+    }
+}
+
+impl<const MR: usize, const HIGH: usize> Steps<MR> for All<'_, HIGH> {
+    #[inline(always)]
+    fn at(self, t: usize) -> [f32; MR] {
+        let row = &self.0.panel[t * HIGH..];
+        *row.first_chunk().expect("a panel row")
+    }
+    #[inline(always)]
+    fn prefetch<S: F32s>(self, s: S, t: usize) {
+        s.prefetch_near(&self.0.next[t * HIGH..]);
+    }
+}
+
+impl<const MR: usize> Steps<MR> for Gathered<'_, MR> {
+    #[inline(always)]
+    fn at(self, t: usize) -> [f32; MR] {
+        let mut row = [0.0; MR];
+        self.each(
+            t,
+            #[inline(always)]
+            |i, x| row[i] = x,
+        );
+        row
+    }
+    #[inline(always)]
+    fn prefetch<S: F32s>(self, _: S, _: usize) {}
+}
+
+/// The product of a panel of `HIGH` rows, or of half of it; `all`: every step is live.
+#[inline(always)]
+pub(super) fn panel_product<S: F32s, const MR: usize, const NV: usize, const HIGH: usize>(
+    s: S,
+    all: bool,
+    lhs: Weights<'_>,
+    v: &[f32],
+    m: &mut [f32],
+    step: usize,
+) {
+    s.outline(
+        #[inline(always)]
+        || {
+            if all {
+                product::<S, MR, NV>(s, All::<HIGH>(lhs), v, m, step);
+            } else {
+                product::<S, MR, NV>(s, lhs, v, m, step);
+            }
+        },
+    );
+}
+
+/// Repeats `$body` for each row `$i` below `$mr`; see `tile::gemm` for why this is no loop.
+macro_rules! each_row {
+    ($mr:expr, $i:ident => $body:expr) => {
+        each_row!(@ $mr, $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+    (@ $mr:expr, $i:ident, $body:expr, $($n:literal)*) => {
+        $(if $n < $mr {
+            let $i: usize = $n;
+            $body
+        })*
+    };
+}
+
+/// m[i][j] = Σ_t lhs[t][i] · v[t][j], in ascending order from zero; rows of m are `step` apart.
+#[inline(always)]
+pub(super) fn product<S: F32s, const MR: usize, const NV: usize>(
+    s: S,
+    lhs: impl Steps<MR>,
+    v: &[f32],
+    m: &mut [f32],
+    step: usize,
+) {
+    const {
+        let most = height(S::REGISTERS) / NV;
+        assert!(MR > most || MR * NV + NV < S::REGISTERS, "tile spills");
+    }
+    assert!(MR <= height(S::REGISTERS) / NV, "tile height");
+    let mut acc = [[s.splat(0.0); NV]; MR];
+    for (t, v) in v.chunks_exact(NV * S::LANES).enumerate() {
+        let mut b = [s.splat(0.0); NV];
+        for j in 0..NV {
+            b[j] = s.load(&v[j * S::LANES..]);
+        }
+        // First: a check between the loads of a row and their use would keep them from folding into the multiplications.
+        lhs.prefetch(s, t);
+        let a = lhs.at(t);
+        for i in 0..MR {
+            let ai = s.splat(a[i]);
+            for j in 0..NV {
+                acc[i][j] = s.mul_add(ai, b[j], acc[i][j]);
+            }
+        }
+    }
+    each_row!(MR, i => {
+        let row = &mut m[i * step..][..NV * S::LANES];
+        for j in 0..NV {
+            s.store(acc[i][j], &mut row[j * S::LANES..]);
+        }
+    });
+}
