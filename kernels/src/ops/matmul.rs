@@ -283,12 +283,17 @@ impl MatMul {
             Some(live) => {
                 let (of_a, of_b) = (take_indices(&mut rest, k), take_indices(&mut rest, k));
                 let mut depth = 0;
-                let kept = self.kept_k.all().as_slice().iter();
-                for (&orig, &start) in kept.zip(self.starts.all().as_slice()) {
-                    if live.contains(orig as usize) {
-                        (of_a[depth], of_b[depth]) = (orig, start);
-                        depth += 1;
-                    }
+                let (kept, starts) = (self.kept_k.all().as_slice(), self.starts.all().as_slice());
+                let mut take = |t: usize| {
+                    (of_a[depth], of_b[depth]) = (kept[t], starts[t]);
+                    depth += 1;
+                };
+                if k == self.k {
+                    live.live().for_each(&mut take);
+                } else {
+                    let all = 0..k;
+                    all.filter(|&t| live.contains(kept[t] as usize))
+                        .for_each(&mut take);
                 }
                 (
                     Below::new(&of_a[..depth], self.k),

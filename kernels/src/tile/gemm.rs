@@ -52,13 +52,82 @@ pub(crate) struct Place<'a> {
     /// Applied when it can be in registers, see [`Activation::in_registers`].
     pub(crate) activation: Activation,
     /// What will be read soon: with `FETCH` it is prefetched along the way.
-    pub(crate) next: &'a [f32],
+    pub(crate) next: Next<'a>,
 }
 
 /// Whether a tile has a register for each accumulator, for the vectors or the scalars of a step, and one more.
 pub(crate) const fn fits<S: F32s>(rows: usize, vectors: usize) -> bool {
     let fewer = if rows < vectors { rows } else { vectors };
     rows * vectors + fewer < S::REGISTERS
+}
+
+/// What to prefetch.
+#[derive(Clone, Copy)]
+pub(crate) enum Next<'a> {
+    /// All of it.
+    Run(&'a [f32]),
+    /// `width` elements of the panel from each offset on.
+    Rows {
+        panel: &'a [f32],
+        offsets: &'a [u32],
+        width: usize,
+    },
+}
+
+impl Next<'_> {
+    pub(crate) const NOTHING: Self = Next::Run(&[]);
+
+    /// In units of [`Next::part`]: cache lines or rows.
+    #[inline(always)]
+    pub(crate) fn len(self) -> usize {
+        match self {
+            Next::Run(all) => all.len().div_ceil(LINE),
+            Next::Rows { offsets, .. } => offsets.len(),
+        }
+    }
+
+    /// What there is of the units `from..from + count`.
+    #[inline(always)]
+    pub(crate) fn part(self, from: usize, count: usize) -> Self {
+        fn cut<T>(all: &[T], from: usize, count: usize) -> &[T] {
+            let all = &all[from.min(all.len())..];
+            &all[..count.min(all.len())]
+        }
+        match self {
+            Next::Run(all) => Next::Run(cut(all, from * LINE, count * LINE)),
+            Next::Rows {
+                panel,
+                offsets,
+                width,
+            } => Next::Rows {
+                panel,
+                offsets: cut(offsets, from, count),
+                width,
+            },
+        }
+    }
+
+    #[inline(always)]
+    fn fetch<S: F32s>(self, s: S) {
+        match self {
+            Next::Run(all) => all.chunks(LINE).for_each(
+                #[inline(always)]
+                |line| s.prefetch(line),
+            ),
+            Next::Rows {
+                panel,
+                offsets,
+                width,
+            } => {
+                for &at in offsets {
+                    let row = panel.get(at as usize..).unwrap_or(&[]);
+                    for line in row[..width.min(row.len())].chunks(LINE) {
+                        s.prefetch(line);
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Rows of the tallest tile.
@@ -91,14 +160,12 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, const FETCH: bool>
     let mut out = out.sub(0..all, 0..width);
     let mut acc = start::<S, MR, NV>(s, place, &mut out);
     let (lhs, rhs) = (lhs.first(depth), rhs.first(depth));
-    if FETCH && !place.next.is_empty() {
+    let units = place.next.len();
+    if FETCH && units > 0 {
         // Prefetches stay out of the inner loop: it has no registers to spare for them, and the compiler moves no load across one.
-        let each = place.next.len().div_ceil(depth.div_ceil(STRETCH).max(1));
-        let mut next = place.next.chunks(each.next_multiple_of(LINE).max(LINE));
-        for from in (0..depth).step_by(STRETCH) {
-            for line in next.next().unwrap_or(&[]).chunks(LINE) {
-                s.prefetch(line);
-            }
+        let each = units.div_ceil(depth.div_ceil(STRETCH).max(1));
+        for (nth, from) in (0..depth).step_by(STRETCH).enumerate() {
+            place.next.part(nth * each, each).fetch(s);
             let to = depth.min(from + STRETCH);
             steps::<S, MR, NV>(s, (from, to), lhs, rhs, &mut acc);
         }

@@ -21,7 +21,7 @@ use crate::pack::even_height;
 use crate::panel::{Below, Gathered, Listed, Side, lines};
 use crate::pool::{Pool, Tile};
 use crate::tile::gemm::{
-    Cols, NV, Place, Sieved, Start, for_height, tallest, tallest_gathered, tile,
+    Cols, NV, Next, Place, Sieved, Start, for_height, tallest, tallest_gathered, tile,
 };
 
 /// Depth of a block. The taps of a window overlap in memory, so its inputs take less of L1 than KC x NR floats. Measured on Zen 5
@@ -354,7 +354,7 @@ impl Pass<'_> {
             cols: self.cols,
             start,
             activation: self.activation,
-            next: &[],
+            next: Next::NOTHING,
         };
         let depth = self.terms.len();
         let rhs = Side::<S, 1, NV>::new([self.data], self.offsets);

@@ -19,7 +19,7 @@ use crate::ops::pointwise;
 use crate::pack::even_height;
 use crate::panel::{Below, Listed, Side, take};
 use crate::pool::Tile;
-use crate::tile::gemm::{Cols, NV, Place, Start, for_height, tallest, tile};
+use crate::tile::gemm::{Cols, NV, Next, Place, Start, for_height, tallest, tile};
 
 /// Depth of a block, as that of products.
 const KC: usize = 1024;
@@ -185,7 +185,7 @@ impl Pass<'_> {
                                     cols: Cols::Run { at: 0, width: NV * S::LANES },
                                     start: self.start,
                                     activation: self.activation,
-                                    next: next.next().unwrap_or(&[]),
+                                    next: Next::Run(next.next().unwrap_or(&[])),
                                 };
                                 let lhs = Listed::new(&self.data[(from + i).min(self.data.len())..], 1, self.offsets);
                                 let rhs = Side::<S, 1, NV>::new([self.panel], self.starts);

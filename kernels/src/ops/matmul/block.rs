@@ -20,15 +20,15 @@ use crate::isa::{F32s, Task};
 use crate::pack::{even_height, gather_rows, slack};
 use crate::panel::{Below, LINE, lines, take};
 use crate::pool::{Pool, Tile};
-use crate::tile::gemm::{FEW_ROWS, Start, tallest, tallest_gathered};
+use crate::tile::gemm::{FEW_ROWS, Next, Start, tallest, tallest_gathered};
 
 /// Depth of a block, at most: its panel is 128 KiB with the widest vectors and comes from L2 for every row tile, which takes a
 /// sixth of what L2 delivers. Measured on Zen 5, 1024 x 1024 x 1024: 384 (the panel in L1) gives 207 GFLOP/s, 512 gives 224, 768 gives
 /// 234, 1024 gives 239; what is lost with a smaller one is reading and writing C once more.
 const KC: usize = 1024;
-/// Elements of A in a block, 3/8 of L2 (1 MiB).
+/// Elements of A in a block, 3/8 of L2 (1 MiB); up to half as many again where the rows divide so.
 const BLOCK: usize = 96 * KC;
-/// Rows of a block, at most.
+/// Rows of a job, and of a block that is not deep.
 const MC: usize = 384;
 /// Columns of a block when it is computed in scratch.
 const NC_SCRATCH: usize = 512;
@@ -77,7 +77,7 @@ pub(super) struct Product<'a> {
 
 /// Elements that a thread needs for its blocks.
 pub(super) fn scratch_len(m: usize, n: usize, nr: usize) -> usize {
-    let pack = lines((m.clamp(1, MC) * KC).min(BLOCK));
+    let pack = lines((m.max(1) * KC).min(BLOCK / 2 * 3 + KC));
     let gather = lines(KC * nr + LINE) + lines(NC_SCRATCH.min(n) + 2 * nr);
     let result = lines(m.min(MC_SCRATCH) * (NC_SCRATCH.min(n) + 2 * nr));
     pack + gather + result + lines(NC_SCRATCH / nr + 2)
@@ -113,7 +113,7 @@ impl Product<'_> {
             } else {
                 blocks
             };
-            self.m.div_ceil(blocks.max(1)).next_multiple_of(12).min(mc)
+            self.m.div_ceil(blocks.max(1))
         };
         let blocks = self.m.div_ceil(rows);
         let wide = if blocks >= threads {
@@ -301,8 +301,10 @@ fn compute<S: F32s>(
     };
     // Equal depth blocks: a short one would pay for its start and its end all the same.
     let kc = depth.div_ceil(depth.div_ceil(KC).max(1)).max(1);
-    let mc = (BLOCK / kc / 12 * 12).min(MC);
-    let packed = take(rest, if pack { mc.min(rows) * kc } else { 0 });
+    // Equal row blocks, too: B passes through for each, so none is for the sake of a few rows.
+    let mc = (BLOCK / kc).clamp(1, MC);
+    let mc = rows.div_ceil(((rows + mc / 2) / mc).max(1)).max(1);
+    let packed = take(rest, if pack { mc * kc } else { 0 });
     // An indexed C may have more rows than a packed block holds.
     for r in (0..rows).step_by(mc) {
         let rows = mc.min(rows - r);
@@ -359,13 +361,12 @@ fn compute<S: F32s>(
                     width: nr.min(width - x * nr),
                     activation: if last { p.activation } else { Activation::None },
                     next: match panels {
-                        Panels::From(_) | Panels::List(_) if terms.1 > 0 && x + 1 < count => {
-                            let panel = p.panel(panels.nth(x + 1), S::LANES);
-                            let offsets = p.of_b.as_slice();
-                            let end = offsets[t + terms.1 - 1] as usize + nr;
-                            &panel[offsets[t] as usize..end]
-                        }
-                        _ => &[],
+                        Panels::From(_) | Panels::List(_) if x + 1 < count => Next::Rows {
+                            panel: p.panel(panels.nth(x + 1), S::LANES),
+                            offsets: &p.of_b.as_slice()[t..t + terms.1],
+                            width: nr,
+                        },
+                        _ => Next::NOTHING,
                     },
                 };
                 if let Panels::Gather(_) = panels {

@@ -14,12 +14,12 @@ use super::block::{Panels, Product};
 use crate::isa::F32s;
 use crate::panel::{Gathered, Side};
 use crate::pool::Tile;
-use crate::tile::gemm::{Cols, Place, Start, fits, tile};
+use crate::tile::gemm::{Cols, Next, Place, Start, fits, tile};
 
 /// Terms between a prefetch and the use of what it brings. Measured on Zen 5, 1 x 1024 x 1024 from L3: 39 us with 8, 45 without; to L2
 /// instead of L1 it is lost effort (50).
 const AHEAD: usize = 8;
-/// How many floats of B are fetched ahead: more than fit L2, and less than L3 holds. From memory the hardware does better alone: 4 x 4096 x
+/// How many live floats of B are fetched ahead: more than fit L2, and less than L3 holds. From memory the hardware does better alone: 4 x 4096 x
 /// 4096 takes 1.6 ms without and 2.1 with.
 const FETCHED: Range<usize> = 1 << 18..1 << 22;
 
@@ -90,7 +90,7 @@ fn groups<S: F32s, const MR: usize, const NP: usize, const NV: usize>(
         group.at = x * p.nr;
         group.width = (together * p.nr).min(width - group.at);
         match together {
-            _ if fits::<S>(MR, NV) && together == NP && FETCHED.contains(&p.panels.len()) => {
+            _ if fits::<S>(MR, NV) && together == NP && FETCHED.contains(&(p.of_b.len() * p.n)) => {
                 group.run::<S, NP, 2, NV, AHEAD>(s, out);
             }
             _ if fits::<S>(MR, NV) && together == NP => group.run::<S, NP, 2, NV, 0>(s, out),
@@ -142,7 +142,7 @@ impl<const MR: usize> Group<'_, MR> {
                 None => Start::Zero,
             },
             activation: p.activation,
-            next: &[],
+            next: Next::NOTHING,
         };
         tile::<S, MR, NV, false>(s, p.of_b.len(), self.lhs, rhs, place, out);
     }

@@ -8,7 +8,9 @@ use crate::epilogue::Activation;
 use crate::isa::F32s;
 use crate::panel::{Below, Gathered, Lhs, Packed, Rhs, Side, Spaced};
 use crate::pool::Tile;
-use crate::tile::gemm::{Cols, NV, Place, Start, for_height, tallest, tallest_gathered, tile};
+use crate::tile::gemm::{
+    Cols, NV, Next, Place, Start, for_height, tallest, tallest_gathered, tile,
+};
 
 /// What every tile of a depth block and a panel has in common.
 #[derive(Clone, Copy)]
@@ -25,7 +27,7 @@ pub(super) struct Pass<'a> {
     pub(super) width: usize,
     pub(super) activation: Activation,
     /// What the panel after this one holds of the depth block.
-    pub(super) next: &'a [f32],
+    pub(super) next: Next<'a>,
 }
 
 impl Pass<'_> {
@@ -46,7 +48,7 @@ impl Pass<'_> {
         let next = if rows > 2 * self.height {
             self.next
         } else {
-            &[]
+            Next::NOTHING
         };
         let each = next.len().div_ceil(rows.div_ceil(self.height));
         for (from, to) in [(0, full), (full, rows)] {
@@ -71,7 +73,7 @@ impl Pass<'_> {
         &self,
         s: S,
         (data, offsets): (&[f32], Below<'_>),
-        next: (&[f32], usize),
+        next: (Next<'_>, usize),
         range: Range<usize>,
         r: usize,
         index: Option<&[u32]>,
@@ -121,22 +123,19 @@ impl Pass<'_> {
         }
     }
 
-    /// The tile from row `i` of the pass on, which fetches its `each` elements of `next`.
+    /// The tile from row `i` of the pass on, which fetches its `each` units of `next`.
     #[inline(always)]
     fn tile<S: F32s, const MR: usize, const NV: usize>(
         &self,
         s: S,
         lhs: impl Lhs<MR>,
         rhs: impl Rhs<S, NV>,
-        (next, each): (&[f32], usize),
+        (next, each): (Next<'_>, usize),
         i: usize,
         r: usize,
         index: Option<&[u32]>,
         out: &mut Tile<'_>,
     ) {
-        let done = (i / self.height * each).min(next.len());
-        let now = &next[done..];
-        let now = &now[..each.min(now.len())];
         let (first, rows) = match index {
             Some(index) => (0, &index[self.first_row + i..][..MR]),
             None => (r + i, &IN_ORDER[..MR]),
@@ -151,7 +150,7 @@ impl Pass<'_> {
             },
             start: self.start,
             activation: self.activation,
-            next: now,
+            next: next.part(i / self.height * each, each),
         };
         tile::<S, MR, NV, true>(s, self.terms.1, lhs, rhs, place, &mut out);
     }
