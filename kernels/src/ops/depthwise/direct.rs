@@ -87,9 +87,9 @@ pub(super) fn planes<S: F32s, const K: usize, const T: usize>(s: S, job: &mut Jo
             },
         );
     }
-    let first = Windows::new(s, -(left as isize), w);
     // The even and the odd columns of one pair of vectors hold all taps, when they are longer than the row.
     if T == 2 && ow + K / 2 <= S::LANES {
+        let first: Windows<S::M, K> = Windows::new(s, -(left as isize), w);
         return job.each_plane(
             #[inline(always)]
             |plane, y| {
@@ -124,14 +124,12 @@ pub(super) fn planes<S: F32s, const K: usize, const T: usize>(s: S, job: &mut Jo
             },
         );
     }
-    let end = (ow - 1) / S::LANES * S::LANES;
-    let last = Windows::new(s, (T * end) as isize - left as isize, w);
     job.each_plane(
         #[inline(always)]
         |plane, y| {
             s.outline(
                 #[inline(always)]
-                || self::plane::<S, K, T>(s, plane, &first, (end, &last), y),
+                || self::plane::<S, K, T>(s, plane, y),
             );
         },
     );
@@ -150,13 +148,7 @@ fn weights<S: F32s, const K: usize>(s: S, plane: Plane<'_>) -> [[S::V; K]; K] {
 }
 
 #[inline(always)]
-fn plane<S: F32s, const K: usize, const T: usize>(
-    s: S,
-    plane: Plane<'_>,
-    first: &Windows<S::M, K>,
-    (end, last): (usize, &Windows<S::M, K>),
-    y: &mut [f32],
-) {
+fn plane<S: F32s, const K: usize, const T: usize>(s: S, plane: Plane<'_>, y: &mut [f32]) {
     let weights = weights(s, plane);
     let w = plane.map.1;
     let left = plane.shape.pads[1];
@@ -183,15 +175,8 @@ fn plane<S: F32s, const K: usize, const T: usize>(
                 },
             );
         } else {
-            let between;
-            let windows = match at {
-                0 => first,
-                _ if at == end => last,
-                _ => {
-                    between = Windows::new(s, from as isize - left as isize, w);
-                    &between
-                }
-            };
+            // Here and not once for all planes: masks that come from memory are loaded again in every row.
+            let windows: Windows<S::M, K> = Windows::new(s, from as isize - left as isize, w);
             columns::<S, K, T>(
                 s,
                 plane,
