@@ -61,70 +61,41 @@ pub(crate) const fn fits<S: F32s>(rows: usize, vectors: usize) -> bool {
     rows * vectors + fewer < S::REGISTERS
 }
 
-/// What to prefetch.
+/// Rows to prefetch: `width` elements of the panel from each offset on.
 #[derive(Clone, Copy)]
-pub(crate) enum Next<'a> {
-    /// All of it.
-    Run(&'a [f32]),
-    /// `width` elements of the panel from each offset on.
-    Rows {
-        panel: &'a [f32],
-        offsets: &'a [u32],
-        width: usize,
-    },
+pub(crate) struct Next<'a> {
+    pub(crate) panel: &'a [f32],
+    pub(crate) offsets: &'a [u32],
+    pub(crate) width: usize,
 }
 
 impl Next<'_> {
-    pub(crate) const NOTHING: Self = Next::Run(&[]);
+    pub(crate) const NOTHING: Self = Next {
+        panel: &[],
+        offsets: &[],
+        width: 0,
+    };
 
-    /// In units of [`Next::part`]: cache lines or rows.
+    /// Number of rows.
     #[inline(always)]
     pub(crate) fn len(self) -> usize {
-        match self {
-            Next::Run(all) => all.len().div_ceil(LINE),
-            Next::Rows { offsets, .. } => offsets.len(),
-        }
+        self.offsets.len()
     }
 
-    /// What there is of the units `from..from + count`.
+    /// What there is of the rows `from..from + count`.
     #[inline(always)]
     pub(crate) fn part(self, from: usize, count: usize) -> Self {
-        fn cut<T>(all: &[T], from: usize, count: usize) -> &[T] {
-            let all = &all[from.min(all.len())..];
-            &all[..count.min(all.len())]
-        }
-        match self {
-            Next::Run(all) => Next::Run(cut(all, from * LINE, count * LINE)),
-            Next::Rows {
-                panel,
-                offsets,
-                width,
-            } => Next::Rows {
-                panel,
-                offsets: cut(offsets, from, count),
-                width,
-            },
-        }
+        let rest = &self.offsets[from.min(self.offsets.len())..];
+        let offsets = &rest[..count.min(rest.len())];
+        Self { offsets, ..self }
     }
 
     #[inline(always)]
     fn fetch<S: F32s>(self, s: S) {
-        match self {
-            Next::Run(all) => all.chunks(LINE).for_each(
-                #[inline(always)]
-                |line| s.prefetch(line),
-            ),
-            Next::Rows {
-                panel,
-                offsets,
-                width,
-            } => {
-                for &at in offsets {
-                    let row = panel.get(at as usize..).unwrap_or(&[]);
-                    for line in row[..width.min(row.len())].chunks(LINE) {
-                        s.prefetch(line);
-                    }
-                }
+        for &at in self.offsets {
+            let row = self.panel.get(at as usize..).unwrap_or(&[]);
+            for line in row[..self.width.min(row.len())].chunks(LINE) {
+                s.prefetch(line);
             }
         }
     }

@@ -85,7 +85,7 @@ struct Pass<'a> {
     panel: &'a [f32],
     start: Start<'a>,
     activation: Activation,
-    next: &'a [f32],
+    next: Next<'a>,
 }
 
 impl Task for Lanes<'_, '_> {
@@ -127,11 +127,22 @@ impl Task for Lanes<'_, '_> {
                     } else {
                         Activation::None
                     },
-                    // What follows in memory: the next block of this panel, or the first of the next.
-                    next: terms.starts.get(live.end.max(1) - 1).map_or(&[], |&from| {
-                        let next = &strip.panels[at * panel_len + from as usize..];
-                        &next[..next.len().min(KC * nr)]
-                    }),
+                    // The live rows of the next block of this panel, or of the first of the panel after it.
+                    next: if last {
+                        let next = wanted.from.get(end).filter(|_| end < hi);
+                        let at = next.map_or(strip.panels.len(), |&c| c as usize / nr * panel_len);
+                        Next {
+                            panel: &strip.panels[at..],
+                            offsets: &terms.starts[..depth.min(KC)],
+                            width: nr,
+                        }
+                    } else {
+                        Next {
+                            panel,
+                            offsets: &terms.starts[live.end..depth.min(live.end + KC)],
+                            width: nr,
+                        }
+                    },
                 };
                 let mut tile = Tile::new(product, pixels, nr, nr);
                 pass.tiles(s, geometry, &mut tile);
@@ -167,7 +178,8 @@ impl Pass<'_> {
         };
         let height = even_height(run, tallest::<S>());
         let tiles = run.div_ceil(height) * (pixels / run);
-        let mut next = self.next.chunks(self.next.len().div_ceil(tiles).max(1));
+        let each = self.next.len().div_ceil(tiles);
+        let mut fetched = 0;
         for first in (0..pixels).step_by(run) {
             // Without terms there are no planes.
             let from = first / geometry.output.1 * geometry.pitch();
@@ -185,8 +197,9 @@ impl Pass<'_> {
                                     cols: Cols::Run { at: 0, width: NV * S::LANES },
                                     start: self.start,
                                     activation: self.activation,
-                                    next: Next::Run(next.next().unwrap_or(&[])),
+                                    next: self.next.part(fetched, each),
                                 };
+                                fetched += each;
                                 let lhs = Listed::new(&self.data[(from + i).min(self.data.len())..], 1, self.offsets);
                                 let rhs = Side::<S, 1, NV>::new([self.panel], self.starts);
                                 tile::<S, MR, NV, true>(s, self.offsets.len(), lhs, rhs, place, product);

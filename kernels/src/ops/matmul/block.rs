@@ -361,7 +361,7 @@ fn compute<S: F32s>(
                     width: nr.min(width - x * nr),
                     activation: if last { p.activation } else { Activation::None },
                     next: match panels {
-                        Panels::From(_) | Panels::List(_) if x + 1 < count => Next::Rows {
+                        Panels::From(_) | Panels::List(_) if x + 1 < count => Next {
                             panel: p.panel(panels.nth(x + 1), S::LANES),
                             offsets: &p.of_b.as_slice()[t..t + terms.1],
                             width: nr,
