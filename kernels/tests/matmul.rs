@@ -453,4 +453,14 @@ fn bad_operands_are_errors() {
     };
     assert!(matmul(isa, &Serial, 2, 3, 2, huge, fits, &mut c, &mut []).is_err());
     assert!(matmul(isa, &Serial, 2, 3, 2, fits, fits, &mut c, &mut []).is_err());
+
+    // Rows without columns may be as many as can be counted.
+    let empty = Strided {
+        data: &[],
+        strides: (0, 0),
+    };
+    for (m, k, n) in [(usize::MAX, 0, 0), (0, 0, usize::MAX)] {
+        let mut scratch = vec![0.0; 1 << 20];
+        let _ = matmul(isa, &Serial, m, k, n, empty, empty, &mut [], &mut scratch);
+    }
 }

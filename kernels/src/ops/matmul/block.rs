@@ -77,7 +77,7 @@ pub(super) struct Product<'a> {
 
 /// Elements that a thread needs for its blocks.
 pub(super) fn scratch_len(m: usize, n: usize, nr: usize) -> usize {
-    let pack = lines((m.max(1) * KC).min(BLOCK / 2 * 3 + KC));
+    let pack = lines(m.max(1).saturating_mul(KC).min(BLOCK / 2 * 3 + KC));
     let gather = lines(KC * nr + LINE) + lines(NC_SCRATCH.min(n) + 2 * nr);
     let result = lines(m.min(MC_SCRATCH) * (NC_SCRATCH.min(n) + 2 * nr));
     pack + gather + result + lines(NC_SCRATCH / nr + 2)
