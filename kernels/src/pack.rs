@@ -8,7 +8,7 @@
 use alloc::vec::Vec;
 
 use crate::isa::F32s;
-use crate::panel::{Below, Gathered, Lhs};
+use crate::panel::{Below, Gathered, Lhs, take_indices};
 use crate::tile::gemm::{NV, for_height, tallest};
 use crate::{Channels, Error};
 
@@ -101,6 +101,28 @@ pub(crate) fn kept(
         Some(mask) => mask.live().map(index).collect(),
         None => (0..len).map(index).collect(),
     })
+}
+
+/// The live ones of `kept`, which a mask knows by numbers that are greater by `first`: their places in `kept`, and what it holds there.
+pub(crate) fn live_of<'a>(
+    kept: &'a [u32],
+    in_order: &'a [u32],
+    first: usize,
+    live: Option<Channels<'_>>,
+    rest: &mut &'a mut [f32],
+) -> (&'a [u32], &'a [u32]) {
+    let Some(live) = live else {
+        return (&in_order[..kept.len()], kept);
+    };
+    let places = take_indices(rest, kept.len());
+    let channels = take_indices(rest, kept.len());
+    let mut n = 0;
+    // Written whether live or not: random masks would be mispredicted.
+    for (i, &c) in kept.iter().enumerate() {
+        (places[n], channels[n]) = (i as u32, c);
+        n += usize::from(live.contains(first + c as usize));
+    }
+    (&places[..n], &channels[..n])
 }
 
 /// Refuses a mask over another number of channels.

@@ -14,7 +14,7 @@ use crate::pack::{self, check_len, check_mask, extent, partial};
 use crate::panel::{Aligned, from_line, lines, take_indices};
 use crate::pool::{Pool, Tile};
 use crate::tile::gemm;
-use crate::tile::gemm::{NV, Sieved};
+use crate::tile::gemm::Sieved;
 use crate::{Channels, Error, Isa};
 
 use block::Strip;
@@ -146,10 +146,10 @@ impl Conv {
 
         let tallest = gemm::select_conv(isa).mr;
         let part = |list: &[u32], g: usize, each: usize| -> Vec<u32> {
-            let inside = |&&c: &&u32| c as usize / each == g;
-            list.iter().filter(inside).copied().collect()
+            let before = |c: usize| list.partition_point(|&x| (x as usize) < c);
+            list[before(g * each)..before((g + 1) * each)].to_vec()
         };
-        let nr = tile_pixels(isa.lanes());
+        let nr = pack::panel_width(isa.lanes());
         let (mut groups, mut len, mut bias) = (Vec::new(), 0, 0);
         for g in 0..shape.groups {
             let channels = part(&c_in, g, ci_each);
@@ -281,7 +281,9 @@ impl Conv {
         for (g, group) in self.groups.iter().enumerate() {
             let mut rest = &mut *scratch;
             let terms = self.terms(group, live_in, &mut rest);
-            let wanted = self.wanted(group, g * each, live_out, &mut rest);
+            let (from, to) =
+                pack::live_of(&group.rows, &self.in_order, g * each, live_out, &mut rest);
+            let wanted = Wanted { from, to };
             if wanted.from.is_empty() {
                 continue;
             }
@@ -357,40 +359,9 @@ impl Conv {
             channels: &channels[..slots],
         }
     }
-
-    fn wanted<'a>(
-        &'a self,
-        group: &'a Group,
-        first: usize,
-        live: Option<Channels<'_>>,
-        rest: &mut &'a mut [f32],
-    ) -> Wanted<'a> {
-        let Some(live) = live else {
-            return Wanted {
-                from: &self.in_order[..group.rows.len()],
-                to: &group.rows,
-            };
-        };
-        let from = take_indices(rest, group.rows.len());
-        let to = take_indices(rest, group.rows.len());
-        let mut rows = 0;
-        for (i, &c) in group.rows.iter().enumerate() {
-            (from[rows], to[rows]) = (i as u32, c);
-            rows += usize::from(live.contains(first + c as usize));
-        }
-        Wanted {
-            from: &from[..rows],
-            to: &to[..rows],
-        }
-    }
 }
 
 /// Places of the window.
 fn taps(shape: &ConvShape) -> usize {
     shape.kernel[0] * shape.kernel[1]
-}
-
-/// Output pixels of the ordinary tile.
-const fn tile_pixels(lanes: usize) -> usize {
-    NV * lanes
 }

@@ -44,6 +44,22 @@ struct Plane<'a> {
     out: (usize, usize),
 }
 
+impl Plane<'_> {
+    /// The weights of a K x K kernel, each in all lanes.
+    #[inline(always)]
+    fn weights<S: F32s, const K: usize>(self, s: S) -> [[S::V; K]; K] {
+        let mut weights = [[s.splat(0.0); K]; K];
+        let from = &self.weights[..K * K];
+        // By index: filled by an iterator they would go through the stack.
+        for k in 0..K {
+            for l in 0..K {
+                weights[k][l] = s.splat(from[k * K + l]);
+            }
+        }
+        weights
+    }
+}
+
 /// What a call computes with.
 struct Call<'a> {
     packed: &'a Depthwise,

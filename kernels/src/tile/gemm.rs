@@ -179,7 +179,7 @@ fn steps<S: F32s, const MR: usize, const NV: usize>(
 /// live in memory.
 macro_rules! each_row {
     ($mr:expr, $i:ident => $body:expr) => {
-        each_row!(@ $mr, $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11)
+        each_row!(@ $mr, $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
     };
     (@ $mr:expr, $i:ident, $body:expr, $($n:literal)*) => {
         $(if $n < $mr {
@@ -188,6 +188,7 @@ macro_rules! each_row {
         })*
     };
 }
+pub(crate) use each_row;
 
 /// The first accumulators.
 #[inline(always)]

@@ -70,22 +70,17 @@ impl Strip<'_> {
         let lanes = self.lanes && self.lanes_pay();
         let each = Self::room(self.geometry, self.terms.channels.len(), lanes);
         out.split_with(pool, (rows, strip), scratch, each, |r, c, out, room| {
+            let job = Job {
+                strip: self,
+                room,
+                pixel: c,
+                row: r,
+                out,
+            };
             if lanes {
-                isa.run(Lanes {
-                    strip: self,
-                    room,
-                    pixel: c,
-                    row: r,
-                    out,
-                });
+                isa.run(Lanes(job));
             } else {
-                isa.run(Block {
-                    strip: self,
-                    room,
-                    pixel: c,
-                    row: r,
-                    out,
-                });
+                isa.run(Block(job));
             }
         });
     }
@@ -107,15 +102,39 @@ impl Strip<'_> {
     }
 }
 
-struct Block<'a, 't> {
-    strip: &'a Strip<'a>,
-    /// For the copies of planes.
-    room: &'a mut [f32],
+/// A part of the output: channels x pixels.
+pub(super) struct Job<'a, 't> {
+    pub(super) strip: &'a Strip<'a>,
+    /// For the copies of planes, and the product where lanes are channels.
+    pub(super) room: &'a mut [f32],
     /// Its first pixel and row of the output.
-    pixel: usize,
-    row: usize,
-    out: Tile<'t>,
+    pub(super) pixel: usize,
+    pub(super) row: usize,
+    pub(super) out: Tile<'t>,
 }
+
+impl Job<'_, '_> {
+    /// Which of the strip's wanted channels are its own.
+    pub(super) fn wanted(&self) -> (usize, usize) {
+        let to = self.strip.wanted.to;
+        let before = |row: usize| to.partition_point(|&c| (c as usize) < row);
+        (before(self.row), before(self.row + self.out.rows()))
+    }
+
+    /// Applies an activation that tiles do not apply to the wanted channels `lo..hi`.
+    #[inline(always)]
+    pub(super) fn activate<S: F32s>(&mut self, s: S, (lo, hi): (usize, usize)) {
+        let activation = self.strip.activation;
+        if !activation.in_registers() {
+            for &c in &self.strip.wanted.to[lo..hi] {
+                pointwise::apply(s, activation, self.out.row(c as usize - self.row));
+            }
+        }
+    }
+}
+
+/// A job whose lanes are pixels.
+struct Block<'a, 't>(Job<'a, 't>);
 
 /// What the row tiles of a depth block and a tile of pixels have in common.
 #[derive(Clone, Copy)]
@@ -133,17 +152,20 @@ struct Pass<'a> {
 impl Task for Block<'_, '_> {
     type Output = ();
     #[inline(always)]
-    fn run<S: F32s>(mut self, s: S) {
-        let strip = self.strip;
+    fn run<S: F32s>(self, s: S) {
+        let mut job = self.0;
+        let strip = job.strip;
         let (geometry, terms, wanted) = (strip.geometry, strip.terms, strip.wanted);
-        let before = |row: usize| wanted.to.partition_point(|&c| (c as usize) < row);
-        let (lo, hi) = (before(self.row), before(self.row + self.out.rows()));
+        let (lo, hi) = job.wanted();
         if lo == hi {
             return;
         }
-        let data = geometry.data(s, strip.x, self.pixel, terms.channels, self.room);
-        let origin = if geometry.in_place { self.pixel } else { 0 };
-        let pixels = self.out.cols();
+        let data = {
+            let room = core::mem::take(&mut job.room);
+            geometry.data(s, strip.x, job.pixel, terms.channels, room)
+        };
+        let origin = if geometry.in_place { job.pixel } else { 0 };
+        let pixels = job.out.cols();
         let columns = geometry.columns(pixels);
         let depth = terms.list.len();
         // Dense rows keep to the packed panels; listed ones are gathered, in tiles as even as can be.
@@ -189,19 +211,15 @@ impl Task for Block<'_, '_> {
                         },
                     };
                     if part.vectors == 1 {
-                        pass.rows::<S, 1>(s, rows, self.row, height, dense, &mut self.out);
+                        pass.rows::<S, 1>(s, rows, job.row, height, dense, &mut job.out);
                     } else {
-                        pass.rows::<S, NV>(s, rows, self.row, height, dense, &mut self.out);
+                        pass.rows::<S, NV>(s, rows, job.row, height, dense, &mut job.out);
                     }
                     q += part.vectors * S::LANES;
                 }
             }
         }
-        if !strip.activation.in_registers() {
-            for &c in &wanted.to[lo..hi] {
-                pointwise::apply(s, strip.activation, self.out.row(c as usize - self.row));
-            }
-        }
+        job.activate(s, (lo, hi));
     }
 }
 

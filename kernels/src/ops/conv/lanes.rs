@@ -13,9 +13,8 @@
 
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
-use crate::ops::conv::block::Strip;
+use crate::ops::conv::block::Job;
 use crate::ops::conv::planes::Geometry;
-use crate::ops::pointwise;
 use crate::pack::even_height;
 use crate::panel::{Below, Listed, Side, take};
 use crate::pool::Tile;
@@ -65,16 +64,8 @@ pub(super) fn product_len(geometry: &Geometry) -> usize {
     geometry.strip().min(geometry.pixels()) * NV * geometry.lanes
 }
 
-/// A job.
-pub(super) struct Lanes<'a, 't> {
-    pub(super) strip: &'a Strip<'a>,
-    /// For the copies of planes and the product.
-    pub(super) room: &'a mut [f32],
-    /// Its first pixel and row of the output.
-    pub(super) pixel: usize,
-    pub(super) row: usize,
-    pub(super) out: Tile<'t>,
-}
+/// A job whose lanes are channels.
+pub(super) struct Lanes<'a, 't>(pub(super) Job<'a, 't>);
 
 /// A panel and a depth block.
 struct Pass<'a> {
@@ -91,18 +82,18 @@ struct Pass<'a> {
 impl Task for Lanes<'_, '_> {
     type Output = ();
     #[inline(always)]
-    fn run<S: F32s>(mut self, s: S) {
-        let strip = self.strip;
+    fn run<S: F32s>(self, s: S) {
+        let mut job = self.0;
+        let strip = job.strip;
         let (geometry, terms, wanted) = (strip.geometry, strip.terms, strip.wanted);
-        let before = |row: usize| wanted.to.partition_point(|&c| (c as usize) < row);
-        let (mut lo, hi) = (before(self.row), before(self.row + self.out.rows()));
-        let first = lo;
-        let pixels = self.out.cols();
+        let (first, hi) = job.wanted();
+        let mut lo = first;
+        let pixels = job.out.cols();
         let nr = const { NV * S::LANES };
-        let mut rest = self.room;
+        let mut rest = core::mem::take(&mut job.room);
         let product = take(&mut rest, pixels * nr);
-        let data = geometry.data(s, strip.x, self.pixel, terms.channels, rest);
-        let data = &data[if geometry.in_place { self.pixel } else { 0 }..];
+        let data = geometry.data(s, strip.x, job.pixel, terms.channels, rest);
+        let data = &data[if geometry.in_place { job.pixel } else { 0 }..];
         let depth = terms.list.len();
         let panel_len = strip.packed_depth * nr;
         while lo < hi {
@@ -152,16 +143,12 @@ impl Task for Lanes<'_, '_> {
                 product,
                 &wanted.from[lo..end],
                 &wanted.to[lo..end],
-                self.row,
-                &mut self.out,
+                job.row,
+                &mut job.out,
             );
             lo = end;
         }
-        if !strip.activation.in_registers() {
-            for &c in &wanted.to[first..hi] {
-                pointwise::apply(s, strip.activation, self.out.row(c as usize - self.row));
-            }
-        }
+        job.activate(s, (first, hi));
     }
 }
 
@@ -182,7 +169,7 @@ impl Pass<'_> {
         let mut fetched = 0;
         for first in (0..pixels).step_by(run) {
             // Without terms there are no planes.
-            let from = first / geometry.output.1 * geometry.pitch();
+            let from = first / geometry.output.1 * geometry.pitch;
             let mut at = 0;
             while at < run {
                 let mr = height.min(run - at);

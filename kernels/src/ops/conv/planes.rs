@@ -12,8 +12,7 @@ use alloc::vec::Vec;
 use crate::Error;
 use crate::isa::F32s;
 use crate::ops::ConvShape;
-use crate::ops::conv::tile_pixels;
-use crate::pack::extent;
+use crate::pack::{extent, panel_width};
 use crate::panel::{LINE, lines};
 use crate::tile::gemm::Sieved;
 
@@ -41,7 +40,8 @@ pub(super) struct Geometry {
     input: (usize, usize),
     pub(super) output: (usize, usize),
     pub(super) lanes: usize,
-    pitch: usize,
+    /// Columns from one output row to the next.
+    pub(super) pitch: usize,
     /// Whether x itself is read.
     pub(super) in_place: bool,
     /// Whether there is a line for each tap of a row.
@@ -117,11 +117,6 @@ impl Geometry {
         self.pitch == self.output.1
     }
 
-    /// Columns from one output row to the next.
-    pub(super) fn pitch(&self) -> usize {
-        self.pitch
-    }
-
     /// Elements of a line.
     fn line(&self) -> usize {
         (self.rows * self.pitch).next_multiple_of(LINE)
@@ -138,14 +133,14 @@ impl Geometry {
             return 0;
         }
         // The last tile reads up to a tile past the last pixel.
-        let slack = tile_pixels(self.lanes) + self.lanes;
+        let slack = panel_width(self.lanes) + self.lanes;
         lines(channels * self.plane() + slack)
     }
 
     /// Output pixels of a strip: whole tiles of x itself, whole rows of copies.
     pub(super) fn strip(&self) -> usize {
         if self.in_place {
-            STRIP.next_multiple_of(tile_pixels(self.lanes))
+            STRIP.next_multiple_of(panel_width(self.lanes))
         } else {
             self.output.1 * strip_rows(self.output)
         }

@@ -20,7 +20,7 @@ use alloc::vec::Vec;
 use crate::epilogue::Activation;
 use crate::ops::matmul::worth;
 use crate::ops::{Algorithm, ConvShape, ConvSpec};
-use crate::pack::extent;
+use crate::pack::{extent, live_of};
 use crate::panel::{Aligned, Below, LINE, lines, take_indices};
 use crate::pool::{Pool, Tile};
 use crate::{Channels, Error, Isa};
@@ -278,8 +278,8 @@ impl Winograd {
     ) {
         let sizes = &self.sizes;
         let mut rest = scratch;
-        let (list, channels) = walk(&self.c_in, &self.in_order, live_in, &mut rest);
-        let (from, to) = walk(&self.c_out, &self.in_order, live_out, &mut rest);
+        let (list, channels) = live_of(&self.c_in, &self.in_order, 0, live_in, &mut rest);
+        let (from, to) = live_of(&self.c_out, &self.in_order, 0, live_out, &mut rest);
         let offsets = if live_in.is_none() {
             &self.offsets[..]
         } else {
@@ -332,25 +332,4 @@ impl Winograd {
             (each, tiles.0 * row)
         }
     }
-}
-
-/// The live ones of `kept`: their numbers in it, and what it holds.
-fn walk<'a>(
-    kept: &'a [u32],
-    in_order: &'a [u32],
-    live: Option<Channels<'_>>,
-    rest: &mut &'a mut [f32],
-) -> (&'a [u32], &'a [u32]) {
-    let Some(live) = live else {
-        return (&in_order[..kept.len()], kept);
-    };
-    let steps = take_indices(rest, kept.len());
-    let channels = take_indices(rest, kept.len());
-    let mut n = 0;
-    // Written whether live or not: random masks would be mispredicted.
-    for (i, &c) in kept.iter().enumerate() {
-        (steps[n], channels[n]) = (i as u32, c);
-        n += usize::from(live.contains(c as usize));
-    }
-    (&steps[..n], &channels[..n])
 }

@@ -58,69 +58,43 @@ pub(super) fn planes<S: F32s, const K: usize, const T: usize>(s: S, job: &mut Jo
     // A vector holds a row, and zeros behind it for the padding: the taps are rotations of it.
     let whole = s.window(0, w);
     if T == 1 && left == K / 2 && ow == w && w + K / 2 <= S::LANES {
-        return job.each_plane(
+        return row_in_a_vector::<S, K, T>(
+            s,
+            job,
             #[inline(always)]
-            |plane, y| {
-                s.outline(
-                    #[inline(always)]
-                    || {
-                        columns::<S, K, T>(
-                            s,
-                            plane,
-                            &weights(s, plane),
-                            0,
-                            y,
-                            #[inline(always)]
-                            |row: &[f32]| {
-                                let [x] = s.load_window(row, &whole);
-                                let mut taps = [x; K];
-                                for l in 0..K {
-                                    if l != K / 2 {
-                                        taps[l] = s.rotate(x, l as isize - (K / 2) as isize);
-                                    }
-                                }
-                                taps
-                            },
-                        );
-                    },
-                );
+            |row: &[f32]| {
+                let [x] = s.load_window(row, &whole);
+                let mut taps = [x; K];
+                for l in 0..K {
+                    if l != K / 2 {
+                        taps[l] = s.rotate(x, l as isize - (K / 2) as isize);
+                    }
+                }
+                taps
             },
         );
     }
     // The even and the odd columns of one pair of vectors hold all taps, when they are longer than the row.
     if T == 2 && ow + K / 2 <= S::LANES {
         let first: Windows<S::M, K> = Windows::new(s, -(left as isize), w);
-        return job.each_plane(
+        return row_in_a_vector::<S, K, T>(
+            s,
+            job,
             #[inline(always)]
-            |plane, y| {
-                s.outline(
-                    #[inline(always)]
-                    || {
-                        columns::<S, K, T>(
-                            s,
-                            plane,
-                            &weights(s, plane),
-                            0,
-                            y,
-                            #[inline(always)]
-                            |row: &[f32]| {
-                                let [near] = s.load_window(row, &first.near[0]);
-                                let [far] = s.load_window(row, &first.far[0]);
-                                let (even, odd) = s.deinterleave(near, far);
-                                let mut taps = [even; K];
-                                for l in 1..K {
-                                    let x = if l % 2 == 0 { even } else { odd };
-                                    taps[l] = if l < 2 {
-                                        x
-                                    } else {
-                                        s.rotate(x, (l / 2) as isize)
-                                    };
-                                }
-                                taps
-                            },
-                        );
-                    },
-                );
+            |row: &[f32]| {
+                let [near] = s.load_window(row, &first.near[0]);
+                let [far] = s.load_window(row, &first.far[0]);
+                let (even, odd) = s.deinterleave(near, far);
+                let mut taps = [even; K];
+                for l in 1..K {
+                    let x = if l % 2 == 0 { even } else { odd };
+                    taps[l] = if l < 2 {
+                        x
+                    } else {
+                        s.rotate(x, (l / 2) as isize)
+                    };
+                }
+                taps
             },
         );
     }
@@ -135,21 +109,27 @@ pub(super) fn planes<S: F32s, const K: usize, const T: usize>(s: S, job: &mut Jo
     );
 }
 
+/// Planes whose output rows are a vector each at most; `load` takes the taps from a row of the map.
 #[inline(always)]
-fn weights<S: F32s, const K: usize>(s: S, plane: Plane<'_>) -> [[S::V; K]; K] {
-    let mut weights = [[s.splat(0.0); K]; K];
-    let from = &plane.weights[..K * K];
-    for k in 0..K {
-        for l in 0..K {
-            weights[k][l] = s.splat(from[k * K + l]);
-        }
-    }
-    weights
+fn row_in_a_vector<S: F32s, const K: usize, const T: usize>(
+    s: S,
+    job: &mut Job<'_, '_>,
+    load: impl Fn(&[f32]) -> [S::V; K] + Copy,
+) {
+    job.each_plane(
+        #[inline(always)]
+        |plane, y| {
+            s.outline(
+                #[inline(always)]
+                || columns::<S, K, T>(s, plane, &plane.weights(s), 0, y, load),
+            );
+        },
+    );
 }
 
 #[inline(always)]
 fn plane<S: F32s, const K: usize, const T: usize>(s: S, plane: Plane<'_>, y: &mut [f32]) {
-    let weights = weights(s, plane);
+    let weights = plane.weights(s);
     let w = plane.map.1;
     let left = plane.shape.pads[1];
     for at in (0..plane.out.1).step_by(S::LANES) {

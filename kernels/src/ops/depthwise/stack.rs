@@ -109,16 +109,9 @@ struct Chain<S: F32s, const K: usize> {
 impl<S: F32s, const K: usize> Chain<S, K> {
     #[inline(always)]
     fn new(s: S, plane: Plane<'_>, sides: [S::M; K]) -> Self {
-        let mut weights = [[s.splat(0.0); K]; K];
-        let from = &plane.weights[..K * K];
-        for k in 0..K {
-            for l in 0..K {
-                weights[k][l] = s.splat(from[k * K + l]);
-            }
-        }
         Self {
             bias: s.splat(plane.bias),
-            weights,
+            weights: plane.weights(s),
             sides,
             clamp: (s.splat(plane.clamp.0), s.splat(plane.clamp.1)),
         }

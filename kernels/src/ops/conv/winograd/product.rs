@@ -4,6 +4,7 @@
 use super::height;
 use crate::isa::F32s;
 use crate::panel::{Gathered, Lhs};
+use crate::tile::gemm::each_row;
 
 /// A panel from a row on; without steps it has none.
 pub(super) fn from_row(panel: &[f32], row: usize) -> &[f32] {
@@ -91,19 +92,6 @@ pub(super) fn panel_product<S: F32s, const MR: usize, const NV: usize, const HIG
             }
         },
     );
-}
-
-/// Repeats `$body` for each row `$i` below `$mr`; see `tile::gemm` for why this is no loop.
-macro_rules! each_row {
-    ($mr:expr, $i:ident => $body:expr) => {
-        each_row!(@ $mr, $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
-    };
-    (@ $mr:expr, $i:ident, $body:expr, $($n:literal)*) => {
-        $(if $n < $mr {
-            let $i: usize = $n;
-            $body
-        })*
-    };
 }
 
 /// m[i][j] = Σ_t lhs[t][i] · v[t][j], in ascending order from zero; rows of m are `step` apart.
