@@ -1,0 +1,197 @@
+//! What the micro-kernels were compiled to: a tile that spills or is no longer vectorised fails here, without a clock.
+//!
+//! Reads its own machine code, so it needs an optimised build, symbols with generic arguments, and `objdump`:
+//!
+//! ```text
+//! RUSTFLAGS='-C symbol-mangling-version=v0' cargo test --release -p sluicegate-kernels --test assembly -- --ignored
+//! ```
+#![cfg(target_arch = "x86_64")]
+
+mod listing;
+
+use listing::Loop;
+use sluicegate_kernels::ops::conv::Conv;
+use sluicegate_kernels::ops::depthwise::Depthwise;
+use sluicegate_kernels::ops::matmul::MatMul;
+
+const AVX2: &str = "avx2";
+const AVX512: &str = "avx512";
+
+/// Micro-kernels: loops over depth, which broadcast, multiply and write nothing.
+struct Family {
+    /// Part of the path of their functions.
+    path: &'static str,
+    /// Instructions a step may have beside its FMAs, one broadcast a row and one load a vector: addresses, the loop, prefetches.
+    slack: usize,
+    /// Rows and vectors of the tiles that must be there.
+    tiles: fn(isa: &str) -> Vec<(usize, usize)>,
+}
+
+const FAMILIES: [Family; 5] = [
+    Family {
+        path: "ops::matmul::pass",
+        slack: 18,
+        tiles: |isa| heights(isa, &[1, 2]),
+    },
+    Family {
+        path: "ops::matmul::few",
+        slack: 26,
+        tiles: |isa| match isa {
+            AVX2 => vec![(1, 8), (2, 4), (4, 2), (5, 2)],
+            _ => vec![(1, 8), (2, 4), (3, 4), (4, 4), (5, 4)],
+        },
+    },
+    Family {
+        path: "ops::conv::block",
+        slack: 12,
+        tiles: |isa| heights(isa, &[1, 2]),
+    },
+    Family {
+        path: "ops::conv::lanes",
+        slack: 9,
+        tiles: |isa| heights(isa, &[2]),
+    },
+    Family {
+        path: "ops::conv::winograd",
+        slack: 16,
+        tiles: |isa| match isa {
+            AVX2 => vec![(12, 1), (6, 2)],
+            _ => vec![(16, 1), (8, 2)],
+        },
+    },
+];
+
+/// Tiles of every height, with each number of vectors.
+fn heights(isa: &str, vectors: &[usize]) -> Vec<(usize, usize)> {
+    let tallest = if isa == AVX512 { 12 } else { 6 };
+    let all = vectors
+        .iter()
+        .flat_map(|&v| (1..=tallest).map(move |rows| (rows, v)));
+    all.collect()
+}
+
+/// Loops that spill, and why they may: path, FMAs a step, vectors written to the stack. All others may not.
+const SPILLS: [(&str, usize, usize); 5] = [
+    // Live rows of a mask are gathered, an address each, with tiles as high as the dense ones.
+    ("ops::conv::block", 12, 5),
+    ("ops::conv::block", 22, 4),
+    ("ops::conv::block", 24, 7),
+    // Three rows by four vectors of sixteen registers.
+    ("ops::matmul::few::few<Avx2>", 12, 2),
+    // Transforms of six rows at once.
+    ("ops::conv::winograd::block", 40, 21),
+];
+
+/// Spills of a loop over pixels that costs nothing measurable: addresses and borders that were vectorised.
+const FEW_SPILLS: usize = 3;
+
+fn isa(function: &str) -> &'static str {
+    if function.contains("::avx512::") {
+        AVX512
+    } else {
+        AVX2
+    }
+}
+
+impl Loop {
+    /// Whether it is the loop of a micro-kernel.
+    fn over_depth(&self) -> bool {
+        self.stores == 0 && self.broadcasts > 0 && self.fmas.is_multiple_of(self.broadcasts)
+    }
+    fn may_spill(&self, path: &str) -> usize {
+        let known = SPILLS
+            .iter()
+            .find(|(of, fmas, _)| path.starts_with(of) && *fmas == self.fmas);
+        known.map_or(0, |&(.., spills)| spills)
+    }
+}
+
+/// Everything that is wrong with the micro-kernels of a family.
+fn defects(family: &Family, loops: &[Loop], isa: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut clean = Vec::new();
+    for l in loops.iter().filter(|l| l.over_depth()) {
+        let allowed = l.may_spill(&l.path());
+        let step = l.broadcasts + l.fmas / l.broadcasts + family.slack;
+        let most = step + allowed * 4;
+        if l.spills > allowed || l.reloads > allowed {
+            found.push(format!("spills: {l}"));
+        } else if l.narrow + l.unfolded > 0 {
+            found.push(format!("not vectors, or broadcasts of registers: {l}"));
+        } else if l.others > most {
+            found.push(format!(
+                "{} instructions beside FMAs, not {most}: {l}",
+                l.others
+            ));
+        } else if l.spills == 0 {
+            clean.push((l.broadcasts, l.fmas));
+        }
+    }
+    for (rows, vectors) in (family.tiles)(isa) {
+        let unrolled = |by: usize| (rows * by, rows * vectors * by);
+        if ![1, 2, 4].iter().any(|&by| clean.contains(&unrolled(by))) {
+            found.push(format!(
+                "no loop of {rows} rows by {vectors} vectors, all FMAs on full vectors"
+            ));
+        }
+    }
+    found
+}
+
+#[test]
+#[ignore = "reads an optimised build with symbols of version 0, see above"]
+fn micro_kernels_are_as_written() {
+    // Else the linker would drop them.
+    std::hint::black_box([
+        MatMul::run as *const (),
+        Conv::run as *const (),
+        Depthwise::run as *const (),
+    ]);
+    let all = listing::loops();
+    let mut wrong = Vec::new();
+    for wanted in [AVX2, AVX512] {
+        for family in &FAMILIES {
+            let of = |l: &&Loop| isa(&l.function) == wanted && l.function.contains(family.path);
+            let loops: Vec<Loop> = all.iter().filter(of).cloned().collect();
+            let defects = defects(family, &loops, wanted);
+            println!("{wanted} {}: {} loops", family.path, loops.len());
+            wrong.extend(
+                defects
+                    .iter()
+                    .map(|d| format!("{wanted} {}: {d}", family.path)),
+            );
+        }
+        // Depthwise has its weights in registers or on the stack, one FMA a tap and vector.
+        for window in [3, 5, 7] {
+            let good = |l: &&Loop| {
+                let full = l.narrow == 0 && l.fmas.is_multiple_of(window) && l.fmas >= 2 * window;
+                full && l.spills == 0 && l.others <= 3 * l.fmas
+            };
+            let depthwise =
+                |l: &&Loop| isa(&l.function) == wanted && l.function.contains("ops::depthwise");
+            if all.iter().filter(depthwise).find(good).is_none() {
+                wrong.push(format!(
+                    "{wanted} depthwise: no loop of full vectors for windows of {window}"
+                ));
+            }
+        }
+    }
+    for l in &all {
+        let path = l.path();
+        let kernel = ["ops::matmul", "ops::conv", "ops::depthwise"]
+            .iter()
+            .any(|of| path.starts_with(of));
+        if kernel && !l.over_depth() {
+            let allowed = l.may_spill(&path).max(FEW_SPILLS);
+            if l.narrow > 0 || l.spills > allowed {
+                wrong.push(format!("spills or scalars: {l}"));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} defects:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}
