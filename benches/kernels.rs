@@ -1,188 +1,122 @@
-//! Kernels by layer and density: `cargo bench --bench kernels [-- FILTER]`.
+//! Bitmaps, products and convolutions by density: `cargo bench --bench kernels [-- FILTER]`.
 //!
-//! The id is `layer/density`. Throughput counts useful operations, those of live channels; the group `.../dense_equivalent` has the same times
-//! against the operations of the dense layer. The plain reference runs in the same group, at full density and on small layers only.
+//! The id is `name/shape/density`, the density that of the input channels: 1 is the dense call, `reference` the plain loops that define the
+//! operation, on small layers only. Throughput counts useful operations, those of live channels; the ids of `NAME_dense_equivalent` time the
+//! same against the operations of the dense layer.
 
 mod common;
 
 use std::hint::black_box;
 
-use common::{CONVS, ConvLayer, DENSITIES, DEPTHWISE, MATMULS, floats, mask};
+use common::layers::{LAYERS, Layer};
+use common::net::floats;
+use common::{DENSITIES, Pattern, mask};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use sluicegate::kernels::epilogue::Activation;
-use sluicegate::kernels::ops::conv::Conv;
-use sluicegate::kernels::ops::depthwise::Depthwise;
-use sluicegate::kernels::ops::matmul::{MatMul, MatMulSpec, Rows, RowsMut};
-use sluicegate::kernels::ops::{Algorithm, ConvShape, ConvSpec};
 use sluicegate::kernels::pool::Serial;
-use sluicegate::kernels::reference;
 use sluicegate::{ChannelMask, default_isa};
 
 fn bitmaps(c: &mut Criterion) {
     let mut group = c.benchmark_group("bitmap");
     for channels in [64, 1024] {
-        let scores = floats(channels);
+        group.throughput(Throughput::Elements(channels as u64));
+        let scores = floats(channels, 1);
+        let other = mask(channels, 0.5, Pattern::Blocked).expect("not full");
         for density in [0.5, 0.03] {
-            let set = mask(channels, density).expect("not full");
+            let set = mask(channels, density, Pattern::Random).expect("not full");
+            let bools: Vec<bool> = (0..channels).map(|c| set.contains(c)).collect();
             let id = |what: &str| BenchmarkId::new(format!("{what}_{channels}"), density);
             group.bench_function(id("live"), |b| {
                 b.iter(|| black_box(&set).live().sum::<usize>());
+            });
+            group.bench_function(id("live_reference"), |b| {
+                let live = |bools: &[bool]| {
+                    let set = bools.iter().enumerate().filter(|&(_, &live)| live);
+                    set.map(|(c, _)| c).sum::<usize>()
+                };
+                b.iter(|| live(black_box(&bools)));
             });
             group.bench_function(id("runs"), |b| {
                 b.iter(|| black_box(&set).runs().map(|r| r.len()).sum::<usize>());
             });
             group.bench_function(id("count"), |b| b.iter(|| black_box(&set).count()));
+            group.bench_function(id("and"), |b| b.iter(|| black_box(&set).and(&other)));
+            group.bench_function(id("or"), |b| b.iter(|| black_box(&set).or(&other)));
         }
-        group.bench_function(
-            BenchmarkId::new(format!("from_threshold_{channels}"), 0.5),
-            |b| b.iter(|| ChannelMask::from_threshold(black_box(&scores), 0.0)),
-        );
+        let id = BenchmarkId::new(format!("from_threshold_{channels}"), 0.5);
+        group.bench_function(id, |b| {
+            b.iter(|| ChannelMask::from_threshold(black_box(&scores), 0.0));
+        });
     }
     group.finish();
 }
 
-/// Multiplications and additions of a layer in which `live` of the input channels are left.
-fn operations(shape: &ConvShape, map: (usize, usize), live: usize) -> u64 {
-    let (h, w) = shape.output(map).expect("the kernel fits the map");
-    let taps = shape.kernel[0] * shape.kernel[1];
-    let channels = if shape.groups == shape.c_in && shape.groups > 1 {
-        live
-    } else {
-        live / shape.groups * shape.c_out
-    };
-    2 * (h * w * taps * channels) as u64
-}
+/// The reference takes a nanosecond a multiplication, or two.
+const REFERENCE_OPERATIONS: u64 = 5_000_000;
 
-fn layers(c: &mut Criterion, name: &str, layers: &[ConvLayer], depthwise: bool) {
+fn layers(c: &mut Criterion, name: &str) {
     let isa = default_isa().expect("an instruction set of this machine");
     for dense_equivalent in [false, true] {
         let suffix = if dense_equivalent {
-            "/dense_equivalent"
+            "_dense_equivalent"
         } else {
             ""
         };
         let mut group = c.benchmark_group(format!("{name}{suffix}"));
-        for layer in layers {
-            let ConvLayer { shape, map, .. } = *layer;
-            let weights = floats(shape.weights_len().expect("small"));
-            let (x, bias) = (floats(shape.c_in * map.0 * map.1), floats(shape.c_out));
-            let (oh, ow) = shape.output(map).expect("the kernel fits the map");
-            let mut y = vec![0.0; shape.c_out * oh * ow];
-            let spec = ConvSpec {
-                shape,
-                weights: &weights,
-                bias: Some(&bias),
-                activation: Activation::Relu,
-                live_in: None,
-                live_out: None,
-                algorithm: Algorithm::Direct,
-            };
-            for density in DENSITIES {
-                let set = mask(shape.c_in, density);
-                let live = set.as_ref().map_or(shape.c_in, ChannelMask::count);
-                let counted = if dense_equivalent { shape.c_in } else { live };
-                group.throughput(Throughput::Elements(operations(&shape, map, counted)));
-                let set = set.as_ref().map(ChannelMask::as_channels);
-                let id = BenchmarkId::new(layer.name, density);
-                if depthwise {
-                    let kernel = Depthwise::pack(isa, &spec).expect("a depthwise layer");
-                    group.bench_function(id, |b| {
-                        b.iter(|| {
-                            kernel
-                                .run(&Serial, black_box(&x), map, set, set, &mut y)
-                                .expect("operands fit");
-                        });
-                    });
-                } else {
-                    let kernel = Conv::pack(isa, &spec, map).expect("a layer");
-                    let mut scratch = vec![0.0; kernel.scratch_len(1)];
-                    group.bench_function(id, |b| {
-                        b.iter(|| {
-                            kernel
-                                .run(&Serial, black_box(&x), set, None, &mut y, &mut scratch)
-                                .expect("operands fit");
-                        });
-                    });
-                }
-            }
-            if !dense_equivalent && operations(&shape, map, shape.c_in) < 5_000_000 {
-                group.throughput(Throughput::Elements(operations(&shape, map, shape.c_in)));
-                group.bench_function(
-                    BenchmarkId::new(format!("{}/reference", layer.name), 1.0),
-                    |b| {
-                        b.iter(|| {
-                            reference::conv::conv(
-                                &shape,
-                                map,
-                                black_box(&x),
-                                &weights,
-                                Some(&bias),
-                                None,
-                            )
-                            .expect("operands fit")
-                        });
-                    },
-                );
-            }
+        for layer in LAYERS.iter().filter(|layer| layer.group == name) {
+            layer_at_densities(&mut group, *layer, isa, dense_equivalent);
         }
         group.finish();
     }
 }
 
-fn convolutions(c: &mut Criterion) {
-    layers(c, "conv", &CONVS, false);
-}
-
-fn depthwise(c: &mut Criterion) {
-    layers(c, "depthwise", &DEPTHWISE, true);
+fn layer_at_densities(
+    group: &mut criterion::BenchmarkGroup<'_, criterion::measurement::WallTime>,
+    layer: Layer,
+    isa: sluicegate::Isa,
+    dense_equivalent: bool,
+) {
+    let (inputs, outputs) = layer.channels();
+    let dense = layer.operations(inputs, outputs);
+    let mut prepared = layer.prepare(isa, 1);
+    for density in DENSITIES {
+        let set = mask(inputs, density, Pattern::Random);
+        let live = set.as_ref().map_or(inputs, ChannelMask::count);
+        let operations = if dense_equivalent {
+            dense
+        } else {
+            layer.operations(live, outputs)
+        };
+        group.throughput(Throughput::Elements(operations));
+        let set = set.as_ref().map(ChannelMask::as_channels);
+        // A channel that comes in dead leaves dead.
+        let out = set.filter(|_| layer.is_depthwise());
+        group.bench_function(BenchmarkId::new(layer.name, density), |b| {
+            b.iter(|| black_box(&mut prepared).run(&Serial, set, out));
+        });
+    }
+    if !dense_equivalent && dense <= REFERENCE_OPERATIONS {
+        group.throughput(Throughput::Elements(dense));
+        group.bench_function(BenchmarkId::new(layer.name, "reference"), |b| {
+            b.iter(|| black_box(&prepared).reference());
+        });
+    }
 }
 
 fn products(c: &mut Criterion) {
-    let isa = default_isa().expect("an instruction set of this machine");
-    for dense_equivalent in [false, true] {
-        let suffix = if dense_equivalent {
-            "/dense_equivalent"
-        } else {
-            ""
-        };
-        let mut group = c.benchmark_group(format!("matmul{suffix}"));
-        for (name, m, k, n) in MATMULS {
-            let (a, b, bias) = (floats(m * k), floats(k * n), floats(n));
-            let mut y = vec![0.0; m * n];
-            let kernel = MatMul::pack(
-                isa,
-                &MatMulSpec {
-                    k,
-                    n,
-                    b: &b,
-                    transposed: false,
-                    bias: Some(&bias),
-                    activation: Activation::None,
-                    live_in: None,
-                    live_out: None,
-                },
-            )
-            .expect("a product");
-            let mut scratch = vec![0.0; kernel.scratch_len(m, 1)];
-            for density in DENSITIES {
-                let set = mask(k, density);
-                let live = set.as_ref().map_or(k, ChannelMask::count);
-                let counted = if dense_equivalent { k } else { live };
-                group.throughput(Throughput::Elements(2 * (m * n * counted) as u64));
-                let set = set.as_ref().map(ChannelMask::as_channels);
-                group.bench_function(BenchmarkId::new(name, density), |bench| {
-                    bench.iter(|| {
-                        let (a, c) = (Rows::new(black_box(&a), m, k), RowsMut::new(&mut y, m, n));
-                        kernel
-                            .run(&Serial, a, set, None, c, &mut scratch)
-                            .expect("operands fit");
-                    });
-                });
-            }
-        }
-        group.finish();
+    layers(c, "matmul");
+}
+
+fn convolutions(c: &mut Criterion) {
+    for name in [
+        "conv_dense",
+        "conv_pointwise",
+        "conv_3x3",
+        "depthwise",
+        "conv_1d",
+    ] {
+        layers(c, name);
     }
 }
 
-criterion_group!(benches, bitmaps, products, convolutions, depthwise);
+criterion_group!(benches, bitmaps, products, convolutions);
 criterion_main!(benches);
