@@ -7,6 +7,9 @@
 //! Inputs of a density below one get a run-time mask. `SLUICEGATE_ISA` caps the instruction set; `SLUICEGATE_CONV` (`fastest`, `direct`,
 //! `winograd2`, `winograd4`) says how convolutions are computed.
 
+#[path = "common/pool.rs"]
+mod pool;
+
 use std::collections::HashMap;
 use std::error::Error;
 use std::io::{BufRead, Write};
@@ -19,8 +22,10 @@ use sluicegate_kernels::ops::conv::Conv;
 use sluicegate_kernels::ops::depthwise::Depthwise;
 use sluicegate_kernels::ops::matmul::{MatMul, MatMulSpec, Rows, RowsMut};
 use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec};
-use sluicegate_kernels::pool::Pool;
+use sluicegate_kernels::pool::Pool as _;
 use sluicegate_kernels::{Channels, Isa};
+
+use pool::Threads;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 type Run = Box<dyn FnMut()>;
@@ -42,26 +47,6 @@ impl<'a> Case<'a> {
     }
     fn density(&self) -> f64 {
         self.text("density").parse().unwrap_or(1.0)
-    }
-}
-
-/// The threads of rayon, entered from outside.
-struct Threads(rayon::ThreadPool);
-
-impl Pool for Threads {
-    fn threads(&self) -> usize {
-        self.0.current_num_threads()
-    }
-    fn run(&self, jobs: usize, job: &(dyn Fn(usize) + Sync)) {
-        if jobs == 1 || self.threads() == 1 {
-            return (0..jobs).for_each(job);
-        }
-        self.0.in_place_scope(|scope| {
-            for i in 1..jobs {
-                scope.spawn(move |_| job(i));
-            }
-            job(0);
-        });
     }
 }
 
@@ -290,13 +275,11 @@ fn prepare(case: &Case<'_>) -> Outcome<(Run, &'static str)> {
         Ok(name) => Isa::best_up_to(&name)?,
         Err(_) => Isa::best(),
     };
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(case.get("threads", 1))
-        .build()?;
+    let pool = Threads::new(case.get("threads", 1))?;
     match case.text("op") {
         "trivial" => Ok((Box::new(|| ()), "nothing")),
-        "gemm" => prepare_gemm(case, isa, Threads(pool)),
-        "conv" => prepare_conv(case, isa, Threads(pool)),
+        "gemm" => prepare_gemm(case, isa, pool),
+        "conv" => prepare_conv(case, isa, pool),
         "model" => prepare_model(case, isa),
         op => Err(format!("op {op}").into()),
     }

@@ -184,6 +184,19 @@ impl Layer {
         2 * pairs as u64
     }
 
+    /// Bytes of inputs, weights and outputs.
+    pub(crate) fn bytes(&self) -> u64 {
+        let floats = match self.work {
+            Work::MatMul { m, k, n } => m * k + k * n + m * n,
+            Work::Conv { shape, map } => {
+                let (h, w) = shape.output(map).expect("the window fits the map");
+                let weights = shape.weights_len().expect("small");
+                shape.c_in * map.0 * map.1 + weights + shape.c_out * h * w
+            }
+        };
+        4 * floats as u64
+    }
+
     /// Packed for `isa` and runs of up to `threads` threads.
     pub(crate) fn prepare(self, isa: Isa, threads: usize) -> Prepared {
         let bias = floats(self.channels().1, 3);
