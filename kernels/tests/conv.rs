@@ -2,56 +2,15 @@
 
 mod common;
 
-use common::{Mask, Threads, activation, bits, floats, mask};
+use common::Mask;
+use common::conv::{Case, case_of};
 use proptest::prelude::*;
 use sluicegate_kernels::epilogue::Activation;
 use sluicegate_kernels::ops::conv::Conv;
 use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec};
-use sluicegate_kernels::pool::{Pool, Serial};
-use sluicegate_kernels::reference::conv as reference;
+use sluicegate_kernels::pool::Serial;
+use sluicegate_kernels::reference::matmul::Sum;
 use sluicegate_kernels::{Channels, Error, Isa};
-
-#[derive(Debug, Clone)]
-struct Case {
-    shape: ConvShape,
-    hw: (usize, usize),
-    bias: bool,
-    activation: Activation,
-    live_in: Mask,
-    live_out: Mask,
-    seed: u64,
-}
-
-impl Case {
-    fn pixels(&self) -> usize {
-        let (oh, ow) = self.shape.output(self.hw).unwrap();
-        oh * ow
-    }
-    fn x(&self) -> Vec<f32> {
-        floats(self.shape.c_in * self.hw.0 * self.hw.1, self.seed)
-    }
-    fn weights(&self) -> Vec<f32> {
-        let each = self.shape.c_in / self.shape.groups;
-        let taps = self.shape.kernel[0] * self.shape.kernel[1];
-        floats(self.shape.c_out * each * taps, self.seed + 1)
-    }
-    fn bias(&self) -> Option<Vec<f32>> {
-        self.bias.then(|| floats(self.shape.c_out, self.seed + 2))
-    }
-    fn pack(&self, isa: Isa, fold: bool) -> Conv {
-        let (weights, bias) = (self.weights(), self.bias());
-        let spec = ConvSpec {
-            shape: self.shape,
-            weights: &weights,
-            bias: bias.as_deref(),
-            activation: self.activation,
-            live_in: fold.then(|| self.live_in.view()),
-            live_out: fold.then(|| self.live_out.view()),
-            algorithm: Algorithm::Direct,
-        };
-        Conv::pack(isa, &spec, self.hw).unwrap()
-    }
-}
 
 /// A shape, and an input that its window fits.
 fn shape(channels: usize, side: usize) -> impl Strategy<Value = (ConvShape, (usize, usize))> {
@@ -112,113 +71,9 @@ fn case(channels: usize, side: usize) -> impl Strategy<Value = Case> {
     case_of(shape(channels, side))
 }
 
-fn case_of(
-    shapes: impl Strategy<Value = (ConvShape, (usize, usize))>,
-) -> impl Strategy<Value = Case> {
-    shapes.prop_flat_map(|(shape, hw)| {
-        let masks = (mask(shape.c_in), mask(shape.c_out));
-        (any::<bool>(), activation(), masks, 0..1000u64).prop_map(
-            move |(bias, activation, (live_in, live_out), seed)| Case {
-                shape,
-                hw,
-                bias,
-                activation,
-                live_in,
-                live_out,
-                seed,
-            },
-        )
-    })
-}
-
-const CANARY: f32 = 12345.0;
-
-/// Runs with scratch full of NaN and returns y, which held canaries.
-fn run(
-    conv: &Conv,
-    pool: &dyn Pool,
-    case: &Case,
-    x: &[f32],
-    live_in: Option<Channels<'_>>,
-    live_out: Option<Channels<'_>>,
-) -> Vec<f32> {
-    let mut scratch = vec![f32::NAN; conv.scratch_len(pool.threads())];
-    let len = case.shape.c_out * case.pixels();
-    let mut y = vec![CANARY; len + 7];
-    conv.run(pool, x, live_in, live_out, &mut y, &mut scratch)
-        .unwrap();
-    assert!(y[len..].iter().all(|&x| x == CANARY), "canary");
-    y.truncate(len);
-    y
-}
-
 fn check(case: &Case) -> Result<(), TestCaseError> {
-    let (x, pixels, plane) = (case.x(), case.pixels(), case.hw.0 * case.hw.1);
-    let (live_in, live_out) = (case.live_in.view(), case.live_out.view());
-    let (weights, bias) = (case.weights(), case.bias());
-    let bias = bias.as_deref();
-    let expected =
-        reference::conv(&case.shape, case.hw, &x, &weights, bias, Some(live_in)).unwrap();
-    let (mut zeroed, mut poisoned) = (x.clone(), x.clone());
-    for c in (0..case.shape.c_in).filter(|&c| !live_in.contains(c)) {
-        zeroed[c * plane..][..plane].fill(0.0);
-        poisoned[c * plane..][..plane].fill(f32::NAN);
-    }
-    for isa in Isa::available() {
-        let conv = case.pack(isa, false);
-        let skipped = run(&conv, &Serial, case, &poisoned, Some(live_in), None);
-        for (i, (y, sum)) in skipped.iter().zip(&expected).enumerate() {
-            let sum = sum.activated(case.activation);
-            prop_assert!(
-                sum.admits(*y),
-                "{isa} [{}, {}]: {y} {sum:?}",
-                i / pixels,
-                i % pixels
-            );
-        }
-        let dense = run(&conv, &Serial, case, &zeroed, None, None);
-        prop_assert_eq!(bits(&skipped), bits(&dense), "{} skipping is zeroing", isa);
-
-        let mut partly = skipped.clone();
-        for c in (0..case.shape.c_out).filter(|&c| !live_out.contains(c)) {
-            partly[c * pixels..][..pixels].fill(CANARY);
-        }
-        let masked = run(
-            &conv,
-            &Serial,
-            case,
-            &poisoned,
-            Some(live_in),
-            Some(live_out),
-        );
-        prop_assert_eq!(bits(&masked), bits(&partly), "{} output mask", isa);
-        let folded = case.pack(isa, true);
-        let y = run(&folded, &Serial, case, &poisoned, None, None);
-        prop_assert_eq!(bits(&y), bits(&partly), "{} fold", isa);
-        let y = run(
-            &folded,
-            &Serial,
-            case,
-            &poisoned,
-            Some(live_in),
-            Some(live_out),
-        );
-        prop_assert_eq!(bits(&y), bits(&partly), "{} fold and mask", isa);
-
-        let all = |c: usize| Mask::new(&vec![true; c]);
-        let (all_in, all_out) = (all(case.shape.c_in), all(case.shape.c_out));
-        let (all_in, all_out) = (Some(all_in.view()), Some(all_out.view()));
-        let full = run(&conv, &Serial, case, &zeroed, all_in, all_out);
-        prop_assert_eq!(bits(&full), bits(&dense), "{} full mask", isa);
-        for threads in [2, 4] {
-            let pool = Threads(threads);
-            let y = run(&conv, &pool, case, &poisoned, Some(live_in), Some(live_out));
-            prop_assert_eq!(bits(&y), bits(&partly), "{} threads", isa);
-            let y = run(&folded, &pool, case, &poisoned, None, None);
-            prop_assert_eq!(bits(&y), bits(&partly), "{} threads, fold", isa);
-        }
-    }
-    Ok(())
+    let admits = |_, _, y, sum: Sum| sum.admits(y);
+    common::conv::check(case, &[Algorithm::Direct], admits)
 }
 
 proptest! {
@@ -249,18 +104,6 @@ proptest! {
     }
 }
 
-fn dense(shape: ConvShape, hw: (usize, usize)) -> Case {
-    Case {
-        shape,
-        hw,
-        bias: true,
-        activation: Activation::Relu,
-        live_in: Mask::new(&vec![true; shape.c_in]),
-        live_out: Mask::new(&vec![true; shape.c_out]),
-        seed: 5,
-    }
-}
-
 const POINTWISE: ConvShape = ConvShape {
     c_in: 5,
     c_out: 7,
@@ -274,14 +117,14 @@ const POINTWISE: ConvShape = ConvShape {
 #[test]
 fn every_pixel_count_around_the_tiles() {
     for pixels in 1..=150 {
-        check(&dense(POINTWISE, (1, pixels))).unwrap();
+        check(&Case::dense(POINTWISE, (1, pixels))).unwrap();
     }
 }
 
 #[test]
 fn every_channel_count_around_the_tiles() {
     for c_out in 1..=40 {
-        check(&dense(ConvShape { c_out, ..POINTWISE }, (5, 7))).unwrap();
+        check(&Case::dense(ConvShape { c_out, ..POINTWISE }, (5, 7))).unwrap();
     }
 }
 
@@ -295,7 +138,7 @@ fn layers_of_the_models() {
         pads: [4, 1, 5, 1],
         ..POINTWISE
     };
-    check(&dense(kws, (49, 10))).unwrap();
+    check(&Case::dense(kws, (49, 10))).unwrap();
     let stem = ConvShape {
         c_in: 3,
         c_out: 8,
@@ -304,7 +147,7 @@ fn layers_of_the_models() {
         pads: [0, 0, 1, 1],
         ..POINTWISE
     };
-    check(&dense(stem, (96, 96))).unwrap();
+    check(&Case::dense(stem, (96, 96))).unwrap();
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Shared by the integration tests.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod attempt;
 pub(crate) mod damage;
 pub(crate) mod graphs;
 pub(crate) mod net;

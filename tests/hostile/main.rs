@@ -17,9 +17,10 @@ mod operands;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use common::attempt::Limits;
 use common::net::Net;
-use sluicegate::graph::{Dim, Graph, ValueId};
-use sluicegate::{DType, Model, Options, Result, Shape, Tensor, View};
+use sluicegate::graph::Graph;
+use sluicegate::{Model, Options, Result, Tensor, View};
 use writer::node;
 
 /// The system's allocator, up to a gibibyte.
@@ -63,60 +64,25 @@ unsafe impl GlobalAlloc for Bounded {
 #[global_allocator]
 static ALLOCATOR: Bounded = Bounded;
 
-/// What hostile models get.
-const LIMIT: usize = 64 << 20;
-
-/// Runs that take more than this are not worth the time.
-const MACS: u64 = 20_000_000;
+/// What hostile models get; runs that take more are not worth the time.
+pub(crate) const LIMITS: Limits = Limits {
+    memory: 64 << 20,
+    macs: 20_000_000,
+    elements: 1 << 20,
+};
 
 pub(crate) fn options() -> Options {
-    Options {
-        memory_limit: LIMIT,
-        ..Options::default()
-    }
+    LIMITS.options()
 }
 
 /// Inputs of the shapes that a model declares, open extents being 1, filled with `fill` where they are floats.
 pub(crate) fn inputs(graph: &Graph, fill: f32) -> Option<Vec<(String, Tensor)>> {
-    let tensor = |&id: &ValueId| {
-        let value = graph.value(id);
-        let extent = |d: &Dim| if let Dim::Fixed(n) = d { *n } else { 1 };
-        let dims: Vec<usize> = value
-            .dims
-            .as_ref()
-            .map_or(vec![1], |dims| dims.iter().map(extent).collect());
-        let shape = Shape::new(&dims).ok().filter(|s| s.elements() <= 1 << 20)?;
-        let mut tensor = Tensor::zeros(value.dtype.unwrap_or(DType::F32), shape);
-        if let Ok(all) = tensor.view_mut().as_slice::<f32>() {
-            all.fill(fill);
-        }
-        Some((value.name.clone(), tensor))
-    };
-    graph.inputs.iter().map(tensor).collect()
+    LIMITS.inputs(graph, 1, fill)
 }
 
-/// Plans the model for the shapes that it declares, and runs it on zeros and on NaN when that is cheap.
+/// Plans the model for the shapes that it declares, open extents being 1, and runs it on zeros and on NaN when that is cheap.
 pub(crate) fn attempt(model: &Model) -> Result<()> {
-    let mut session = model.session(options())?;
-    for fill in [0.0, f32::NAN] {
-        let Some(tensors) = inputs(model.graph(), fill) else {
-            return Ok(());
-        };
-        let given: Vec<(&str, View<'_>)> = tensors
-            .iter()
-            .map(|(name, t)| (name.as_str(), t.view()))
-            .collect();
-        session.prepare(&given)?;
-        if session.plan().is_some_and(|plan| plan.macs() <= MACS) {
-            let run = session.run(&given)?;
-            for i in 0..run.samples() {
-                let _ = run.outcome(i);
-                assert!(run.outputs(i).iter().count() <= model.graph().outputs.len());
-                let _ = run.masks(i).flatten().count();
-            }
-        }
-    }
-    Ok(())
+    LIMITS.attempt(model, &[(1, 0.0), (1, f32::NAN)])
 }
 
 /// The error of a model written with the writer, read, planned and run.

@@ -4,6 +4,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[path = "../../kernels/tests/common/pool.rs"]
+mod pool;
+
 mod masks;
 mod random;
 mod threads;

@@ -1,39 +1,13 @@
 //! Threads, sessions and shapes change nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sluicegate::graph::{Binary, Op, Window};
-use sluicegate::kernels::pool::Pool;
 use sluicegate::{Isa, Mode, Model, Options, Session, View};
 
 use crate::common::net::{Net, floats};
+use crate::pool::Threads;
 use crate::{options, run, samples};
-
-/// Threads of the host, started for each call.
-struct Host(usize);
-
-impl Pool for Host {
-    fn threads(&self) -> usize {
-        self.0
-    }
-    fn run(&self, jobs: usize, job: &(dyn Fn(usize) + Sync)) {
-        let next = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..self.0 {
-                scope.spawn(|| {
-                    loop {
-                        let i = next.fetch_add(1, Ordering::Relaxed);
-                        if i >= jobs {
-                            break;
-                        }
-                        job(i);
-                    }
-                });
-            }
-        });
-    }
-}
 
 /// Layers large enough to be cut for threads, with a dynamic and a static mask, and a gate that some samples leave at.
 fn large() -> Model {
@@ -137,7 +111,7 @@ fn threads_change_nothing() {
             assert_eq!(left, if mode == Mode::Dense { 0 } else { 2 });
             for threads in [1, 2, 3, 4] {
                 let host = Options {
-                    pool: Some(Arc::new(Host(threads))),
+                    pool: Some(Arc::new(Threads(threads))),
                     ..options(mode, isa)
                 };
                 assert_eq!(

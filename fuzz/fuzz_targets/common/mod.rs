@@ -1,11 +1,17 @@
 //! What the kernel targets share: choices out of bytes, operands, tolerances.
 #![allow(dead_code, reason = "each target uses a part")]
 
+#[path = "../../../tests/common/net.rs"]
+mod net;
+
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use sluicegate::ChannelMask;
 use sluicegate::kernels::epilogue::Activation;
 use sluicegate::kernels::pool::Pool;
 use sluicegate::kernels::reference::matmul::Sum;
+
+/// Out of a seed: bytes decide shapes, values need not be spelled out.
+pub(crate) use net::floats;
 
 /// Around every output, and in the outputs that a kernel must not write.
 pub(crate) const CANARY: f32 = 12345.0;
@@ -20,18 +26,6 @@ impl Pool for Backwards {
     fn run(&self, jobs: usize, job: &(dyn Fn(usize) + Sync)) {
         (0..jobs).rev().for_each(job);
     }
-}
-
-/// `n` numbers in -1..1 out of a seed: bytes decide shapes, values need not be spelled out.
-pub(crate) fn floats(n: usize, seed: u64) -> Vec<f32> {
-    let mut s = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let next = || {
-        s ^= s << 13;
-        s ^= s >> 7;
-        s ^= s << 17;
-        (s >> 40) as f32 / 8_388_608.0 - 1.0
-    };
-    std::iter::repeat_with(next).take(n).collect()
 }
 
 /// A mask over `len` channels: full, empty, or out of the bytes, repeated when they are few.

@@ -1,37 +1,14 @@
 //! What the suites share: a pool, masks, random operands.
-#![allow(dead_code, unreachable_pub)] // each suite uses a part
+#![allow(dead_code, unreachable_pub, unused_imports)] // each suite uses a part
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+pub mod conv;
+mod pool;
 
 use proptest::prelude::*;
 use sluicegate_kernels::Channels;
 use sluicegate_kernels::epilogue::Activation;
-use sluicegate_kernels::pool::Pool;
 
-/// Threads started anew for each call.
-pub struct Threads(pub usize);
-
-impl Pool for Threads {
-    fn threads(&self) -> usize {
-        self.0
-    }
-    fn run(&self, jobs: usize, job: &(dyn Fn(usize) + Sync)) {
-        let next = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..self.0 {
-                scope.spawn(|| {
-                    loop {
-                        let i = next.fetch_add(1, Ordering::Relaxed);
-                        if i >= jobs {
-                            break;
-                        }
-                        job(i);
-                    }
-                });
-            }
-        });
-    }
-}
+pub(crate) use pool::Threads;
 
 /// A mask that owns its words.
 #[derive(Debug, Clone)]

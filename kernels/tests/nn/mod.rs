@@ -1,8 +1,12 @@
 //! What the tests of this family share: data, masks, pools, canaries.
-#![allow(dead_code)] // each test file uses a part
+#![allow(dead_code, unused_imports)] // each test file uses a part
+
+#[path = "../common/pool.rs"]
+mod pool;
 
 use sluicegate_kernels::Channels;
-use sluicegate_kernels::pool::Pool;
+
+pub(crate) use pool::Threads;
 
 /// What an untouched element of an output holds.
 pub(crate) const CANARY: f32 = -1.5e37;
@@ -59,22 +63,6 @@ impl Mask {
             }
         };
         x.iter().enumerate().map(one).collect()
-    }
-}
-
-/// Threads that are made anew for each kernel.
-pub(crate) struct Threads(pub(crate) usize);
-
-impl Pool for Threads {
-    fn threads(&self) -> usize {
-        self.0
-    }
-    fn run(&self, jobs: usize, job: &(dyn Fn(usize) + Sync)) {
-        std::thread::scope(|scope| {
-            for t in 0..self.0 {
-                scope.spawn(move || (t..jobs).step_by(self.0).for_each(job));
-            }
-        });
     }
 }
 
