@@ -35,7 +35,7 @@ const FAMILIES: [Family; 5] = [
     },
     Family {
         path: "ops::matmul::few",
-        slack: 26,
+        slack: 28,
         tiles: |isa| match isa {
             AVX2 => vec![(1, 8), (2, 4), (4, 2), (5, 2)],
             _ => vec![(1, 8), (2, 4), (3, 4), (4, 4), (5, 4)],
@@ -74,16 +74,13 @@ fn heights(isa: &str, vectors: &[usize]) -> Vec<(usize, usize)> {
 const SPILLS: [(&str, usize, usize); 5] = [
     // Live rows of a mask are gathered, an address each, with tiles as high as the dense ones.
     ("ops::conv::block", 12, 5),
-    ("ops::conv::block", 22, 4),
-    ("ops::conv::block", 24, 7),
+    ("ops::conv::block", 22, 5),
+    ("ops::conv::block", 24, 8),
     // Three rows by four vectors of sixteen registers.
     ("ops::matmul::few::few<Avx2>", 12, 2),
     // Transforms of six rows at once.
     ("ops::conv::winograd::block", 40, 21),
 ];
-
-/// Spills of a loop over pixels that costs nothing measurable: addresses and borders that were vectorised.
-const FEW_SPILLS: usize = 3;
 
 fn isa(function: &str) -> &'static str {
     if function.contains("::avx512::") {
@@ -97,6 +94,11 @@ impl Loop {
     /// Whether it is the loop of a micro-kernel.
     fn over_depth(&self) -> bool {
         self.stores == 0 && self.broadcasts > 0 && self.fmas.is_multiple_of(self.broadcasts)
+    }
+    /// Vectors that a loop over pixels may write to the stack: in passing, its weights where they need more registers than there are, or a sum
+    /// for two FMAs.
+    fn pixels_may_spill(&self) -> usize {
+        3 + self.broadcasts + self.unfolded + self.fmas / 2
     }
     fn may_spill(&self, path: &str) -> usize {
         let known = SPILLS
@@ -113,7 +115,7 @@ fn defects(family: &Family, loops: &[Loop], isa: &str) -> Vec<String> {
     for l in loops.iter().filter(|l| l.over_depth()) {
         let allowed = l.may_spill(&l.path());
         let step = l.broadcasts + l.fmas / l.broadcasts + family.slack;
-        let most = step + allowed * 4;
+        let most = step + allowed * 8;
         if l.spills > allowed || l.reloads > allowed {
             found.push(format!("spills: {l}"));
         } else if l.narrow + l.unfolded > 0 {
@@ -182,7 +184,7 @@ fn micro_kernels_are_as_written() {
             .iter()
             .any(|of| path.starts_with(of));
         if kernel && !l.over_depth() {
-            let allowed = l.may_spill(&path).max(FEW_SPILLS);
+            let allowed = l.may_spill(&path).max(l.pixels_may_spill());
             if l.narrow > 0 || l.spills > allowed {
                 wrong.push(format!("spills or scalars: {l}"));
             }
