@@ -374,3 +374,37 @@ fn masks_of_one_storage() {
         }
     }
 }
+
+/// A mask that is an input of the graph is there before any layer runs.
+#[test]
+fn a_mask_known_before_saves_inputs_and_outputs() {
+    let x = floats(3 * 42, 9);
+    let (m, k) = ([1.0f32, 0.0, 0.0, 1.0, 0.0], [0.0f32, 1.0, 0.0, 0.0]);
+    let inputs = [
+        ("x", View::new(&[1, 3, 6, 7], &x).unwrap()),
+        ("m", View::new(&[1, 5], &m).unwrap()),
+        ("k", View::new(&[1, 4], &k).unwrap()),
+    ];
+    let mut net = Net::default();
+    let x = net.input("x", &[0, 3, 6, 7]);
+    let (m, k) = (net.input("m", &[0, 5]), net.input("k", &[0, 4]));
+    let (w, b) = (net.weights(&[5, 3, 3, 3]), net.weights(&[5]));
+    let x = net.conv(x, w, 3, 1, Some(b));
+    let x = net.node(Op::Unary(Unary::Relu), &[x]);
+    let x = net.node(Op::Mask { axis: 1 }, &[x, m]);
+    let (w, b) = (net.weights(&[5, 1, 3, 3]), net.weights(&[5]));
+    let x = net.conv(x, w, 3, 5, Some(b));
+    let x = net.node(Op::Mask { axis: 1 }, &[x, m]);
+    let w = net.weights(&[4, 5, 3, 3]);
+    let x = net.conv(x, w, 3, 1, None);
+    let x = net.node(Op::Mask { axis: 1 }, &[x, k]);
+    net.output(x);
+    let model = Model::from_graph(net.graph);
+    for isa in Isa::available() {
+        let (skip, macs) = run(&model, options(Mode::Skip, isa), &inputs);
+        let (dense, _) = run(&model, options(Mode::Dense, isa), &inputs);
+        assert_eq!(skip[0].floats(0), dense[0].floats(0), "{isa}");
+        assert_eq!(macs.done, 42 * 9 * (3 * 2 + 2 + 2), "{isa}");
+        assert_eq!(macs.dense, 42 * 9 * (3 * 5 + 5 + 5 * 4), "{isa}");
+    }
+}

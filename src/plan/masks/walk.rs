@@ -263,8 +263,8 @@ impl<'a> Walk<'a> {
         let mask = reader
             .input(1)
             .filter(|&id| self.net.value(id).dtype == DType::F32)?;
-        let ready = self.net.value(mask).constant.is_some()
-            || self.makers[mask.index()].is_some_and(|m| m < i);
+        // What nobody makes is a constant or an input of the graph.
+        let ready = self.makers[mask.index()].is_none_or(|m| m < i);
         (masked == axis && reader.x() == y && ready)
             .then(|| self.masks.table.of_value(self.net, &self.makers, mask))
             .filter(|&m| {
