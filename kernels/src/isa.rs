@@ -28,6 +28,8 @@ pub trait F32s: Copy + Send + Sync + 'static {
     type V: Copy + Send + Sync;
     /// One truth value a lane.
     type M: Copy;
+    /// For each lane, an element of two vectors.
+    type I: Copy;
     /// Floats in a vector.
     const LANES: usize;
     /// Architectural vector registers; a tile that needs more does not build.
@@ -102,8 +104,17 @@ pub trait F32s: Copy + Send + Sync + 'static {
     /// All but the first lane of `a`, then the first of `b`; zero where the mask is not set.
     fn shift_out(self, m: Self::M, a: Self::V, b: Self::V) -> Self::V;
 
-    /// Lane `i` takes lane `i + by`, counted round the vector.
-    fn rotate(self, v: Self::V, by: isize) -> Self::V;
+    /// The elements `by..by + LANES` of `a` followed by `b`, for a constant `by` of at most `LANES`.
+    fn align(self, a: Self::V, b: Self::V, by: usize) -> Self::V;
+    /// The elements `from(lane)` of two vectors that follow each other.
+    fn indices(self, from: impl Fn(usize) -> usize) -> Self::I;
+    /// The elements of `a` followed by `b` at the indices.
+    fn pick(self, a: Self::V, b: Self::V, at: Self::I) -> Self::V;
+    /// Lane `i` takes lane `i + by`, counted round the vector, for a constant `by`.
+    #[inline(always)]
+    fn rotate(self, v: Self::V, by: isize) -> Self::V {
+        self.align(v, v, by as usize & (Self::LANES - 1))
+    }
 
     /// Moves the lanes whose bit is set to the front, in order; what the lanes behind them hold is unspecified.
     fn compress(self, v: Self::V, keep: u32) -> Self::V;

@@ -73,6 +73,7 @@ const fn permutations(compress: bool) -> [[u32; 8]; 256] {
 impl F32s for Avx2 {
     type V = __m256;
     type M = __m256;
+    type I = __m256i;
     const LANES: usize = 8;
     const REGISTERS: usize = 16;
     const NAME: &'static str = "avx2";
@@ -287,12 +288,43 @@ impl F32s for Avx2 {
         }
     }
     #[inline(always)]
-    fn rotate(self, v: __m256, by: isize) -> __m256 {
-        // SAFETY: see above the impl. The permutation takes three bits of an index.
+    fn align(self, a: __m256, b: __m256, by: usize) -> __m256 {
+        // SAFETY: see above the impl. An alignment by bytes takes each half by itself: what follows is the middle of both.
         unsafe {
-            let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-            let from = _mm256_add_epi32(lane, _mm256_set1_epi32(by as i32));
-            _mm256_permutevar8x32_ps(v, from)
+            let (si, ps) = (|v| _mm256_castps_si256(v), |v| _mm256_castsi256_ps(v));
+            let middle = _mm256_permute2f128_ps::<0x21>(a, b);
+            match by {
+                0 => a,
+                1 => ps(_mm256_alignr_epi8::<4>(si(middle), si(a))),
+                2 => ps(_mm256_alignr_epi8::<8>(si(middle), si(a))),
+                3 => ps(_mm256_alignr_epi8::<12>(si(middle), si(a))),
+                4 => middle,
+                5 => ps(_mm256_alignr_epi8::<4>(si(b), si(middle))),
+                6 => ps(_mm256_alignr_epi8::<8>(si(b), si(middle))),
+                7 => ps(_mm256_alignr_epi8::<12>(si(b), si(middle))),
+                _ => b,
+            }
+        }
+    }
+    #[inline(always)]
+    fn indices(self, from: impl Fn(usize) -> usize) -> __m256i {
+        let mut at = [0i32; 8];
+        for (lane, at) in at.iter_mut().enumerate() {
+            *at = from(lane) as i32;
+        }
+        // SAFETY: see above the impl; there are eight indices.
+        unsafe { _mm256_loadu_si256(at.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn pick(self, a: __m256, b: __m256, at: __m256i) -> __m256 {
+        // SAFETY: see above the impl. A permutation takes three bits of an index; the fourth, as the sign, says which of the two.
+        unsafe {
+            let second = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(at));
+            let (a, b) = (
+                _mm256_permutevar8x32_ps(a, at),
+                _mm256_permutevar8x32_ps(b, at),
+            );
+            _mm256_blendv_ps(a, b, second)
         }
     }
     #[inline(always)]

@@ -51,28 +51,30 @@ fn first(n: usize) -> __mmask16 {
     ((1u32 << n.min(16)) - 1) as __mmask16
 }
 
-/// [`F32s::rotate`] by a constant. The compiler would make a permutation by an index vector of it, which has half the throughput on Zen 5.
+/// [`F32s::align`] by a constant. The compiler would make a permutation by an index vector of it, which has half the throughput on Zen 5.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn rotate<const BY: i32>(v: __m512) -> __m512 {
-    let rotated;
+fn align<const BY: i32>(a: __m512, b: __m512) -> __m512 {
+    let aligned;
     // SAFETY: one instruction of AVX-512 F, which the caller has; it writes a register and touches no memory.
     unsafe {
         asm!(
-            "valignd {rotated}, {v}, {v}, {by}",
-            rotated = lateout(zmm_reg) rotated,
-            v = in(zmm_reg) v,
+            "valignd {aligned}, {b}, {a}, {by}",
+            aligned = lateout(zmm_reg) aligned,
+            a = in(zmm_reg) a,
+            b = in(zmm_reg) b,
             by = const BY,
             options(pure, nomem, nostack, preserves_flags),
         );
     }
-    rotated
+    aligned
 }
 
 // SAFETY (every block below): `self` proves AVX-512 F, BW, DQ and VL; what a pointer needs is asserted in the same method.
 impl F32s for Avx512 {
     type V = __m512;
     type M = __mmask16;
+    type I = __m512i;
     const LANES: usize = 16;
     const REGISTERS: usize = 32;
     const NAME: &'static str = "avx512";
@@ -282,24 +284,43 @@ impl F32s for Avx512 {
         }
     }
     #[inline(always)]
-    fn rotate(self, v: __m512, by: isize) -> __m512 {
+    fn align(self, a: __m512, b: __m512, by: usize) -> __m512 {
         // SAFETY: see above the impl.
         unsafe {
-            match by & 15 {
-                1 => rotate::<1>(v),
-                2 => rotate::<2>(v),
-                3 => rotate::<3>(v),
-                13 => rotate::<13>(v),
-                14 => rotate::<14>(v),
-                15 => rotate::<15>(v),
-                by => {
-                    let lane =
-                        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-                    let from = _mm512_add_epi32(lane, _mm512_set1_epi32(by as i32));
-                    _mm512_permutexvar_ps(from, v)
-                }
+            match by {
+                0 => a,
+                1 => align::<1>(a, b),
+                2 => align::<2>(a, b),
+                3 => align::<3>(a, b),
+                4 => align::<4>(a, b),
+                5 => align::<5>(a, b),
+                6 => align::<6>(a, b),
+                7 => align::<7>(a, b),
+                8 => align::<8>(a, b),
+                9 => align::<9>(a, b),
+                10 => align::<10>(a, b),
+                11 => align::<11>(a, b),
+                12 => align::<12>(a, b),
+                13 => align::<13>(a, b),
+                14 => align::<14>(a, b),
+                15 => align::<15>(a, b),
+                _ => b,
             }
         }
+    }
+    #[inline(always)]
+    fn indices(self, from: impl Fn(usize) -> usize) -> __m512i {
+        let mut at = [0i32; 16];
+        for (lane, at) in at.iter_mut().enumerate() {
+            *at = from(lane) as i32;
+        }
+        // SAFETY: see above the impl; there are sixteen indices.
+        unsafe { _mm512_loadu_si512(at.as_ptr().cast()) }
+    }
+    #[inline(always)]
+    fn pick(self, a: __m512, b: __m512, at: __m512i) -> __m512 {
+        // SAFETY: see above the impl; the permutation takes five bits of an index.
+        unsafe { _mm512_permutex2var_ps(a, at, b) }
     }
     #[inline(always)]
     fn compress(self, v: __m512, keep: u32) -> __m512 {

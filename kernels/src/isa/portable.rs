@@ -27,6 +27,7 @@ fn around(row: &[f32], start: isize) -> f32x4 {
 impl F32s for Portable {
     type V = f32x4;
     type M = f32x4;
+    type I = [usize; 4];
     const LANES: usize = 4;
     const REGISTERS: usize = if cfg!(target_arch = "aarch64") {
         32
@@ -205,10 +206,25 @@ impl F32s for Portable {
         m & f32x4::new([a1, a2, a3, first])
     }
     #[inline(always)]
-    fn rotate(self, v: f32x4, by: isize) -> f32x4 {
-        let v = v.to_array();
-        let lane = |i: isize| v[((i + by) & 3) as usize];
-        f32x4::new([lane(0), lane(1), lane(2), lane(3)])
+    fn align(self, a: f32x4, b: f32x4, by: usize) -> f32x4 {
+        let ([_, a1, a2, a3], [b0, b1, b2, _]) = (a.to_array(), b.to_array());
+        match by {
+            0 => a,
+            1 => f32x4::new([a1, a2, a3, b0]),
+            2 => f32x4::new([a2, a3, b0, b1]),
+            3 => f32x4::new([a3, b0, b1, b2]),
+            _ => b,
+        }
+    }
+    #[inline(always)]
+    fn indices(self, from: impl Fn(usize) -> usize) -> [usize; 4] {
+        core::array::from_fn(from)
+    }
+    #[inline(always)]
+    fn pick(self, a: f32x4, b: f32x4, at: [usize; 4]) -> f32x4 {
+        let ([a0, a1, a2, a3], [b0, b1, b2, b3]) = (a.to_array(), b.to_array());
+        let both = [a0, a1, a2, a3, b0, b1, b2, b3];
+        f32x4::new(at.map(|i| both[i & 7]))
     }
     #[inline(always)]
     fn compress(self, v: f32x4, keep: u32) -> f32x4 {

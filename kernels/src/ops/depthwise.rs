@@ -11,9 +11,9 @@ use crate::isa::{F32s, Task};
 use crate::pool::{Pool, Tile};
 use crate::{Channels, Error, Isa};
 
-mod direct;
-mod flat;
-mod slide;
+mod rows;
+mod sweep;
+mod line;
 mod stack;
 mod strip;
 
@@ -136,52 +136,53 @@ impl Job<'_, '_> {
     }
 }
 
-/// Planes by the kernel for maps of few columns.
-struct Flat<'j, 'a, 't>(&'j mut Job<'a, 't>);
+/// Planes by the kernel for 1 x K.
+struct Line<'j, 'a, 't>(&'j mut Job<'a, 't>);
 
-impl Task for Flat<'_, '_, '_> {
+impl Task for Line<'_, '_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<S: F32s>(self, s: S) {
-        flat::planes(s, self.0);
+        line::planes(s, self.0);
     }
 }
 
-/// Planes by the kernel for 3 x 3 on maps of few columns.
-struct Slide<'j, 'a, 't>(&'j mut Job<'a, 't>);
+/// Planes by the kernel for K x K where a vector holds N rows of the map.
+struct Same<'j, 'a, 't, const K: usize, const N: usize>(&'j mut Job<'a, 't>);
 
-impl Task for Slide<'_, '_, '_> {
+impl<const K: usize, const N: usize> Task for Same<'_, '_, '_, K, N> {
     type Output = ();
     #[inline(always)]
     fn run<S: F32s>(self, s: S) {
-        // Two chains hide more latency, and need more than 16 registers.
-        if S::REGISTERS >= 32 {
-            slide::planes::<S, 2>(s, self.0);
-        } else {
-            slide::planes::<S, 1>(s, self.0);
+        if S::LANES >= WIDE || K == 3 {
+            stack::same::<S, K, N>(s, self.0);
         }
     }
 }
 
-/// Planes by the kernel for K x K where a vector holds several rows.
-struct Stack<'j, 'a, 't, const K: usize>(&'j mut Job<'a, 't>);
+/// The same for stride 2, M rows of the map in a vector and between.
+struct Halved<'j, 'a, 't, const K: usize, const M: usize>(&'j mut Job<'a, 't>);
 
-impl<const K: usize> Task for Stack<'_, '_, '_, K> {
+impl<const K: usize, const M: usize> Task for Halved<'_, '_, '_, K, M> {
     type Output = ();
     #[inline(always)]
     fn run<S: F32s>(self, s: S) {
-        stack::planes::<S, K>(s, self.0);
+        if S::LANES >= WIDE || K == 3 {
+            stack::halved::<S, K, M>(s, self.0);
+        }
     }
 }
 
-/// Planes by the direct kernel for K x K, stride T.
-struct Direct<'j, 'a, 't, const K: usize, const T: usize>(&'j mut Job<'a, 't>);
+/// Planes by the kernel for K x K over rows of vectors, stride T, dilation D.
+struct OverRows<'j, 'a, 't, const K: usize, const T: usize, const D: usize>(&'j mut Job<'a, 't>);
 
-impl<const K: usize, const T: usize> Task for Direct<'_, '_, '_, K, T> {
+impl<const K: usize, const T: usize, const D: usize> Task for OverRows<'_, '_, '_, K, T, D> {
     type Output = ();
     #[inline(always)]
     fn run<S: F32s>(self, s: S) {
-        direct::planes::<S, K, T>(s, self.0);
+        if S::LANES >= WIDE || K == 3 {
+            rows::planes::<S, K, T, D>(s, self.0);
+        }
     }
 }
 
@@ -196,28 +197,57 @@ impl Task for Strip<'_, '_, '_> {
     }
 }
 
+fn run_stacked(isa: Isa, n: usize, job: &mut Job<'_, '_>) {
+    let shape = &job.call.shape;
+    match (shape.kernel[0], shape.stride[0], n) {
+        (3, 1, 1) => isa.run(Same::<3, 1>(job)),
+        (3, 1, 2) => isa.run(Same::<3, 2>(job)),
+        (3, 1, _) => isa.run(Same::<3, 3>(job)),
+        (5, 1, 1) => isa.run(Same::<5, 1>(job)),
+        (5, 1, 2) => isa.run(Same::<5, 2>(job)),
+        (5, 1, _) => isa.run(Same::<5, 3>(job)),
+        (_, 1, 1) => isa.run(Same::<7, 1>(job)),
+        (_, 1, 2) => isa.run(Same::<7, 2>(job)),
+        (_, 1, _) => isa.run(Same::<7, 3>(job)),
+        (3, _, 1) => isa.run(Halved::<3, 2>(job)),
+        (3, _, _) => isa.run(Halved::<3, 4>(job)),
+        (5, _, 1) => isa.run(Halved::<5, 2>(job)),
+        (5, _, _) => isa.run(Halved::<5, 4>(job)),
+        (_, _, 1) => isa.run(Halved::<7, 2>(job)),
+        (_, _, _) => isa.run(Halved::<7, 4>(job)),
+    }
+}
+
+/// Lanes from which on kernels above 3 x 3 have loops of their own: a third of the code of this module, for sets of which none is the best of
+/// its machine.
+const WIDE: usize = 8;
+
 /// Every kernel is a task of its own: together they would share one frame, with the strip on it.
 fn run_job(isa: Isa, job: &mut Job<'_, '_>) {
-    if stack::serves::<3>(isa, job.call) {
-        return isa.run(Stack::<3>(job));
+    let call = job.call;
+    if line::serves(isa, call) {
+        return isa.run(Line(job));
     }
-    if stack::serves::<5>(isa, job.call) {
-        return isa.run(Stack::<5>(job));
+    let shape = &call.shape;
+    // Small enough that no index overflows.
+    let ((h, w), [top, left, ..], pitch) = (call.map, shape.pads, shape.dilation[0]);
+    let small = [h, w, top, left, pitch].into_iter().all(|n| n < 1 << 20);
+    if !small || (shape.kernel[0] > 3 && isa.lanes() < WIDE) {
+        return isa.run(Strip(job));
     }
-    if slide::serves(isa, job.call) {
-        return isa.run(Slide(job));
+    match stack::rows(isa, call) {
+        0 => {}
+        n => return run_stacked(isa, n, job),
     }
-    if flat::serves(isa, job.call) {
-        return isa.run(Flat(job));
-    }
-    let shape = &job.call.shape;
     match (shape.kernel, shape.stride, shape.dilation) {
-        ([3, 3], [1, 1], [1, 1]) => isa.run(Direct::<3, 1>(job)),
-        ([3, 3], [2, 2], [1, 1]) => isa.run(Direct::<3, 2>(job)),
-        ([5, 5], [1, 1], [1, 1]) => isa.run(Direct::<5, 1>(job)),
-        ([5, 5], [2, 2], [1, 1]) => isa.run(Direct::<5, 2>(job)),
-        ([7, 7], [1, 1], [1, 1]) => isa.run(Direct::<7, 1>(job)),
-        ([7, 7], [2, 2], [1, 1]) => isa.run(Direct::<7, 2>(job)),
+        ([3, 3], [1, 1], [1, 1]) => isa.run(OverRows::<3, 1, 1>(job)),
+        ([3, 3], [1, 1], [_, 2]) => isa.run(OverRows::<3, 1, 2>(job)),
+        ([3, 3], [2, 2], [1, 1]) => isa.run(OverRows::<3, 2, 1>(job)),
+        ([5, 5], [1, 1], [1, 1]) => isa.run(OverRows::<5, 1, 1>(job)),
+        ([5, 5], [1, 1], [_, 2]) => isa.run(OverRows::<5, 1, 2>(job)),
+        ([5, 5], [2, 2], [1, 1]) => isa.run(OverRows::<5, 2, 1>(job)),
+        ([7, 7], [1, 1], [1, 1]) => isa.run(OverRows::<7, 1, 1>(job)),
+        ([7, 7], [2, 2], [1, 1]) => isa.run(OverRows::<7, 2, 1>(job)),
         _ => isa.run(Strip(job)),
     }
 }

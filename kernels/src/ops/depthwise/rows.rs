@@ -1,0 +1,275 @@
+//! K x K over rows of vectors: stride 1, or stride 2 by the even and the odd columns; dilation D.
+//!
+//! The vectors of a row are loaded once, with zeros where the map ends, and a tap is those vectors moved by lanes, their neighbours
+//! following. With stride 2 the even and the odd columns are taken apart first, and a tap is one of both, moved by half as much.
+//! A block of columns that is a whole row has no neighbours to load.
+//! Rows of a dilated kernel belong to as many maps as the dilation says, which are swept one after the other.
+
+use super::sweep::Sums;
+use super::{Job, Plane};
+use crate::isa::{F32s, Window};
+
+/// V vectors of columns of the output, seen through N vectors of the map; W when the map has no others.
+#[derive(Clone, Copy)]
+struct Block<
+    M,
+    const K: usize,
+    const T: usize,
+    const D: usize,
+    const V: usize,
+    const N: usize,
+    const W: bool,
+> {
+    here: Window<M, N>,
+    before: Window<M>,
+    behind: Window<M>,
+}
+
+/// A row of the map, all columns or the even and the odd ones: the vectors, and their neighbours on both sides.
+#[derive(Clone, Copy)]
+struct Row<T, const V: usize> {
+    here: [[T; V]; 2],
+    before: [T; 2],
+    behind: [T; 2],
+}
+
+impl<
+    M: Copy,
+    const K: usize,
+    const T: usize,
+    const D: usize,
+    const V: usize,
+    const N: usize,
+    const W: bool,
+> Block<M, K, T, D, V, N, W>
+{
+    /// The first `w` elements of `x`.
+    #[inline(always)]
+    fn load<S: F32s<M = M>>(&self, s: S, x: &[f32]) -> Row<S::V, V> {
+        let zero = s.splat(0.0);
+        let all: [S::V; N] = s.load_window(x, &self.here);
+        let (mut before, mut behind) = (zero, zero);
+        if !W {
+            [before] = s.load_window(x, &self.before);
+            [behind] = s.load_window(x, &self.behind);
+        }
+        let mut row = Row {
+            here: [[zero; V]; 2],
+            before: [before; 2],
+            behind: [behind; 2],
+        };
+        if T == 1 {
+            for v in 0..V {
+                row.here[0][v] = all[v];
+            }
+            return row;
+        }
+        for v in 0..V {
+            (row.here[0][v], row.here[1][v]) = s.deinterleave(all[2 * v], all[2 * v + 1]);
+        }
+        if !W {
+            // Of the neighbours, the two last or first columns of each kind are enough.
+            let (even, odd) = s.deinterleave(before, before);
+            row.before = [even, odd];
+            let (even, odd) = s.deinterleave(behind, behind);
+            row.behind = [even, odd];
+        }
+        row
+    }
+
+    /// What column `l` of the kernel takes from a row.
+    #[inline(always)]
+    fn tap<S: F32s<M = M>>(&self, s: S, row: &Row<S::V, V>, l: usize) -> [S::V; V] {
+        let by = (l as isize - (K / 2) as isize) * D as isize;
+        let (phase, by) = if T == 2 {
+            (by.rem_euclid(2) as usize, by.div_euclid(2))
+        } else {
+            (0, by)
+        };
+        let here = row.here[phase];
+        let mut x = here;
+        for v in 0..V {
+            if by < 0 {
+                let before = if v == 0 { row.before[phase] } else { here[v - 1] };
+                x[v] = s.align(before, here[v], (S::LANES as isize + by) as usize);
+            } else if by > 0 {
+                let behind = if v + 1 == V { row.behind[phase] } else { here[v + 1] };
+                x[v] = s.align(here[v], behind, by as usize);
+            }
+        }
+        x
+    }
+}
+
+#[inline(always)]
+pub(super) fn planes<S: F32s, const K: usize, const T: usize, const D: usize>(
+    s: S,
+    job: &mut Job<'_, '_>,
+) {
+    job.each_plane(
+        #[inline(always)]
+        |plane, y| {
+            s.outline(
+                #[inline(always)]
+                || self::plane::<S, K, T, D>(s, plane, y),
+            );
+        },
+    );
+}
+
+#[inline(always)]
+fn plane<S: F32s, const K: usize, const T: usize, const D: usize>(
+    s: S,
+    plane: Plane<'_>,
+    y: &mut [f32],
+) {
+    let (oh, ow) = plane.out;
+    let (w, left) = (plane.map.1, plane.shape.pads[1]);
+    let reach = K / 2 * D;
+    // ⌈K / T⌉ sums a vector, and what is loaded of a row, must be registers.
+    let most = if S::REGISTERS >= 32 && T == 1 && K < 7 {
+        4
+    } else {
+        2
+    };
+    let vectors = ow.div_ceil(S::LANES);
+    // All columns of the map in as many vectors as the output has.
+    let whole = vectors <= most && left >= reach && w + left <= T * vectors * S::LANES + reach;
+    let mut at = 0;
+    while at < ow && oh > 0 {
+        let left = (ow - at).div_ceil(S::LANES).min(most);
+        macro_rules! block {
+            ($v:literal, $twice:literal, $whole:literal) => {
+                if T == 1 {
+                    block::<S, K, T, D, $v, $v, $whole>(s, plane, at, y)
+                } else {
+                    block::<S, K, T, D, $v, $twice, $whole>(s, plane, at, y)
+                }
+            };
+        }
+        match left {
+            1 if whole => block!(1, 2, true),
+            2 if whole => block!(2, 4, true),
+            3 if whole && most == 4 => block!(3, 6, true),
+            4 if whole && most == 4 => block!(4, 8, true),
+            3.. if most == 4 => block!(4, 8, false),
+            _ => block!(2, 4, false),
+        }
+        at += left * S::LANES;
+    }
+}
+
+/// V vectors of columns from column `at` on.
+#[inline(always)]
+fn block<
+    S: F32s,
+    const K: usize,
+    const T: usize,
+    const D: usize,
+    const V: usize,
+    const N: usize,
+    const W: bool,
+>(
+    s: S,
+    plane: Plane<'_>,
+    at: usize,
+    y: &mut [f32],
+) {
+    let ((h, w), (oh, ow)) = (plane.map, plane.out);
+    let [top, left, ..] = plane.shape.pads;
+    let pitch = plane.shape.dilation[0];
+    let start = (T * at + K / 2 * D) as isize - left as isize;
+    let behind = start + (N * S::LANES) as isize;
+    let block: Block<S::M, K, T, D, V, N, W> = Block {
+        here: s.window(start, w),
+        before: s.window(start - S::LANES as isize, w),
+        behind: s.window(behind, w),
+    };
+    let oldest = Sums::<'_, S, K, T, V>::OLDEST;
+    let n = (ow - at).min(V * S::LANES);
+    for class in 0..pitch.min(oh) {
+        let outputs = (oh - class).div_ceil(pitch);
+        let steps = outputs + oldest;
+        // Rows of this class: the first below the padding, and those that there are.
+        let above = top.saturating_sub(class).div_ceil(pitch);
+        let first = (class + above * pitch).saturating_sub(top);
+        let rows = h.saturating_sub(first).div_ceil(pitch);
+        // The steps whose rows are all in the map.
+        let begin = above.div_ceil(T).min(steps);
+        let end = ((above + rows) / T).clamp(begin, steps);
+        let mut sums: Sums<'_, S, K, T, V> = Sums::new(s, plane);
+        let mut y = y[class * ow + at..].chunks_mut(ow * pitch);
+        macro_rules! absorb {
+            ($j:literal, $x:expr) => {
+                let row = block.load(s, $x);
+                sums.absorb(
+                    s,
+                    $j,
+                    #[inline(always)]
+                    |l| block.tap(s, &row, l),
+                    #[inline(always)]
+                    |_, x, weight, sum| s.mul_add(x, weight, sum),
+                );
+            };
+        }
+        macro_rules! end_step {
+            ($step:expr) => {
+                let v = sums.step(s);
+                if $step >= oldest
+                    && let Some(y) = y.next()
+                {
+                    store::<S, V>(s, v, &mut y[..n]);
+                }
+            };
+        }
+        let row_at = |t: usize| (first + (t - above) * pitch) * w;
+        if T == 1 {
+            // A step outside the map has no row.
+            for step in 0..begin {
+                end_step!(step);
+            }
+            if begin < end {
+                let x = plane.x[row_at(begin)..].chunks(pitch * w);
+                for (step, x) in (begin..end).zip(x) {
+                    absorb!(0, x);
+                    end_step!(step);
+                }
+            }
+            for step in end..steps {
+                end_step!(step);
+            }
+            continue;
+        }
+        for step in 0..steps {
+            let seen = above..above + rows;
+            let t = step * T;
+            if (begin..end).contains(&step) {
+                let x = &plane.x[row_at(t)..][..2 * w];
+                absorb!(0, x);
+                absorb!(1, &x[w..]);
+            } else if seen.contains(&t) {
+                absorb!(0, &plane.x[row_at(t)..]);
+            } else if seen.contains(&(t + 1)) {
+                absorb!(1, &plane.x[row_at(t + 1)..]);
+            }
+            end_step!(step);
+        }
+    }
+}
+
+/// As many of the vectors as there is room for.
+#[inline(always)]
+fn store<S: F32s, const V: usize>(s: S, v: [S::V; V], y: &mut [f32]) {
+    let before = (V - 1) * S::LANES;
+    if y.len() >= before {
+        let (whole, last) = y.split_at_mut(before);
+        for i in 0..V - 1 {
+            s.store(v[i], &mut whole[i * S::LANES..]);
+        }
+        s.store_some(v[V - 1], last);
+    } else {
+        for (v, y) in v.into_iter().zip(y.chunks_mut(S::LANES)) {
+            s.store_some(v, y);
+        }
+    }
+}
