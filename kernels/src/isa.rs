@@ -99,11 +99,6 @@ pub trait F32s: Copy + Send + Sync + 'static {
     /// `yes` where the mask is set, else `no`.
     fn select(self, m: Self::M, yes: Self::V, no: Self::V) -> Self::V;
 
-    /// The last lane of `a`, then all but the last of `b`; zero where the mask is not set.
-    fn shift_in(self, m: Self::M, a: Self::V, b: Self::V) -> Self::V;
-    /// All but the first lane of `a`, then the first of `b`; zero where the mask is not set.
-    fn shift_out(self, m: Self::M, a: Self::V, b: Self::V) -> Self::V;
-
     /// The elements `by..by + LANES` of `a` followed by `b`, for a constant `by` of at most `LANES`.
     fn align(self, a: Self::V, b: Self::V, by: usize) -> Self::V;
     /// The elements `from(lane)` of two vectors that follow each other.

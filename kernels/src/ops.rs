@@ -17,11 +17,14 @@ pub use conv_shape::{Algorithm, ConvShape, ConvSpec};
 
 /// The kernels of this floor that have no tile of their own.
 pub(crate) const ROWS: &[Row] = on_every_isa! {
-    // Seven rows with 32 registers, four with 16.
-    "dwconv_3x3s1" 7 1;
-    "dwconv_3x3s2" 4 1;
-    "dwconv_5x5s1" 4 1;
-    "dwconv_5x5s2" 4 1;
+    // Sums of the rows in flight, by vectors of columns.
+    "dwconv_3x3s1" 3 4;
+    "dwconv_3x3s2" 2 2;
+    "dwconv_5x5s1" 5 4;
+    "dwconv_5x5s2" 3 2;
+    "dwconv_7x7s1" 7 2;
+    "dwconv_7x7s2" 4 2;
+    "dwconv_line" 1 8;
     "dwconv" 1 4;
     // Two vectors of tiles; one takes twice the rows.
     "winograd_2x2" 8 2;

@@ -239,28 +239,14 @@ fn lanes<S: F32s>(s: S) {
     let (low, high) = s.interleave(even, odd);
     same("interleave", &out(s, low), &x[..S::LANES]);
     same("interleave", &out(s, high), &x[S::LANES..]);
-    let all = s.lanes(0, S::LANES);
     let (a, b) = (s.load(&x), s.load(&x[S::LANES..]));
-    same(
-        "shift_in",
-        &out(s, s.shift_in(all, a, b)),
-        &x[S::LANES - 1..2 * S::LANES - 1],
-    );
-    same(
-        "shift_out",
-        &out(s, s.shift_out(all, a, b)),
-        &x[1..=S::LANES],
-    );
-    for masked in [
-        s.shift_in(s.lanes(1, 2), b, b),
-        s.shift_out(s.lanes(1, 2), b, b),
-    ] {
-        let y = out(s, masked);
-        assert!(
-            (0..S::LANES).all(|i| (y[i] == 0.0) == (i != 1)),
-            "masked: {y:?}"
-        );
+    for by in 0..=S::LANES {
+        same("align", &out(s, s.align(a, b, by)), &x[by..][..S::LANES]);
     }
+    let last = 2 * S::LANES - 1;
+    let at = s.indices(|lane| last - 2 * lane);
+    let want: Vec<f32> = (0..S::LANES).map(|lane| x[last - 2 * lane]).collect();
+    same("pick", &out(s, s.pick(a, b, at)), &want);
     for by in -(S::LANES as isize)..=S::LANES as isize {
         let mut want = x[..S::LANES].to_vec();
         want.rotate_left(by.rem_euclid(S::LANES as isize) as usize);

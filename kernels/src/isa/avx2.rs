@@ -270,24 +270,6 @@ impl F32s for Avx2 {
         unsafe { _mm256_blendv_ps(no, yes, m) }
     }
     #[inline(always)]
-    fn shift_in(self, m: __m256, a: __m256, b: __m256) -> __m256 {
-        // SAFETY: see above the impl. The upper half of `a`, then the lower of `b`, is what precedes each half of `b`.
-        unsafe {
-            let before = _mm256_castps_si256(_mm256_permute2f128_ps::<0x21>(a, b));
-            let v = _mm256_alignr_epi8::<12>(_mm256_castps_si256(b), before);
-            _mm256_and_ps(m, _mm256_castsi256_ps(v))
-        }
-    }
-    #[inline(always)]
-    fn shift_out(self, m: __m256, a: __m256, b: __m256) -> __m256 {
-        // SAFETY: see above the impl. The upper half of `a`, then the lower of `b`, is what follows each half of `a`.
-        unsafe {
-            let behind = _mm256_castps_si256(_mm256_permute2f128_ps::<0x21>(a, b));
-            let v = _mm256_alignr_epi8::<4>(behind, _mm256_castps_si256(a));
-            _mm256_and_ps(m, _mm256_castsi256_ps(v))
-        }
-    }
-    #[inline(always)]
     fn align(self, a: __m256, b: __m256, by: usize) -> __m256 {
         // SAFETY: see above the impl. An alignment by bytes takes each half by itself: what follows is the middle of both.
         unsafe {

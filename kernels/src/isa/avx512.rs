@@ -268,22 +268,6 @@ impl F32s for Avx512 {
         unsafe { _mm512_mask_blend_ps(m, no, yes) }
     }
     #[inline(always)]
-    fn shift_in(self, m: __mmask16, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: see above the impl.
-        unsafe {
-            let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
-            _mm512_castsi512_ps(_mm512_maskz_alignr_epi32::<15>(m, b, a))
-        }
-    }
-    #[inline(always)]
-    fn shift_out(self, m: __mmask16, a: __m512, b: __m512) -> __m512 {
-        // SAFETY: see above the impl.
-        unsafe {
-            let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
-            _mm512_castsi512_ps(_mm512_maskz_alignr_epi32::<1>(m, b, a))
-        }
-    }
-    #[inline(always)]
     fn align(self, a: __m512, b: __m512, by: usize) -> __m512 {
         // SAFETY: see above the impl.
         unsafe {

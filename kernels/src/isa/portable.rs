@@ -196,16 +196,6 @@ impl F32s for Portable {
         m.select(yes, no)
     }
     #[inline(always)]
-    fn shift_in(self, m: f32x4, a: f32x4, b: f32x4) -> f32x4 {
-        let ([.., last], [b0, b1, b2, _]) = (a.to_array(), b.to_array());
-        m & f32x4::new([last, b0, b1, b2])
-    }
-    #[inline(always)]
-    fn shift_out(self, m: f32x4, a: f32x4, b: f32x4) -> f32x4 {
-        let ([_, a1, a2, a3], [first, ..]) = (a.to_array(), b.to_array());
-        m & f32x4::new([a1, a2, a3, first])
-    }
-    #[inline(always)]
     fn align(self, a: f32x4, b: f32x4, by: usize) -> f32x4 {
         let ([_, a1, a2, a3], [b0, b1, b2, _]) = (a.to_array(), b.to_array());
         match by {

@@ -11,11 +11,11 @@ use crate::isa::{F32s, Task};
 use crate::pool::{Pool, Tile};
 use crate::{Channels, Error, Isa};
 
-mod rows;
-mod sweep;
 mod line;
+mod rows;
 mod stack;
 mod strip;
+mod sweep;
 
 /// A depthwise convolution, ready to run: weights, bias, activation and the masks that were known at load.
 #[derive(Debug, Clone)]
@@ -301,8 +301,9 @@ impl Depthwise {
     /// # Errors    [`Error::TooShort`], [`Error::TooLarge`], [`Error::Mismatch`] for a mask, [`Error::Invalid`] when the kernel does not
     ///   fit the padded map
     /// # Panics    never
-    /// # Scratch   none: 32 KiB of stack when the kernel is not 3x3, 5x5 or 7x7 with stride 1 or 2
-    /// # Source    the register tile over rows: P. Zhang et al., High Performance Depthwise and Pointwise Convolutions on Mobile Devices, AAAI 2020
+    /// # Scratch   none: 32 KiB of stack when the kernel is not 3x3, 5x5, 7x7 or 1xk with stride 1 or 2
+    /// # Source    sums that stay in registers while the rows of the map pass: P. Zhang et al., High Performance Depthwise and Pointwise
+    ///   Convolutions on Mobile Devices, AAAI 2020
     pub fn run(
         &self,
         pool: &dyn Pool,

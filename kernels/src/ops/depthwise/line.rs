@@ -71,7 +71,12 @@ struct Row<'a> {
 impl Row<'_> {
     /// V vectors of outputs from output `at` on, I when what they see lies in the row. Returns how many outputs that were.
     #[inline(always)]
-    fn block<S: F32s, const V: usize, const I: bool>(self, s: S, at: usize, y: &mut [f32]) -> usize {
+    fn block<S: F32s, const V: usize, const I: bool>(
+        self,
+        s: S,
+        at: usize,
+        y: &mut [f32],
+    ) -> usize {
         let zero = s.splat(0.0);
         let mut sums = [s.splat(self.plane.bias); V];
         let mut first = at as isize - self.left as isize;

@@ -90,10 +90,18 @@ impl<
         let mut x = here;
         for v in 0..V {
             if by < 0 {
-                let before = if v == 0 { row.before[phase] } else { here[v - 1] };
+                let before = if v == 0 {
+                    row.before[phase]
+                } else {
+                    here[v - 1]
+                };
                 x[v] = s.align(before, here[v], (S::LANES as isize + by) as usize);
             } else if by > 0 {
-                let behind = if v + 1 == V { row.behind[phase] } else { here[v + 1] };
+                let behind = if v + 1 == V {
+                    row.behind[phase]
+                } else {
+                    here[v + 1]
+                };
                 x[v] = s.align(here[v], behind, by as usize);
             }
         }

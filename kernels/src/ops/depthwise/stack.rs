@@ -126,7 +126,11 @@ impl<S: F32s, const M: usize> Stacked<S, M> for Halved<S::M, S::I> {
         let far: [S::V; 2] = s.load_rows(&x[M * self.w..], self.w, &self.row);
         let mut rows = [[near[0]; 2]; M];
         for j in 0..M {
-            let b = if j + 2 < M { near[j + 2] } else { far[j + 2 - M] };
+            let b = if j + 2 < M {
+                near[j + 2]
+            } else {
+                far[j + 2 - M]
+            };
             rows[j] = self.pick(s, near[j], b);
         }
         rows

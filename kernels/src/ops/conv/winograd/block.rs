@@ -296,7 +296,6 @@ fn along_rows<S: F32s, const M: usize, const N: usize, const K: usize>(
     let (h, w) = sizes.input;
     let across = sizes.tiles.1;
     let pitch = sizes.half_pitch;
-    let all = s.lanes(0, S::LANES);
     let first = (above + tiles.row) * M;
     let points: [&mut [f32]; N] = slices_mut(half, M * pitch);
     // What a row writes behind its end is overwritten by the next row, and by chunks further left.
@@ -326,8 +325,8 @@ fn along_rows<S: F32s, const M: usize, const N: usize, const K: usize>(
                 }
                 // The tile's last two inputs are the next tile's first two.
                 let next = x[K - 1];
-                d[M] = s.shift_out(all, d[0], next);
-                d[M + 1] = s.shift_out(all, d[1], s.shift_out(all, next, next));
+                d[M] = s.align(d[0], next, 1);
+                d[M + 1] = s.align(d[1], s.align(next, next, 1), 1);
                 let d = transform::input(s, d);
                 for j in 0..N {
                     s.store(d[j], &mut points[j][to..]);
