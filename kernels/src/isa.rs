@@ -122,6 +122,12 @@ pub trait F32s: Copy + Send + Sync + 'static {
         let _ = from;
     }
 
+    /// Asks for the cache line of the element `by` behind the first, which need not be there, to come to L1. A hint.
+    #[inline(always)]
+    fn prefetch_ahead(self, from: &[f32], by: usize) {
+        let _ = (from, by);
+    }
+
     /// Asks for the cache line of the first element, to come to L2. A hint.
     #[inline(always)]
     fn prefetch(self, from: &[f32]) {

@@ -9,6 +9,9 @@ use super::sweep::Sums;
 use super::{Job, Plane};
 use crate::isa::{F32s, Window};
 
+/// Elements of the map from a row to those that are fetched with it.
+const AHEAD: usize = 1024;
+
 /// V vectors of columns of the output, seen through N vectors of the map; W when the map has no others.
 #[derive(Clone, Copy)]
 struct Block<
@@ -59,9 +62,7 @@ impl<
             behind: [behind; 2],
         };
         if T == 1 {
-            for v in 0..V {
-                row.here[0][v] = all[v];
-            }
+            row.here[0].copy_from_slice(&all[..V]);
             return row;
         }
         for v in 0..V {
@@ -230,6 +231,15 @@ fn block<
                 }
             };
         }
+        macro_rules! ahead {
+            ($x:ident) => {
+                if plane.large && at == 0 {
+                    for i in 0..T * N {
+                        s.prefetch_ahead($x, AHEAD + i * S::LANES);
+                    }
+                }
+            };
+        }
         let row_at = |t: usize| (first + (t - above) * pitch) * w;
         if T == 1 {
             // A step outside the map has no row.
@@ -239,6 +249,7 @@ fn block<
             if begin < end {
                 let x = plane.x[row_at(begin)..].chunks(pitch * w);
                 for (step, x) in (begin..end).zip(x) {
+                    ahead!(x);
                     absorb!(0, x);
                     end_step!(step);
                 }
@@ -248,11 +259,15 @@ fn block<
             }
             continue;
         }
+        let inside = plane.x.get(row_at(begin * T)..).unwrap_or(&[]);
+        let mut inside = inside.chunks_exact(2 * w);
         for step in 0..steps {
             let seen = above..above + rows;
             let t = step * T;
-            if (begin..end).contains(&step) {
-                let x = &plane.x[row_at(t)..][..2 * w];
+            if (begin..end).contains(&step)
+                && let Some(x) = inside.next()
+            {
+                ahead!(x);
                 absorb!(0, x);
                 absorb!(1, &x[w..]);
             } else if seen.contains(&t) {
