@@ -289,8 +289,99 @@ fn wide_maps_long_kernels_and_far_taps() {
     with([9, 1], [1, 1], [1, 1], [4, 0, 4, 0], (101, 1));
     with([9, 1], [2, 1], [1, 1], [4, 0, 3, 0], (101, 1));
     with([3, 3], [1, 1], [700, 40], [700, 40, 700, 40], (3, 50));
+    with([3, 3], [1, 1], [700, 2], [700, 2, 700, 2], (3, 50));
+    with([3, 3], [2, 2], [1, 1], [50, 1, 50, 1], (3, 14));
+    with([3, 3], [1, 1], [1, 1], [50, 1, 50, 1], (2, 5));
     with([2, 2], [3, 9001], [1, 9000], [0; 4], (2, 9001));
     with([1, 1], [9001, 9001], [1, 1], [0; 4], (2, 2));
+}
+
+/// Blocks of eight, four and fewer vectors, at the ends of a row and inside; kernels of one and of several vectors.
+#[test]
+fn lines_of_every_length() {
+    for k in [1, 2, 3, 9, 15, 16, 17, 31, 40] {
+        for w in [9, 17, 40, 63, 64, 65, 100, 129, 200, 300, 500] {
+            for (h, left, right) in [(1, k / 2, k / 2), (2, 0, 0), (3, k, 1)] {
+                let case = Case {
+                    shape: ConvShape {
+                        kernel: [1, k],
+                        pads: [0, left, 0, right],
+                        ..square(2, 1, 1, 0)
+                    },
+                    map: (h, w),
+                    act: Activation::Clip { lo: -0.5, hi: 0.5 },
+                    bias: true,
+                    seed: (w * 50 + k) as u64,
+                };
+                if case.shape.output(case.map).is_ok() {
+                    check_values(&case);
+                    check_masks(&case, 4);
+                }
+            }
+        }
+    }
+}
+
+/// Rows of a dilated kernel, as many classes as rows and more, and blocks with neighbours on one side and on both.
+#[test]
+fn dilated_kernels_and_wide_rows() {
+    for (k, stride, dilation) in [
+        (3, 1, [1, 2]),
+        (3, 1, [2, 2]),
+        (5, 1, [3, 2]),
+        (3, 1, [1, 1]),
+        (5, 1, [1, 1]),
+        (7, 1, [1, 1]),
+        (3, 2, [1, 1]),
+        (5, 2, [1, 1]),
+        (7, 2, [1, 1]),
+    ] {
+        for (h, w) in [
+            (1, 5),
+            (4, 20),
+            (9, 40),
+            (11, 65),
+            (6, 112),
+            (5, 150),
+            (3, 300),
+        ] {
+            for pad in [0, 1, k / 2, k / 2 * dilation[1], 9] {
+                let case = Case {
+                    shape: ConvShape {
+                        dilation,
+                        ..square(2, k, stride, pad)
+                    },
+                    map: (h, w),
+                    act: Activation::Relu,
+                    bias: true,
+                    seed: (w * 50 + h) as u64,
+                };
+                if case.shape.output(case.map).is_ok() {
+                    check_values(&case);
+                    check_masks(&case, 4);
+                }
+            }
+        }
+    }
+}
+
+/// Larger than a level-two cache: rows are fetched ahead, beyond the last one too.
+#[test]
+fn maps_that_are_fetched_ahead() {
+    for stride in [1, 2] {
+        for (c, side) in [(80, 56), (24, 120)] {
+            let mut case = Case {
+                shape: square(c, 3, stride, 1),
+                map: (side, side),
+                act: Activation::None,
+                bias: false,
+                seed: side as u64,
+            };
+            check_values(&case);
+            case.shape.c_out = 2 * c;
+            check_masks(&case, 4);
+        }
+    }
 }
 
 #[test]

@@ -240,7 +240,7 @@ fn run_job(isa: Isa, job: &mut Job<'_, '_>) {
     // Small enough that no index overflows.
     let ((h, w), [top, left, ..], pitch) = (call.map, shape.pads, shape.dilation[0]);
     let small = [h, w, top, left, pitch].into_iter().all(|n| n < 1 << 20);
-    if !small || (shape.kernel[0] > 3 && isa.lanes() < WIDE) {
+    if !small || w == 0 || (shape.kernel[0] > 3 && isa.lanes() < WIDE) {
         return isa.run(Strip(job));
     }
     match stack::rows(isa, call) {

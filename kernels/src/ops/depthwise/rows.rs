@@ -240,7 +240,7 @@ fn block<
                 }
             };
         }
-        let row_at = |t: usize| (first + (t - above) * pitch) * w;
+        let row_at = |t: usize| (first + t.saturating_sub(above) * pitch) * w;
         if T == 1 {
             // A step outside the map has no row.
             for step in 0..begin {

@@ -255,7 +255,7 @@ fn planes<S: F32s, C: Stacked<S, M>, const K: usize, const M: usize>(
                     let rows: [C::Row; M] = $rows;
                     each!(j in M.min(K) => {
                         sums.absorb(
-                    s,
+                            s,
                             j,
                             #[inline(always)]
                             |l| [columns.tap(s, &rows[j], l as isize - (K / 2) as isize)],
