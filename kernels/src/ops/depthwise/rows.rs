@@ -136,10 +136,10 @@ fn plane<S: F32s, const K: usize, const T: usize, const D: usize>(
     let (w, left) = (plane.map.1, plane.shape.pads[1]);
     let reach = K / 2 * D;
     // ⌈K / T⌉ sums a vector, and what is loaded of a row, must be registers.
-    let most = if S::REGISTERS >= 32 && T == 1 && K < 7 {
-        4
-    } else {
-        2
+    let most = match (K, T, S::REGISTERS >= 32) {
+        (3, 1, _) | (5, 1, true) => 4,
+        (7, 1, false) => 1,
+        _ => 2,
     };
     let vectors = ow.div_ceil(S::LANES);
     // All columns of the map in as many vectors as the output has.
@@ -158,10 +158,11 @@ fn plane<S: F32s, const K: usize, const T: usize, const D: usize>(
         }
         match left {
             1 if whole => block!(1, 2, true),
-            2 if whole => block!(2, 4, true),
+            2 if whole && most > 1 => block!(2, 4, true),
             3 if whole && most == 4 => block!(3, 6, true),
             4 if whole && most == 4 => block!(4, 8, true),
             3.. if most == 4 => block!(4, 8, false),
+            _ if most == 1 => block!(1, 2, false),
             _ => block!(2, 4, false),
         }
         at += left * S::LANES;

@@ -46,7 +46,8 @@ pub(super) struct Sums<'a, S: F32s, const K: usize, const M: usize, const V: usi
 impl<'a, S: F32s, const K: usize, const M: usize, const V: usize> Sums<'a, S, K, M, V> {
     /// Steps from the first row of an output to its last.
     pub(super) const OLDEST: usize = K.div_ceil(M) - 1;
-    const KEEPS: bool = V > 1 || K < 7;
+    /// Broadcasts are part of an FMA with AVX-512 only, and for one vector alone they are not hoisted.
+    const KEEPS: bool = V > 1 || K < 7 || S::REGISTERS < 32;
 
     #[inline(always)]
     pub(super) fn new(s: S, plane: Plane<'a>) -> Self {
