@@ -175,7 +175,7 @@ impl<const K: usize, const M: usize> Task for Halved<'_, '_, '_, K, M> {
     type Output = ();
     #[inline(always)]
     fn run<S: F32s>(self, s: S) {
-        if S::LANES >= WIDE || K == 3 {
+        if S::LANES >= 16 || K == 3 || (S::LANES >= WIDE && K == 5) {
             stack::halved::<S, K, M>(s, self.0);
         }
     }
