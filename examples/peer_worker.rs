@@ -23,7 +23,7 @@ use sluicegate_kernels::ops::depthwise::Depthwise;
 use sluicegate_kernels::ops::matmul::{MatMul, MatMulSpec, Rows, RowsMut};
 use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec};
 use sluicegate_kernels::pool::Pool as _;
-use sluicegate_kernels::{Channels, Isa};
+use sluicegate_kernels::{Buffer, Channels, Isa};
 
 use pool::Threads;
 
@@ -50,7 +50,8 @@ impl<'a> Case<'a> {
     }
 }
 
-fn floats(n: usize, seed: u64) -> Vec<f32> {
+/// Random numbers, and below zeros, in memory aligned as that of the rivals is.
+fn floats(n: usize, seed: u64) -> Buffer {
     let mut s = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {
         s ^= s << 13;
@@ -58,9 +59,9 @@ fn floats(n: usize, seed: u64) -> Vec<f32> {
         s ^= s << 17;
         s
     };
-    (0..n)
-        .map(|_| (next() >> 40) as f32 / 8_388_608.0 - 1.0)
-        .collect()
+    let mut data = Buffer::zeros(n);
+    data.fill_with(|| (next() >> 40) as f32 / 8_388_608.0 - 1.0);
+    data
 }
 
 /// A random set of `density * len` channels, at least one; none where all are live.
@@ -112,8 +113,8 @@ fn prepare_gemm(case: &Case<'_>, isa: Isa, pool: Threads) -> Outcome<(Run, &'sta
         .as_deref()
         .map(|words| Channels::new(words, k))
         .transpose()?;
-    let mut scratch = vec![0.0; mm.scratch_len(m, pool.threads())];
-    let mut c = vec![0.0; m * n];
+    let mut scratch = Buffer::zeros(mm.scratch_len(m, pool.threads()));
+    let mut c = Buffer::zeros(m * n);
     let to = RowsMut::new(&mut c, m, n);
     mm.run(&pool, Rows::new(&a, m, k), live, None, to, &mut scratch)?;
     check(&c, |i| {
@@ -185,8 +186,8 @@ fn prepare_conv(case: &Case<'_>, isa: Isa, pool: Threads) -> Outcome<(Run, &'sta
         .map(|words| Channels::new(words, shape.c_in))
         .transpose()?;
     let (oh, ow) = shape.output((h, w))?;
-    let mut y = vec![0.0; shape.c_out * oh * ow];
-    let mut scratch = vec![0.0; conv.scratch_len(pool.threads())];
+    let mut y = Buffer::zeros(shape.c_out * oh * ow);
+    let mut scratch = Buffer::zeros(conv.scratch_len(pool.threads()));
     conv.run(&pool, &x, live, None, &mut y, &mut scratch)?;
     let bias = None;
     let expected =
@@ -207,7 +208,7 @@ fn prepare_depthwise(
     spec: ConvSpec<'_>,
     map: (usize, usize),
     words: Option<Vec<u64>>,
-    x: Vec<f32>,
+    x: Buffer,
     isa: Isa,
     pool: Threads,
 ) -> Outcome<(Run, &'static str)> {
@@ -218,7 +219,7 @@ fn prepare_depthwise(
         .map(|words| Channels::new(words, shape.c_in))
         .transpose()?;
     let (oh, ow) = shape.output(map)?;
-    let mut y = vec![0.0; shape.c_out * oh * ow];
+    let mut y = Buffer::zeros(shape.c_out * oh * ow);
     conv.run(&pool, &x, map, live, None, &mut y)?;
     let expected =
         sluicegate_kernels::reference::conv::conv(&shape, map, &x, spec.weights, None, live)?;
@@ -254,7 +255,7 @@ fn prepare_model(case: &Case<'_>, isa: Isa) -> Outcome<(Run, &'static str)> {
             .map(|dim| if let Dim::Fixed(n) = dim { *n } else { 1 })
             .collect();
         let data = floats(dims.iter().product(), 1);
-        inputs.push((value.name.clone(), Tensor::new(&dims, data)?));
+        inputs.push((value.name.clone(), Tensor::new(&dims, data.to_vec())?));
     }
     let mut run = move || {
         let views: Vec<_> = inputs.iter().map(|(n, x)| (n.as_str(), x.view())).collect();

@@ -9,7 +9,8 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
-// Floor 0: the set of live channels, as kernels see it.
+// Floor 0: the set of live channels, as kernels see it, and memory.
+mod buffer;
 mod channels;
 // The one error type: which operand is wrong, and how.
 mod error;
@@ -28,6 +29,7 @@ pub mod table;
 // The oracles of the tests.
 pub mod reference;
 
+pub use buffer::Buffer;
 pub use channels::{Channels, Live, Runs};
 pub use error::Error;
 pub use isa::Isa;

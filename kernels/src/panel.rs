@@ -3,41 +3,13 @@
 //! Both are walked by a step `t`, one step a live term. *Which* element a step means is the operand's affair: an offset list
 //! makes dead terms cost nothing inside the loop, whatever the density.
 
-use alloc::vec;
 use alloc::vec::Vec;
 use core::marker::PhantomData;
 
 use crate::isa::F32s;
 
-/// Zero-initialised floats that start on a cache line.
-#[derive(Debug)]
-pub(crate) struct Aligned {
-    room: Vec<f32>,
-    start: usize,
-    len: usize,
-}
-
 /// Floats in a cache line.
 pub(crate) const LINE: usize = 16;
-
-impl Aligned {
-    pub(crate) fn zeros(len: usize) -> Self {
-        let room = vec![0.0; len + LINE];
-        let start = skip_to_line(&room);
-        Self { room, start, len }
-    }
-    pub(crate) fn as_slice(&self) -> &[f32] {
-        &self.room[self.start..][..self.len]
-    }
-    pub(crate) fn as_mut_slice(&mut self) -> &mut [f32] {
-        &mut self.room[self.start..][..self.len]
-    }
-}
-
-/// Elements before the first cache line boundary in `x`, at most `LINE`.
-fn skip_to_line(x: &[f32]) -> usize {
-    x.as_ptr().align_offset(64).min(LINE)
-}
 
 /// Takes `n` floats, rounded up to cache lines, off the front of `rest`. Panics when it is too short.
 pub(crate) fn take<'a>(rest: &mut &'a mut [f32], n: usize) -> &'a mut [f32] {
@@ -54,7 +26,7 @@ pub(crate) fn take_indices<'a>(rest: &mut &'a mut [f32], n: usize) -> &'a mut [u
 
 /// The part of `scratch` that starts on a cache line; [`LINE`] elements shorter than `scratch` at worst.
 pub(crate) fn from_line(scratch: &mut [f32]) -> &mut [f32] {
-    let skip = skip_to_line(scratch).min(scratch.len());
+    let skip = scratch.as_ptr().align_offset(64).min(scratch.len());
     &mut scratch[skip..]
 }
 
@@ -72,6 +44,7 @@ pub(crate) struct Below<'a> {
 
 impl<'a> Below<'a> {
     /// Panics when an index is not below `bound`.
+    #[inline(always)]
     pub(crate) fn new(list: &'a [u32], bound: usize) -> Self {
         let worst = list.iter().fold(0, |m, &i| m.max(i));
         assert!(
@@ -89,6 +62,7 @@ impl<'a> Below<'a> {
         }
     }
     /// The part `range` of the list.
+    #[inline(always)]
     pub(crate) fn part(self, range: core::ops::Range<usize>) -> Self {
         Self {
             list: &self.list[range],
@@ -101,6 +75,10 @@ impl<'a> Below<'a> {
     pub(crate) fn as_slice(self) -> &'a [u32] {
         self.list
     }
+    /// The list names less than one of `n` indices below the bound.
+    pub(crate) fn is_sparse(self, n: usize) -> bool {
+        self.list.len() * n < self.bound
+    }
 }
 
 /// Indices of its own that are all below a bound.
@@ -112,6 +90,7 @@ pub(crate) struct Bounded {
 
 impl Bounded {
     /// Panics when an index is not below `bound`.
+    #[inline(always)]
     pub(crate) fn new(list: Vec<u32>, bound: usize) -> Self {
         let Below { bound, .. } = Below::new(&list, bound);
         Self { list, bound }
@@ -213,6 +192,7 @@ pub(crate) struct Gathered<'a, const MR: usize> {
 
 impl<'a, const MR: usize> Gathered<'a, MR> {
     /// Panics when a row does not hold the elements that the bound of `list` allows to be asked for.
+    #[inline(always)]
     pub(crate) fn new(
         data: &'a [f32],
         starts: [usize; MR],
@@ -259,6 +239,7 @@ pub(crate) struct Spaced<'a, const MR: usize> {
 
 impl<'a, const MR: usize> Spaced<'a, MR> {
     /// Panics when the last row does not hold the elements that the bound of `list` allows to be asked for.
+    #[inline(always)]
     pub(crate) fn new(data: &'a [f32], ld: usize, stride: usize, list: Below<'a>) -> Self {
         if !list.list.is_empty() {
             let last = (list.bound - 1)

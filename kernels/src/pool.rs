@@ -80,6 +80,43 @@ impl<'a> Tile<'a> {
         unsafe { core::slice::from_raw_parts_mut(self.at.add(i * self.ld), self.cols) }
     }
 
+    /// The `R` rows from `first` on. Panics when there are fewer.
+    #[inline(always)]
+    pub(crate) fn in_order<const R: usize>(&mut self, first: usize) -> InOrder<'_, R> {
+        assert!(
+            R <= self.rows && first <= self.rows - R,
+            "rows out of range"
+        );
+        InOrder {
+            // SAFETY: the row lies inside the borrowed matrix, by the assertion.
+            at: unsafe { self.at.add(first * self.ld) },
+            ld: self.ld,
+            len: self.cols,
+            of: PhantomData,
+        }
+    }
+
+    /// Row `list[i] + shift` for each `i`. Panics when there is no such row.
+    #[inline(always)]
+    pub(crate) fn listed<const R: usize>(
+        &mut self,
+        list: &[u32; R],
+        shift: isize,
+    ) -> Listed<'_, R> {
+        let mut at = [self.at; R];
+        for (at, &row) in at.iter_mut().zip(list) {
+            let row = (row as usize).wrapping_add_signed(shift);
+            assert!(row < self.rows, "row out of range");
+            // SAFETY: the row lies inside the borrowed matrix, by the assertion.
+            *at = unsafe { self.at.add(row * self.ld) };
+        }
+        Listed {
+            at,
+            len: self.cols,
+            of: PhantomData,
+        }
+    }
+
     /// The part of this tile at `rows` x `cols`. Panics when it is not inside.
     #[inline(always)]
     pub fn sub(&mut self, rows: Range<usize>, cols: Range<usize>) -> Tile<'_> {
@@ -178,5 +215,52 @@ impl<'a> Tile<'a> {
         pool.run(workers, &work);
         // A worker leaves only when no block is left, so this does nothing unless the pool started none.
         work(0);
+    }
+}
+
+/// Rows that are known to exist, of one length: a kernel that writes them need not check each.
+pub(crate) trait Rows<const R: usize> {
+    /// Row `i`.
+    fn row(&mut self, i: usize) -> &mut [f32];
+}
+
+/// Rows of a tile, one below the other.
+pub(crate) struct InOrder<'t, const R: usize> {
+    // Invariant: `R` rows of `len` elements begin here, `ld` apart.
+    at: *mut f32,
+    ld: usize,
+    len: usize,
+    of: PhantomData<&'t mut f32>,
+}
+
+impl<const R: usize> Rows<R> for InOrder<'_, R> {
+    #[inline(always)]
+    fn row(&mut self, i: usize) -> &mut [f32] {
+        assert!(i < R, "row out of range");
+        // SAFETY: by the invariant; the tile is borrowed exclusively, and so is `self`.
+        unsafe { core::slice::from_raw_parts_mut(self.at.add(i * self.ld), self.len) }
+    }
+}
+
+/// Rows of a tile, in any order.
+pub(crate) struct Listed<'t, const R: usize> {
+    // Invariant: `len` elements begin at each.
+    at: [*mut f32; R],
+    len: usize,
+    of: PhantomData<&'t mut f32>,
+}
+
+impl<const R: usize> Rows<R> for Listed<'_, R> {
+    #[inline(always)]
+    fn row(&mut self, i: usize) -> &mut [f32] {
+        // SAFETY: by the invariant; the tile is borrowed exclusively, and so is `self`.
+        unsafe { core::slice::from_raw_parts_mut(self.at[i], self.len) }
+    }
+}
+
+impl<const R: usize, T: Rows<R>> Rows<R> for &mut T {
+    #[inline(always)]
+    fn row(&mut self, i: usize) -> &mut [f32] {
+        (**self).row(i)
     }
 }

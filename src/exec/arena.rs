@@ -2,37 +2,41 @@
 
 use std::ops::Range;
 
+use sluicegate_kernels::Buffer;
+
 /// Results of one step at most.
 pub(super) const RESULTS: usize = 3;
 
 /// Bytes that start on a cache line.
-#[derive(Default)]
 pub(super) struct Arena {
-    words: Vec<u64>,
-    /// Bytes before the first cache line.
-    skip: usize,
+    room: Buffer,
     len: usize,
+}
+
+impl Default for Arena {
+    fn default() -> Self {
+        Self {
+            room: Buffer::zeros(0),
+            len: 0,
+        }
+    }
 }
 
 impl Arena {
     /// Makes room for `len` bytes. What was there before is lost.
     pub(super) fn resize(&mut self, len: usize) {
         if len > self.len {
-            self.words = vec![0; len.div_ceil(8) + 8];
-            self.skip = bytemuck::cast_slice::<u64, u8>(&self.words)
-                .as_ptr()
-                .align_offset(64)
-                .min(64);
+            self.room = Buffer::zeros(len.div_ceil(size_of::<f32>()));
             self.len = len;
         }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.words)[self.skip..][..self.len]
+        &bytemuck::cast_slice(&self.room)[..self.len]
     }
 
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.words)[self.skip..][..self.len]
+        &mut bytemuck::cast_slice_mut(&mut self.room)[..self.len]
     }
 
     /// Borrows the ranges of a step's results for writing and the rest for reading.

@@ -8,10 +8,11 @@ mod winograd;
 
 use alloc::vec::Vec;
 
+use crate::buffer::Buffer;
 use crate::epilogue::Activation;
 use crate::ops::{ConvShape, ConvSpec};
 use crate::pack::{self, check_len, check_mask, extent, partial};
-use crate::panel::{Aligned, from_line, lines, take_indices};
+use crate::panel::{from_line, lines, take_indices};
 use crate::pool::{Pool, Tile};
 use crate::tile::gemm;
 use crate::tile::gemm::Sieved;
@@ -61,7 +62,7 @@ pub struct Conv {
     geometry: Geometry,
     sieve: Vec<Sieved>,
     groups: Vec<Group>,
-    panels: Aligned,
+    panels: Buffer,
     /// In the place of groups and panels, when it is computed so.
     winograd: Option<Winograd>,
     // Of the kept output channels, in order.
@@ -133,7 +134,7 @@ impl Conv {
                 sieve: Vec::new(),
                 geometry,
                 groups: Vec::new(),
-                panels: Aligned::zeros(0),
+                panels: Buffer::zeros(0),
                 bias: spec
                     .bias
                     .map(|bias| c_out.iter().map(|&c| bias[c as usize]).collect()),
@@ -175,10 +176,10 @@ impl Conv {
             bias += groups[g].rows.len();
             len += packed;
         }
-        let mut panels = Aligned::zeros(extent(&[len], "packed weights")?);
+        let mut panels = Buffer::zeros(extent(&[len], "packed weights")?);
         for (g, group) in groups.iter().enumerate() {
             let extents = (group.rows.len(), group.channels.len() * taps);
-            let out = &mut panels.as_mut_slice()[group.panels..];
+            let out = &mut panels[group.panels..];
             pack::row_panels(out, group.height, extents, |i, t| {
                 let ci = group.channels[t / taps] as usize - g * ci_each;
                 let row = (g * co_each + group.rows[i] as usize) * ci_each + ci;
@@ -288,7 +289,7 @@ impl Conv {
                 continue;
             }
             let strip = Strip {
-                panels: &self.panels.as_slice()[group.panels..],
+                panels: &self.panels[group.panels..],
                 height: group.height,
                 lanes: group.lanes,
                 packed_depth: group.offsets.len(),

@@ -9,9 +9,10 @@ mod runtime;
 
 use alloc::vec::Vec;
 
+use crate::buffer::Buffer;
 use crate::epilogue::Activation;
 use crate::pack::{self, check_len, check_mask, extent, partial};
-use crate::panel::{Aligned, Below, Bounded, from_line, lines, take_indices};
+use crate::panel::{Below, Bounded, from_line, lines, take_indices};
 use crate::pool::{Pool, Serial, Tile};
 use crate::tile::gemm;
 use crate::{Channels, Error, Isa};
@@ -158,9 +159,9 @@ pub struct MatMul {
     kept_n: Vec<u32>,
     // Where each packed row begins in a column panel.
     starts: Bounded,
-    panels: Aligned,
+    panels: Buffer,
     // Padded to whole panels.
-    bias: Option<Aligned>,
+    bias: Option<Buffer>,
     activation: Activation,
 }
 
@@ -182,17 +183,17 @@ impl MatMul {
         let nr = pack::panel_width_for(kept_n.len(), isa.lanes());
         let slack = pack::slack(nr, isa.lanes());
         let width = kept_n.len().next_multiple_of(nr);
-        let mut panels = Aligned::zeros(extent(&[kept_k.len(), width], "packed B")? + slack);
+        let mut panels = Buffer::zeros(extent(&[kept_k.len(), width], "packed B")? + slack);
         let (rs, cs) = if spec.transposed { (1, k) } else { (n, 1) };
         pack::column_panels(
-            panels.as_mut_slice(),
+            &mut panels,
             nr,
             (kept_k.len(), kept_n.len()),
             |t, j| b[kept_k[t] as usize * rs + kept_n[j] as usize * cs],
         );
         let bias = spec.bias.map(|bias| {
-            let mut padded = Aligned::zeros(width + slack);
-            for (to, &j) in padded.as_mut_slice().iter_mut().zip(&kept_n) {
+            let mut padded = Buffer::zeros(width + slack);
+            for (to, &j) in padded.iter_mut().zip(&kept_n) {
                 *to = bias[j as usize];
             }
             padded
@@ -325,11 +326,11 @@ impl MatMul {
             of_a,
             of_b,
             in_order: &self.starts.all().as_slice()[..of_b.len()],
-            panels: self.panels.as_slice(),
+            panels: &self.panels,
             nr: self.nr,
             panel_len: k * self.nr,
             n,
-            bias: self.bias.as_ref().map(Aligned::as_slice),
+            bias: self.bias.as_deref(),
             activation: self.activation,
             columns,
             c_index: c.index,

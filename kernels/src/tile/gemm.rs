@@ -15,7 +15,7 @@ use crate::Isa;
 use crate::epilogue::{self, Activation};
 use crate::isa::F32s;
 use crate::panel::{LINE, Lhs, Rhs};
-use crate::pool::Tile;
+use crate::pool::Rows;
 use crate::table::Row;
 
 /// Where the sums begin.
@@ -30,24 +30,15 @@ pub(crate) enum Start<'a> {
     Partial,
 }
 
-/// Which output columns the lanes of a tile are.
-#[derive(Clone, Copy)]
-pub(crate) enum Cols<'a> {
-    /// The first lanes are `width` columns from `at` on; the other lanes are dropped.
-    Run { at: usize, width: usize },
-    /// Vector `j` is described by entry `j`.
-    Sieve { at: usize, vectors: &'a [[u32; 2]] },
-}
-
 /// The lanes of one vector that are kept (bits), and the column of the first, from where on they go side by side.
 pub(crate) type Sieved = [u32; 2];
 
 /// One tile's place in the output, and what becomes of it.
-#[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
-    /// An output row for each row of the tile.
-    pub(crate) rows: &'a [u32],
-    pub(crate) cols: Cols<'a>,
+pub(crate) struct Place<'a, R, C> {
+    /// The output rows.
+    pub(crate) rows: R,
+    /// Which output columns the lanes are.
+    pub(crate) cols: C,
     pub(crate) start: Start<'a>,
     /// Applied when it can be in registers, see [`Activation::in_registers`].
     pub(crate) activation: Activation,
@@ -114,22 +105,18 @@ pub(crate) const fn tallest_gathered<S: F32s>() -> usize {
 /// Vectors in a row of the ordinary tile.
 pub(crate) const NV: usize = 2;
 
-/// See the module.
+/// See the module. To be called in a loop over tiles that is a function of its own and decides nothing else: what other callers ask for
+/// takes registers and cycles.
 #[inline(always)]
 pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, const FETCH: bool>(
     s: S,
     depth: usize,
     lhs: impl Lhs<MR>,
     rhs: impl Rhs<S, NV>,
-    place: Place<'_>,
-    out: &mut Tile<'_>,
+    mut place: Place<'_, impl Rows<MR>, impl Columns<S, NV>>,
 ) {
     assert!(fits::<S>(MR, NV), "tile spills");
-    assert!(place.rows.len() == MR, "tile height");
-    // A tile of its own stays in registers; behind the reference every store might change it.
-    let (all, width) = (out.rows(), out.cols());
-    let mut out = out.sub(0..all, 0..width);
-    let mut acc = start::<S, MR, NV>(s, place, &mut out);
+    let mut acc = first_sums::<S, MR, NV>(s, &mut place);
     let (lhs, rhs) = (lhs.first(depth), rhs.first(depth));
     let units = place.next.len();
     if FETCH && units > 0 {
@@ -144,7 +131,7 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, const FETCH: bool>
         steps::<S, MR, NV>(s, (0, depth), lhs, rhs, &mut acc);
     }
     epilogue::finish(s, place.activation, &mut acc);
-    store(s, acc, place, &mut out);
+    each_row!(MR, i => place.cols.store(s, acc[i], place.rows.row(i)));
 }
 
 /// Steps between prefetches.
@@ -190,110 +177,90 @@ macro_rules! each_row {
 }
 pub(crate) use each_row;
 
-/// The first accumulators.
-#[inline(always)]
-fn start<S: F32s, const MR: usize, const NV: usize>(
-    s: S,
-    place: Place<'_>,
-    out: &mut Tile<'_>,
-) -> [[S::V; NV]; MR] {
-    let mut acc = [[s.splat(0.0); NV]; MR];
-    let rows: &[u32; MR] = place.rows.first_chunk().expect("a row each");
-    match (place.start, place.cols) {
-        (Start::Zero, _) => {}
-        (Start::Rows(bias), _) => {
-            let bias: &[f32; MR] = bias.first_chunk().expect("a bias for each row");
-            each_row!(MR, i => acc[i] = [s.splat(bias[i]); NV]);
+/// The columns of a row that a tile keeps.
+pub(crate) trait Columns<S: F32s, const NV: usize>: Copy {
+    /// What the row holds there; lanes that are not kept are anything.
+    fn load(self, s: S, row: &[f32]) -> [S::V; NV];
+    fn store(self, s: S, sums: [S::V; NV], row: &mut [f32]);
+}
+
+/// All lanes, from this column on.
+#[derive(Clone, Copy)]
+pub(crate) struct Whole(pub(crate) usize);
+
+impl<S: F32s, const NV: usize> Columns<S, NV> for Whole {
+    #[inline(always)]
+    fn load(self, s: S, row: &[f32]) -> [S::V; NV] {
+        let row = &row[self.0..][..NV * S::LANES];
+        let mut sums = [s.splat(0.0); NV];
+        for j in 0..NV {
+            sums[j] = s.load(&row[j * S::LANES..]);
         }
-        (Start::Cols(bias), _) => {
-            let bias = &bias[..NV * S::LANES];
-            let mut row = [s.splat(0.0); NV];
-            for j in 0..NV {
-                row[j] = s.load(&bias[j * S::LANES..]);
-            }
-            acc = [row; MR];
-        }
-        (Start::Partial, Cols::Run { at, width }) if width == NV * S::LANES => {
-            each_row!(MR, i => {
-                let row = &out.row(rows[i] as usize)[at..][..NV * S::LANES];
-                for j in 0..NV {
-                    acc[i][j] = s.load(&row[j * S::LANES..]);
-                }
-            });
-        }
-        (Start::Partial, Cols::Run { at, width }) => {
-            let mut stage = acc;
-            s.outline(
-                #[inline(always)]
-                || {
-                    for (to, &row) in stage.iter_mut().zip(rows) {
-                        let row = &out.row(row as usize)[at..][..width];
-                        for (to, from) in to.iter_mut().zip(row.chunks(S::LANES)) {
-                            *to = s.load_some(from);
-                        }
-                    }
-                },
-            );
-            acc = stage;
-        }
-        (Start::Partial, Cols::Sieve { at, vectors }) => {
-            let vectors: &[Sieved; NV] = vectors.first_chunk().expect("an entry a vector");
-            each_row!(MR, i => {
-                let row = &out.row(rows[i] as usize)[at..];
-                for j in 0..NV {
-                    let [bits, first] = vectors[j];
-                    let kept = &row[first as usize..][..bits.count_ones() as usize];
-                    acc[i][j] = s.expand(s.load_some(kept), bits);
-                }
-            });
+        sums
+    }
+    #[inline(always)]
+    fn store(self, s: S, sums: [S::V; NV], row: &mut [f32]) {
+        let row = &mut row[self.0..][..NV * S::LANES];
+        for j in 0..NV {
+            s.store(sums[j], &mut row[j * S::LANES..]);
         }
     }
-    acc
+}
+
+/// Some lanes of each vector.
+#[derive(Clone, Copy)]
+pub(crate) struct Sieve<const NV: usize>(pub(crate) [Sieved; NV]);
+
+impl<const NV: usize> Sieve<NV> {
+    /// The first `width` lanes of vectors of `lanes`, from column `at` on.
+    pub(crate) fn first(lanes: usize, at: usize, width: usize) -> Self {
+        Self(core::array::from_fn(|j| {
+            let kept = width.saturating_sub(j * lanes).min(lanes);
+            [
+                ((1u64 << kept) - 1) as u32,
+                (at + width.min(j * lanes)) as u32,
+            ]
+        }))
+    }
+}
+
+impl<S: F32s, const NV: usize> Columns<S, NV> for Sieve<NV> {
+    #[inline(always)]
+    fn load(self, s: S, row: &[f32]) -> [S::V; NV] {
+        let mut sums = [s.splat(0.0); NV];
+        for (sum, [bits, first]) in sums.iter_mut().zip(self.0) {
+            let kept = &row[first as usize..][..bits.count_ones() as usize];
+            *sum = s.expand(s.load_some(kept), bits);
+        }
+        sums
+    }
+    #[inline(always)]
+    fn store(self, s: S, sums: [S::V; NV], row: &mut [f32]) {
+        for (sum, [bits, first]) in sums.into_iter().zip(self.0) {
+            let kept = &mut row[first as usize..][..bits.count_ones() as usize];
+            s.store_some(s.compress(sum, bits), kept);
+        }
+    }
 }
 
 #[inline(always)]
-fn store<S: F32s, const MR: usize, const NV: usize>(
+fn first_sums<S: F32s, const MR: usize, const NV: usize>(
     s: S,
-    acc: [[S::V; NV]; MR],
-    place: Place<'_>,
-    out: &mut Tile<'_>,
-) {
-    let rows: &[u32; MR] = place.rows.first_chunk().expect("a row each");
-    match place.cols {
-        Cols::Run { at, width } if width == NV * S::LANES => {
-            each_row!(MR, i => {
-                let row = &mut out.row(rows[i] as usize)[at..][..NV * S::LANES];
-                for j in 0..NV {
-                    s.store(acc[i][j], &mut row[j * S::LANES..]);
-                }
-            });
+    place: &mut Place<'_, impl Rows<MR>, impl Columns<S, NV>>,
+) -> [[S::V; NV]; MR] {
+    let mut acc = [[s.splat(0.0); NV]; MR];
+    match place.start {
+        Start::Zero => {}
+        Start::Rows(bias) => {
+            let bias: &[f32; MR] = bias.first_chunk().expect("a bias for each row");
+            each_row!(MR, i => acc[i] = [s.splat(bias[i]); NV]);
         }
-        Cols::Run { at, width } => {
-            let stage = acc;
-            s.outline(
-                #[inline(always)]
-                || {
-                    for (from, &row) in stage.iter().zip(rows) {
-                        let row = &mut out.row(row as usize)[at..][..width];
-                        for (&v, to) in from.iter().zip(row.chunks_mut(S::LANES)) {
-                            s.store_some(v, to);
-                        }
-                    }
-                },
-            );
-        }
-        Cols::Sieve { at, vectors } => {
-            let vectors: &[Sieved; NV] = vectors.first_chunk().expect("an entry a vector");
-            each_row!(MR, i => {
-                let row = &mut out.row(rows[i] as usize)[at..];
-                for j in 0..NV {
-                    let [bits, first] = vectors[j];
-                    let kept = &mut row[first as usize..][..bits.count_ones() as usize];
-                    s.store_some(s.compress(acc[i][j], bits), kept);
-                }
-            });
+        Start::Cols(bias) => acc = [Whole(0).load(s, bias); MR],
+        Start::Partial => {
+            each_row!(MR, i => acc[i] = place.cols.load(s, place.rows.row(i)));
         }
     }
+    acc
 }
 
 /// Calls `$tile::<.., MR>` for a row count known only at run time.

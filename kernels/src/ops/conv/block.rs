@@ -18,10 +18,11 @@ use crate::ops::conv::{Terms, Wanted};
 use crate::ops::matmul::worth;
 use crate::ops::pointwise;
 use crate::pack::even_height;
-use crate::panel::{Below, Gathered, Listed, Side, lines};
-use crate::pool::{Pool, Tile};
+use crate::panel::{Below, Gathered, Lhs, Listed, Side, lines};
+use crate::pool::{Pool, Rows, Tile};
 use crate::tile::gemm::{
-    Cols, NV, Next, Place, Sieved, Start, for_height, tallest, tallest_gathered, tile,
+    Columns, NV, Next, Place, Sieve, Sieved, Start, Whole, for_height, tallest, tallest_gathered,
+    tile,
 };
 
 /// Depth of a block. The taps of a window overlap in memory, so its inputs take less of L1 than KC x NR floats. Measured on Zen 5
@@ -29,6 +30,10 @@ use crate::tile::gemm::{
 const KC: usize = 576;
 /// Time of a tile of gathered rows, which is lower, against that of a dense one.
 const GATHERED: f64 = 1.1;
+/// Inputs of tiles of pixels that take turns with the rows of a tile: half of L1 (48 KiB), in elements.
+const INPUTS: usize = 6 * 1024;
+/// Tiles of pixels that take turns, at most.
+const PARTS: usize = 8;
 /// Weights of a block of channels: half of L2 (1 MiB), in elements.
 const WEIGHTS: usize = 128 * 1024;
 
@@ -95,9 +100,11 @@ impl Strip<'_> {
         geometry.planes_len(channels).saturating_add(lines(product))
     }
 
-    /// Whether so many of the packed rows are wanted that computing all of a panel takes no longer than gathering some.
+    /// Whether so many of the packed rows are wanted, of so many live terms, that computing all of a panel takes no longer than gathering
+    /// some.
     fn lanes_pay(&self) -> bool {
-        let (pixels, channels) = lanes::costs(self.geometry, self.packed_depth, self.packed_rows);
+        let depth = self.terms.list.len();
+        let (pixels, channels) = lanes::costs(self.geometry, depth, self.packed_rows);
         self.wanted.from.len() as f64 * pixels * GATHERED >= self.packed_rows as f64 * channels
     }
 }
@@ -136,7 +143,7 @@ impl Job<'_, '_> {
 /// A job whose lanes are pixels.
 struct Block<'a, 't>(Job<'a, 't>);
 
-/// What the row tiles of a depth block and a tile of pixels have in common.
+/// What the tiles of a depth block have in common.
 #[derive(Clone, Copy)]
 struct Pass<'a> {
     strip: &'a Strip<'a>,
@@ -144,7 +151,11 @@ struct Pass<'a> {
     /// What the lanes are loaded from, and where the terms are in it.
     data: &'a [f32],
     offsets: Below<'a>,
-    cols: Cols<'a>,
+    /// The first row of the output.
+    first_row: usize,
+    /// Whether rows are those of packed panels.
+    dense: bool,
+    height: usize,
     first: bool,
     activation: Activation,
 }
@@ -177,45 +188,51 @@ impl Task for Block<'_, '_> {
         } else {
             even_height(hi - lo, tallest_gathered::<S>())
         };
-        let together = (WEIGHTS / KC.min(depth.max(1))).next_multiple_of(height);
+        let deep = KC.min(depth.max(1));
+        let channels = (WEIGHTS / deep).next_multiple_of(height);
+        let together = (INPUTS / (deep * NV * S::LANES)).clamp(1, PARTS);
         for t in (0..depth.max(1)).step_by(KC) {
             let live = t..depth.min(t + KC);
             let offsets = Below::all(&terms.offsets[live.clone()]);
             let terms = Below::new(&terms.list[live], strip.packed_depth.max(1));
             let last = t + KC >= depth;
-            for block in (lo..hi).step_by(together) {
-                let rows = (block, hi.min(block + together));
+            for block in (lo..hi).step_by(channels) {
+                let rows = (block, hi.min(block + channels));
+                let pass = Pass {
+                    strip,
+                    terms,
+                    data,
+                    offsets,
+                    first_row: job.row,
+                    dense,
+                    height,
+                    first: t == 0,
+                    activation: if last {
+                        strip.activation
+                    } else {
+                        Activation::None
+                    },
+                };
                 let mut q = 0;
                 while q < columns {
-                    let mut sieve = [[0; 2]; NV];
-                    let once = depth <= KC;
-                    let part =
-                        part::<S>(geometry, strip.sieve, q, columns, origin, once, &mut sieve);
-                    let pass = Pass {
-                        strip,
-                        terms,
-                        data: &data[part.from.min(data.len())..],
-                        offsets,
-                        cols: match part.width {
-                            Some(width) => Cols::Run { at: part.at, width },
-                            None => Cols::Sieve {
-                                at: 0,
-                                vectors: &sieve,
-                            },
-                        },
-                        first: t == 0,
-                        activation: if last {
-                            strip.activation
-                        } else {
-                            Activation::None
-                        },
-                    };
-                    if part.vectors == 1 {
-                        pass.rows::<S, 1>(s, rows, job.row, height, dense, &mut job.out);
-                    } else {
-                        pass.rows::<S, NV>(s, rows, job.row, height, dense, &mut job.out);
+                    let mut parts = [Part::default(); PARTS];
+                    let mut count = 0;
+                    while q < columns && count < together {
+                        let part =
+                            part::<S>(geometry, strip.sieve, q, columns, origin, depth <= KC);
+                        if count > 0 && part.kind() != parts[0].kind() {
+                            break;
+                        }
+                        parts[count] = part;
+                        count += 1;
+                        q += part.vectors * S::LANES;
                     }
-                    q += part.vectors * S::LANES;
+                    let (parts, out) = (&parts[..count], &mut job.out);
+                    match parts[0].kind() {
+                        (1, _) => pass.rows::<S, 1, _>(s, rows, parts, Part::sieve, out),
+                        (_, true) => pass.rows::<S, NV, _>(s, rows, parts, Part::whole, out),
+                        (_, false) => pass.rows::<S, NV, _>(s, rows, parts, Part::sieve, out),
+                    }
                 }
             }
         }
@@ -224,14 +241,30 @@ impl Task for Block<'_, '_> {
 }
 
 /// A tile of pixels.
+#[derive(Clone, Copy, Default)]
 struct Part {
     /// The column of the planes that its first lane reads.
     from: usize,
-    /// The column of the output that its first lane writes, where it has a width.
-    at: usize,
     vectors: usize,
-    /// Outputs when they are its first lanes; otherwise the sieve says.
-    width: Option<usize>,
+    /// The column of the output that its first lane writes, where all lanes do.
+    at: Option<usize>,
+    /// Which lanes write where, if not.
+    lanes: [Sieved; NV],
+}
+
+impl Part {
+    /// Tiles of one kind can take turns with a row tile.
+    fn kind(&self) -> (usize, bool) {
+        (self.vectors, self.at.is_some())
+    }
+    #[inline(always)]
+    fn whole(&self) -> Whole {
+        Whole(self.at.expect("a whole tile"))
+    }
+    #[inline(always)]
+    fn sieve<const NV: usize>(&self) -> Sieve<NV> {
+        Sieve(*self.lanes.first_chunk().expect("as many vectors"))
+    }
 }
 
 /// The tile of the columns from `q` on. `once`: the sums are complete after one pass, so that columns may be computed twice.
@@ -243,8 +276,8 @@ fn part<S: F32s>(
     columns: usize,
     origin: usize,
     once: bool,
-    sieve: &mut [Sieved; NV],
 ) -> Part {
+    let mut sieve = [[0; 2]; NV];
     let left = columns - q;
     let mut vectors = if left > S::LANES { NV } else { 1 };
     if !geometry.is_flat() {
@@ -260,9 +293,9 @@ fn part<S: F32s>(
         }
         return Part {
             from: origin + q,
-            at: q,
             vectors,
-            width: None,
+            at: None,
+            lanes: sieve,
         };
     }
     if left < vectors * S::LANES && (geometry.in_place || once && columns >= vectors * S::LANES) {
@@ -277,9 +310,9 @@ fn part<S: F32s>(
         if once && old <= q {
             return Part {
                 from: origin + q - old,
-                at: q - old,
                 vectors,
-                width: Some(lanes),
+                at: (vectors == NV).then_some(q - old),
+                lanes: Sieve::first(S::LANES, q - old, lanes).0,
             };
         }
         let mut first = q as u32;
@@ -291,34 +324,33 @@ fn part<S: F32s>(
         debug_assert!(left == lanes - old);
         return Part {
             from: origin + q - old,
-            at: q,
             vectors,
-            width: if old == 0 { Some(lanes) } else { None },
+            at: (old == 0 && vectors == NV).then_some(q),
+            lanes: sieve,
         };
     }
     Part {
         from: origin + q,
-        at: q,
         vectors,
-        width: Some(left.min(vectors * S::LANES)),
+        at: (left >= NV * S::LANES).then_some(q),
+        lanes: Sieve::first(S::LANES, q, left).0,
     }
 }
 
 impl Pass<'_> {
-    /// The row tiles of the live rows `lo..hi`.
+    /// The tiles of the live rows `lo..hi` and `parts`, all of `NV` vectors.
     #[inline(always)]
-    fn rows<S: F32s, const NV: usize>(
+    fn rows<S: F32s, const NV: usize, C: Columns<S, NV>>(
         &self,
         s: S,
         (lo, hi): (usize, usize),
-        first_row: usize,
-        height: usize,
-        dense: bool,
+        parts: &[Part],
+        cols: impl Fn(&Part) -> C + Copy,
         out: &mut Tile<'_>,
     ) {
         let mut at = lo;
         while at < hi {
-            let mr = height.min(hi - at);
+            let mr = self.height.min(hi - at);
             let rows = at..hi - (hi - at) % mr;
             at = rows.end;
             for_height!(mr, MR => {
@@ -326,7 +358,7 @@ impl Pass<'_> {
                     // A call for all tiles of a height: what they share is loaded once.
                     s.outline(#[inline(always)] || {
                         for i in rows.step_by(MR) {
-                            self.row_tile::<S, MR, NV>(s, i, first_row, dense, out);
+                            self.row_tiles::<S, MR, NV, C>(s, i, parts, cols, out);
                         }
                     });
                 }
@@ -336,58 +368,70 @@ impl Pass<'_> {
 
     /// The live rows `i..i + MR`.
     #[inline(always)]
-    fn row_tile<S: F32s, const MR: usize, const NV: usize>(
+    fn row_tiles<S: F32s, const MR: usize, const NV: usize, C: Columns<S, NV>>(
         &self,
         s: S,
         i: usize,
-        first_row: usize,
-        dense: bool,
+        parts: &[Part],
+        cols: impl Fn(&Part) -> C,
         out: &mut Tile<'_>,
     ) {
-        let strip = self.strip;
+        let Self { strip, terms, .. } = *self;
         let from = &strip.wanted.from[i..][..MR];
-        let mut moved = [0; MR];
-        let rows = if first_row == 0 {
-            &strip.wanted.to[i..][..MR]
-        } else {
-            for (to, row) in moved.iter_mut().zip(&strip.wanted.to[i..]) {
-                *to = row - first_row as u32;
-            }
-            &moved
-        };
-        let mut listed = [0.0; MR];
+        let to = strip.wanted.to[i..].first_chunk().expect("a row each");
+        let mut bias = [0.0; MR];
         let start = match strip.bias {
             _ if !self.first => Start::Partial,
             None => Start::Zero,
-            Some(bias) if dense => Start::Rows(&bias[from[0] as usize..][..MR]),
-            Some(bias) => {
-                for (to, &row) in listed.iter_mut().zip(from) {
-                    *to = bias[row as usize];
+            Some(all) => {
+                for (bias, &row) in bias.iter_mut().zip(from) {
+                    *bias = all[row as usize];
                 }
-                Start::Rows(&listed)
+                Start::Rows(&bias)
             }
         };
-        let place = Place {
-            rows,
-            cols: self.cols,
-            start,
-            activation: self.activation,
-            next: Next::NOTHING,
-        };
-        let depth = self.terms.len();
-        let rhs = Side::<S, 1, NV>::new([self.data], self.offsets);
+        let rows = out.listed::<MR>(to, -(self.first_row as isize));
         let panel_len = strip.packed_depth * strip.height;
-        if dense {
+        if self.dense {
             let panel = &strip.panels[from[0] as usize / strip.height * panel_len..][..panel_len];
-            let lhs = Listed::new(panel, strip.height, self.terms);
-            tile::<S, MR, NV, false>(s, depth, lhs, rhs, place, out);
+            let lhs = Listed::new(panel, strip.height, terms);
+            self.tiles::<S, MR, NV, C>(s, lhs, start, parts, cols, rows);
         } else {
             let starts: [usize; MR] = core::array::from_fn(|x| {
                 let row = from[x] as usize;
                 row / strip.height * panel_len + row % strip.height
             });
-            let lhs = Gathered::new(strip.panels, starts, strip.height, self.terms);
-            tile::<S, MR, NV, false>(s, depth, lhs, rhs, place, out);
+            let lhs = Gathered::new(strip.panels, starts, strip.height, terms);
+            self.tiles::<S, MR, NV, C>(s, lhs, start, parts, cols, rows);
+        }
+    }
+
+    #[inline(always)]
+    fn tiles<S: F32s, const MR: usize, const NV: usize, C: Columns<S, NV>>(
+        &self,
+        s: S,
+        lhs: impl Lhs<MR>,
+        start: Start<'_>,
+        parts: &[Part],
+        cols: impl Fn(&Part) -> C,
+        mut rows: impl Rows<MR>,
+    ) {
+        let Self {
+            data,
+            offsets,
+            activation,
+            ..
+        } = *self;
+        for part in parts {
+            let rhs = Side::<S, 1, NV>::new([&data[part.from.min(data.len())..]], offsets);
+            let place = Place {
+                rows: &mut rows,
+                cols: cols(part),
+                start,
+                activation,
+                next: Next::NOTHING,
+            };
+            tile::<S, MR, NV, false>(s, offsets.len(), lhs, rhs, place);
         }
     }
 }

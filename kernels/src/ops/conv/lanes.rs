@@ -18,7 +18,7 @@ use crate::ops::conv::planes::Geometry;
 use crate::pack::even_height;
 use crate::panel::{Below, Listed, Side, take};
 use crate::pool::Tile;
-use crate::tile::gemm::{Cols, NV, Next, Place, Start, for_height, tallest, tile};
+use crate::tile::gemm::{NV, Next, Place, Start, Whole, for_height, tallest, tile};
 
 /// Depth of a block, as that of products.
 const KC: usize = 1024;
@@ -180,8 +180,8 @@ impl Pass<'_> {
                         s.outline(#[inline(always)] || {
                             for i in (at..end).step_by(MR) {
                                 let place = Place {
-                                    rows: &IN_ORDER[first + i..][..MR],
-                                    cols: Cols::Run { at: 0, width: NV * S::LANES },
+                                    rows: product.in_order::<MR>(first + i),
+                                    cols: Whole(0),
                                     start: self.start,
                                     activation: self.activation,
                                     next: self.next.part(fetched, each),
@@ -189,7 +189,7 @@ impl Pass<'_> {
                                 fetched += each;
                                 let lhs = Listed::new(&self.data[(from + i).min(self.data.len())..], 1, self.offsets);
                                 let rhs = Side::<S, 1, NV>::new([self.panel], self.starts);
-                                tile::<S, MR, NV, true>(s, self.offsets.len(), lhs, rhs, place, product);
+                                tile::<S, MR, NV, true>(s, self.offsets.len(), lhs, rhs, place);
                             }
                         });
                     }

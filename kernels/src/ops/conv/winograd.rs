@@ -17,11 +17,12 @@ mod transform;
 
 use alloc::vec::Vec;
 
+use crate::buffer::Buffer;
 use crate::epilogue::Activation;
 use crate::ops::matmul::worth;
 use crate::ops::{Algorithm, ConvShape, ConvSpec};
 use crate::pack::{extent, live_of};
-use crate::panel::{Aligned, Below, LINE, lines, take_indices};
+use crate::panel::{Below, LINE, lines, take_indices};
 use crate::pool::{Pool, Tile};
 use crate::{Channels, Error, Isa};
 
@@ -111,7 +112,7 @@ pub(super) struct Winograd {
     in_order: Vec<u32>,
     offsets: Vec<u32>,
     height: usize,
-    panels: Aligned,
+    panels: Buffer,
 }
 
 /// The live channels of a run.
@@ -200,8 +201,8 @@ impl Winograd {
         let height = height(registers(isa));
         let (rows, depth) = (c_out.len(), c_in.len());
         let plane = extent(&[rows.next_multiple_of(height), depth], "weights")?;
-        let mut panels = Aligned::zeros(extent(&[plane, form.points()], "packed weights")?);
-        let out = panels.as_mut_slice();
+        let mut panels = Buffer::zeros(extent(&[plane, form.points()], "packed weights")?);
+        let out = &mut panels[..];
         let mut put = |at: usize, u: &[f32]| {
             for (point, &u) in u.iter().enumerate() {
                 out[point * plane + at] = u;

@@ -36,6 +36,8 @@ const NC_SCRATCH: usize = 512;
 const MC_SCRATCH: usize = 96;
 /// Panels from which on packing the rows of an index pays; rows of a matrix are read in place (packed: 4 to 8 % slower).
 const PACK_PANELS: usize = 4;
+/// Rows of a matrix are packed, too, when less than one of so many k is live: in place, every element would be a cache line.
+const PACK_SPARSE: usize = 3;
 /// Rows from which on it pays to gather the live columns of B into panels of their own.
 const GATHER_ROWS: usize = 32;
 
@@ -294,7 +296,8 @@ fn compute<S: F32s>(
         };
         return few(s, p, first_row, panels, width, to, out);
     }
-    let pack = p.a_index.is_some() && count > PACK_PANELS && rows > FEW_ROWS;
+    let scattered = p.a_index.is_some() || p.of_a.is_sparse(PACK_SPARSE);
+    let pack = scattered && count > PACK_PANELS && rows > FEW_ROWS;
     let (gathered, gathered_bias) = match panels {
         Panels::Gather(_) => (take(rest, KC * nr + LINE), take(rest, nr + LINE)),
         _ => (&mut [][..], &mut [][..]),
@@ -308,7 +311,7 @@ fn compute<S: F32s>(
     // An indexed C may have more rows than a packed block holds.
     for r in (0..rows).step_by(mc) {
         let rows = mc.min(rows - r);
-        let most = if pack || p.a_index.is_none() {
+        let most = if pack || p.a_index.is_none() && index.is_none() {
             tallest::<S>()
         } else {
             tallest_gathered::<S>()

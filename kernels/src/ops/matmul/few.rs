@@ -14,13 +14,13 @@ use super::block::{Panels, Product};
 use crate::isa::F32s;
 use crate::panel::{Gathered, Side};
 use crate::pool::Tile;
-use crate::tile::gemm::{Cols, Next, Place, Start, fits, tile};
+use crate::tile::gemm::{Columns, Next, Place, Sieve, Start, Whole, fits, tile};
 
 /// Terms between a prefetch and the use of what it brings. Measured on Zen 5, 1 x 1024 x 1024 from L3: 39 us with 8, 45 without; to L2
 /// instead of L1 it is lost effort (50).
 const AHEAD: usize = 8;
-/// How many live floats of B are fetched ahead: more than fit L2, and less than L3 holds. From memory the hardware does better alone: 4 x 4096 x
-/// 4096 takes 1.6 ms without and 2.1 with.
+/// How many live floats of B are fetched ahead: more than fit L2, and less than L3 holds, unless some are dead. All of a matrix the hardware
+/// brings from memory better alone: 4 x 4096 x 4096 takes 1.6 ms without and 2.1 with; it cannot foresee what a mask leaves of it.
 const FETCHED: Range<usize> = 1 << 18..1 << 22;
 
 /// Rows from `first_row` on over `panels`, into the rows `to` of `out`, `width` columns of them.
@@ -74,6 +74,8 @@ fn groups<S: F32s, const MR: usize, const NP: usize, const NV: usize>(
         at: 0,
         width: 0,
     };
+    let live = p.of_b.len() * p.n;
+    let fetch = FETCHED.contains(&live) || live >= FETCHED.end && p.of_a.is_sparse(1);
     let mut x = 0;
     while x < count {
         let first = panels.nth(x);
@@ -90,7 +92,7 @@ fn groups<S: F32s, const MR: usize, const NP: usize, const NV: usize>(
         group.at = x * p.nr;
         group.width = (together * p.nr).min(width - group.at);
         match together {
-            _ if fits::<S>(MR, NV) && together == NP && FETCHED.contains(&(p.of_b.len() * p.n)) => {
+            _ if fits::<S>(MR, NV) && together == NP && fetch => {
                 group.run::<S, NP, 2, NV, AHEAD>(s, out);
             }
             _ if fits::<S>(MR, NV) && together == NP => group.run::<S, NP, 2, NV, 0>(s, out),
@@ -125,18 +127,32 @@ impl<const MR: usize> Group<'_, MR> {
         s: S,
         out: &mut Tile<'_>,
     ) {
+        let lanes = const { NV * S::LANES };
+        if self.width == lanes {
+            self.tile::<S, NP, EACH, NV, AHEAD>(s, Whole(self.at), out);
+        } else {
+            let cols = Sieve::first(S::LANES, self.at, self.width);
+            self.tile::<S, NP, EACH, NV, AHEAD>(s, cols, out);
+        }
+    }
+
+    #[inline(always)]
+    fn tile<S: F32s, const NP: usize, const EACH: usize, const NV: usize, const AHEAD: usize>(
+        &self,
+        s: S,
+        cols: impl Columns<S, NV>,
+        out: &mut Tile<'_>,
+    ) {
         let p = self.p;
         let mut panels: [&[f32]; NP] = [&[]; NP];
         for (i, panel) in panels.iter_mut().enumerate() {
             *panel = p.panel(self.first + i, S::LANES);
         }
         let rhs = Side::<S, NP, EACH, AHEAD>::new(panels, p.of_b);
+        let to = self.to.first_chunk().expect("a row each");
         let place = Place {
-            rows: self.to,
-            cols: Cols::Run {
-                at: self.at,
-                width: self.width,
-            },
+            rows: out.listed::<MR>(to, 0),
+            cols,
             start: match p.bias {
                 Some(bias) => Start::Cols(&bias[self.first * p.nr..]),
                 None => Start::Zero,
@@ -144,6 +160,6 @@ impl<const MR: usize> Group<'_, MR> {
             activation: p.activation,
             next: Next::NOTHING,
         };
-        tile::<S, MR, NV, false>(s, p.of_b.len(), self.lhs, rhs, place, out);
+        tile::<S, MR, NV, false>(s, p.of_b.len(), self.lhs, rhs, place);
     }
 }

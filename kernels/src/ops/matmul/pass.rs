@@ -6,10 +6,10 @@ use core::ops::Range;
 use super::block::{IN_ORDER, Product};
 use crate::epilogue::Activation;
 use crate::isa::F32s;
-use crate::panel::{Below, Gathered, Lhs, Packed, Rhs, Side, Spaced};
-use crate::pool::Tile;
+use crate::panel::{Below, Gathered, Packed, Side, Spaced};
+use crate::pool::{Listed, Tile};
 use crate::tile::gemm::{
-    Cols, NV, Next, Place, Start, for_height, tallest, tallest_gathered, tile,
+    Columns, NV, Next, Place, Sieve, Start, Whole, for_height, tallest, tallest_gathered, tile,
 };
 
 /// What every tile of a depth block and a panel has in common.
@@ -57,10 +57,16 @@ impl Pass<'_> {
             }
             for_height!(self.height.min(to - from), MR => {
                 if MR <= tallest::<S>() {
-                    if self.width <= S::LANES {
-                        self.tiles::<S, MR, 1>(s, rhs, (next, each), from..to, r, index, out);
+                    let next = (next, each);
+                    if self.width == NV * S::LANES {
+                        let cols = Whole(self.at);
+                        self.tiles::<S, MR, NV>(s, rhs, cols, next, from..to, r, index, out);
+                    } else if self.width > S::LANES {
+                        let cols = Sieve::first(S::LANES, self.at, self.width);
+                        self.tiles::<S, MR, NV>(s, rhs, cols, next, from..to, r, index, out);
                     } else {
-                        self.tiles::<S, MR, NV>(s, rhs, (next, each), from..to, r, index, out);
+                        let cols = Sieve::first(S::LANES, self.at, self.width);
+                        self.tiles::<S, MR, 1>(s, rhs, cols, next, from..to, r, index, out);
                     }
                 }
             });
@@ -73,6 +79,7 @@ impl Pass<'_> {
         &self,
         s: S,
         (data, offsets): (&[f32], Below<'_>),
+        cols: impl Columns<S, NV>,
         next: (Next<'_>, usize),
         range: Range<usize>,
         r: usize,
@@ -83,75 +90,108 @@ impl Pass<'_> {
         let (t, depth) = self.terms;
         let list = p.of_a.part(t..t + depth);
         let (ld, stride) = p.a_strides;
-        let rhs = Side::<S, 1, NV>::new([data], offsets);
-        // A call for all tiles of a height: what they share is loaded once.
-        if let Some(packed) = self.packed {
+        let (next, each) = next;
+        let tiles = Tiles {
+            count: range.len() / MR,
+            rhs: Side::<S, 1, NV>::new([data], offsets),
+            cols,
+            start: self.start,
+            activation: self.activation,
+            next: next.part(range.start / self.height * each, next.len()),
+            each,
+        };
+        // A call for all tiles of a height, which owns what they share: behind a reference every store might change it.
+        if self.packed.is_none() && p.a_index.is_none() && index.is_none() {
+            let a = &p.a[((self.first_row + range.start) * ld).min(p.a.len())..];
+            let cols = 0..out.cols();
+            let mut out = out.sub(r + range.start..r + range.end, cols);
             s.outline(
                 #[inline(always)]
-                || {
-                    for i in range.step_by(MR) {
-                        let lhs = Packed(packed[i * depth..][..MR * depth].as_chunks::<MR>().0);
-                        self.tile::<S, MR, NV>(s, lhs, rhs, next, i, r, index, out);
+                move || {
+                    for n in 0..tiles.count {
+                        let i = n * MR;
+                        let lhs = Spaced::<MR>::new(&a[(i * ld).min(a.len())..], ld, stride, list);
+                        let place = tiles.place(n, out.in_order(i));
+                        tile::<S, MR, NV, true>(s, depth, lhs, tiles.rhs, place);
                     }
                 },
             );
-        } else if p.a_index.is_none() {
+        } else if let Some(packed) = self.packed {
+            let packed = &packed[range.start * depth..];
             s.outline(
                 #[inline(always)]
-                || {
-                    for i in range.step_by(MR) {
-                        let data = &p.a[p.a_start(self.first_row + i).min(p.a.len())..];
-                        let lhs = Spaced::<MR>::new(data, ld, stride, list);
-                        self.tile::<S, MR, NV>(s, lhs, rhs, next, i, r, index, out);
+                move || {
+                    for n in 0..tiles.count {
+                        let lhs = packed[n * MR * depth..][..MR * depth].as_chunks::<MR>().0;
+                        let rows = listed(out, index, self.first_row, r, range.start + n * MR);
+                        tile::<S, MR, NV, true>(
+                            s,
+                            depth,
+                            Packed(lhs),
+                            tiles.rhs,
+                            tiles.place(n, rows),
+                        );
                     }
                 },
             );
         } else if MR <= tallest_gathered::<S>() {
             s.outline(
                 #[inline(always)]
-                || {
-                    for i in range.step_by(MR) {
+                move || {
+                    for n in 0..tiles.count {
+                        let i = range.start + n * MR;
                         let mut starts = [0; MR];
                         for (x, start) in starts.iter_mut().enumerate() {
                             *start = p.a_start(self.first_row + i + x);
                         }
                         let lhs = Gathered::new(p.a, starts, stride, list);
-                        self.tile::<S, MR, NV>(s, lhs, rhs, next, i, r, index, out);
+                        let rows = listed(out, index, self.first_row, r, i);
+                        tile::<S, MR, NV, true>(s, depth, lhs, tiles.rhs, tiles.place(n, rows));
                     }
                 },
             );
         }
     }
+}
 
-    /// The tile from row `i` of the pass on, which fetches its `each` units of `next`.
+/// The rows of C of the tile from row `i` of the pass on: as an index says, or in order from row `r` on.
+#[inline(always)]
+fn listed<'t, const MR: usize>(
+    out: &'t mut Tile<'_>,
+    index: Option<&[u32]>,
+    first_row: usize,
+    r: usize,
+    i: usize,
+) -> Listed<'t, MR> {
+    let (list, shift) = match index {
+        Some(index) => (&index[first_row + i..], 0),
+        None => (&IN_ORDER[..], r + i),
+    };
+    out.listed(list.first_chunk().expect("a row each"), shift as isize)
+}
+
+/// Row tiles of one height, and what they have in common.
+struct Tiles<'a, R, C> {
+    count: usize,
+    rhs: R,
+    cols: C,
+    start: Start<'a>,
+    activation: Activation,
+    /// What they fetch, `each` units a tile.
+    next: Next<'a>,
+    each: usize,
+}
+
+impl<'a, R, C: Copy> Tiles<'a, R, C> {
+    /// Where tile `n` goes.
     #[inline(always)]
-    fn tile<S: F32s, const MR: usize, const NV: usize>(
-        &self,
-        s: S,
-        lhs: impl Lhs<MR>,
-        rhs: impl Rhs<S, NV>,
-        (next, each): (Next<'_>, usize),
-        i: usize,
-        r: usize,
-        index: Option<&[u32]>,
-        out: &mut Tile<'_>,
-    ) {
-        let (first, rows) = match index {
-            Some(index) => (0, &index[self.first_row + i..][..MR]),
-            None => (r + i, &IN_ORDER[..MR]),
-        };
-        let (all, cols) = (out.rows(), out.cols());
-        let mut out = out.sub(first..all, 0..cols);
-        let place = Place {
+    fn place<T>(&self, n: usize, rows: T) -> Place<'a, T, C> {
+        Place {
             rows,
-            cols: Cols::Run {
-                at: self.at,
-                width: self.width,
-            },
+            cols: self.cols,
             start: self.start,
             activation: self.activation,
-            next: next.part(i / self.height * each, each),
-        };
-        tile::<S, MR, NV, true>(s, self.terms.1, lhs, rhs, place, &mut out);
+            next: self.next.part(n * self.each, self.each),
+        }
     }
 }

@@ -182,7 +182,7 @@ impl Block<'_, '_> {
         let step = points * NV * S::LANES;
         let (high, plane) = (height(S::REGISTERS), packed.plane());
         let panel = packed.c_in.len() * high;
-        let all = packed.panels.as_slice();
+        let all = &packed.panels[..];
         let panels = &all[point * plane..][..plane];
         let from = &live.from[lo..hi];
         let (begin, end) = (from[0] as usize, from[from.len() - 1] as usize + 1);
