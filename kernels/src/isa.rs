@@ -19,6 +19,12 @@ pub use portable::Portable;
 #[cfg(target_arch = "x86_64")]
 pub use {avx2::Avx2, avx512::Avx512};
 
+/// Elements up to the last lane that is set.
+#[cfg(target_arch = "x86_64")]
+fn reach(lanes: u32) -> usize {
+    (u32::BITS - lanes.leading_zeros()) as usize
+}
+
 /// The vector vocabulary of the f32 kernels, implemented by a zero-sized token per instruction set.
 ///
 /// A token exists only on a machine with its instruction set. Every method is `#[inline(always)]`: it becomes one or a few
@@ -58,6 +64,10 @@ pub trait F32s: Copy + Send + Sync + 'static {
     fn store(self, v: Self::V, to: &mut [f32]);
     /// Writes the first `min(to.len(), LANES)` lanes.
     fn store_some(self, v: Self::V, to: &mut [f32]);
+    /// The elements whose bit is set, the other lanes zero. Panics when one of them is not there.
+    fn load_where(self, from: &[f32], lanes: u32) -> Self::V;
+    /// Writes the lanes whose bit is set. Panics when one of them has no room.
+    fn store_where(self, v: Self::V, lanes: u32, to: &mut [f32]);
     /// a + b
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// a - b

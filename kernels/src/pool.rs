@@ -103,8 +103,23 @@ impl<'a> Tile<'a> {
         list: &[u32; R],
         shift: isize,
     ) -> Listed<'_, R> {
+        self.listed_or(list, shift, &mut [])
+    }
+
+    /// As [`Tile::listed`], but `spare` in the place of a row [`NOWHERE`]. Panics when it is needed and too short.
+    #[inline(always)]
+    pub(crate) fn listed_or<'t, const R: usize>(
+        &'t mut self,
+        list: &[u32; R],
+        shift: isize,
+        spare: &'t mut [f32],
+    ) -> Listed<'t, R> {
         let mut at = [self.at; R];
         for (at, &row) in at.iter_mut().zip(list) {
+            if row == NOWHERE && spare.len() >= self.cols {
+                *at = spare.as_mut_ptr();
+                continue;
+            }
             let row = (row as usize).wrapping_add_signed(shift);
             assert!(row < self.rows, "row out of range");
             // SAFETY: the row lies inside the borrowed matrix, by the assertion.
@@ -217,6 +232,9 @@ impl<'a> Tile<'a> {
         work(0);
     }
 }
+
+/// The number of a row that nobody wants.
+pub(crate) const NOWHERE: u32 = u32::MAX;
 
 /// Rows that are known to exist, of one length: a kernel that writes them need not check each.
 pub(crate) trait Rows<const R: usize> {

@@ -81,6 +81,20 @@ fn loads_and_stores<S: F32s>(s: S) {
         want[10..10 + k].fill(1.0);
         assert_eq!(bits(&to), bits(&want), "store_some of {n}");
     }
+    for lanes in (0..1u32 << S::LANES).step_by(if S::LANES > 8 { 97 } else { 1 }) {
+        let set = |i: usize| lanes >> i & 1 == 1;
+        let end = (32 - lanes.leading_zeros()) as usize;
+        let want: Vec<_> = (0..S::LANES)
+            .map(|i| if set(i) { x[i] } else { 0.0 })
+            .collect();
+        same("load_where", &out(s, s.load_where(&x[..end], lanes)), &want);
+        let mut to = vec![CANARY; end];
+        s.store_where(s.load(&x), lanes, &mut to);
+        let want: Vec<_> = (0..end)
+            .map(|i| if set(i) { x[i] } else { CANARY })
+            .collect();
+        assert_eq!(bits(&to), bits(&want), "store_where {lanes:b}");
+    }
     for width in 0..2 * S::LANES + 2 {
         let row = &x[..width];
         for start in -(2 * S::LANES as isize)..3 * S::LANES as isize {

@@ -1,6 +1,6 @@
 use core::arch::x86_64::*;
 
-use super::{F32s, Isa, Task, Window, assert_pitched};
+use super::{F32s, Isa, Task, Window, assert_pitched, reach};
 
 /// AVX2 with FMA: eight floats a vector, sixteen registers.
 ///
@@ -41,6 +41,17 @@ fn first(n: usize) -> __m256i {
     let from = &ONES_THEN_ZEROS[8 - n.min(8)..][..8];
     // SAFETY: `from` has eight elements; called only from methods of the token.
     unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+}
+
+/// The lanes whose bit is set, for the masked loads and stores.
+#[inline(always)]
+fn spread(lanes: u32) -> __m256i {
+    // SAFETY: called only from methods of the token.
+    unsafe {
+        let each = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+        let lanes = _mm256_and_si256(_mm256_set1_epi32(lanes as i32), each);
+        _mm256_cmpeq_epi32(lanes, each)
+    }
 }
 
 /// For each set of lanes, where `compress` takes each lane of its result from.
@@ -147,6 +158,18 @@ impl F32s for Avx2 {
     fn store_some(self, v: __m256, to: &mut [f32]) {
         // SAFETY: see above the impl; lanes past `to.len()` are masked off and not accessed.
         unsafe { _mm256_maskstore_ps(to.as_mut_ptr(), first(to.len()), v) }
+    }
+    #[inline(always)]
+    fn load_where(self, from: &[f32], lanes: u32) -> __m256 {
+        assert!(reach(lanes & 0xff) <= from.len(), "lanes out of range");
+        // SAFETY: see above the impl; lanes that are set are elements, the others are not accessed.
+        unsafe { _mm256_maskload_ps(from.as_ptr(), spread(lanes)) }
+    }
+    #[inline(always)]
+    fn store_where(self, v: __m256, lanes: u32, to: &mut [f32]) {
+        assert!(reach(lanes & 0xff) <= to.len(), "lanes out of range");
+        // SAFETY: see above the impl; lanes that are set are elements, the others are not accessed.
+        unsafe { _mm256_maskstore_ps(to.as_mut_ptr(), spread(lanes), v) }
     }
     #[inline(always)]
     fn add(self, a: __m256, b: __m256) -> __m256 {

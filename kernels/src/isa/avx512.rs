@@ -1,7 +1,7 @@
 use core::arch::asm;
 use core::arch::x86_64::*;
 
-use super::{F32s, Isa, Task, Window, assert_pitched};
+use super::{F32s, Isa, Task, Window, assert_pitched, reach};
 
 /// AVX-512 F, BW, DQ and VL: sixteen floats a vector, thirty-two registers, one mask bit a lane.
 ///
@@ -148,6 +148,18 @@ impl F32s for Avx512 {
     fn store_some(self, v: __m512, to: &mut [f32]) {
         // SAFETY: see above the impl; lanes past `to.len()` are masked off and not accessed.
         unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), first(to.len()), v) }
+    }
+    #[inline(always)]
+    fn load_where(self, from: &[f32], lanes: u32) -> __m512 {
+        assert!(reach(lanes & 0xffff) <= from.len(), "lanes out of range");
+        // SAFETY: see above the impl; lanes that are set are elements, the others are not accessed.
+        unsafe { _mm512_maskz_loadu_ps(lanes as __mmask16, from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn store_where(self, v: __m512, lanes: u32, to: &mut [f32]) {
+        assert!(reach(lanes & 0xffff) <= to.len(), "lanes out of range");
+        // SAFETY: see above the impl; lanes that are set are elements, the others are not accessed.
+        unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), lanes as __mmask16, v) }
     }
     #[inline(always)]
     fn add(self, a: __m512, b: __m512) -> __m512 {

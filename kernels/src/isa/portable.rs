@@ -107,6 +107,20 @@ impl F32s for Portable {
         to[..n].copy_from_slice(&v.to_array()[..n]);
     }
     #[inline(always)]
+    fn load_where(self, from: &[f32], lanes: u32) -> f32x4 {
+        f32x4::new(core::array::from_fn(|i| {
+            if lanes >> i & 1 == 1 { from[i] } else { 0.0 }
+        }))
+    }
+    #[inline(always)]
+    fn store_where(self, v: f32x4, lanes: u32, to: &mut [f32]) {
+        for (i, x) in v.to_array().into_iter().enumerate() {
+            if lanes >> i & 1 == 1 {
+                to[i] = x;
+            }
+        }
+    }
+    #[inline(always)]
     fn add(self, a: f32x4, b: f32x4) -> f32x4 {
         a + b
     }

@@ -243,6 +243,7 @@ impl Conv {
         let room = Strip::room(
             &self.geometry,
             channels,
+            most(|g| g.rows.len()),
             self.groups.iter().any(|g| g.lanes),
         );
         lists

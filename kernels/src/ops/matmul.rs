@@ -14,7 +14,7 @@ use crate::epilogue::Activation;
 use crate::pack::{self, check_len, check_mask, extent, partial};
 use crate::panel::{Below, Bounded, from_line, lines, take_indices};
 use crate::pool::{Pool, Serial, Tile};
-use crate::tile::gemm;
+use crate::tile::gemm::{self, FEW_ROWS, NV};
 use crate::{Channels, Error, Isa};
 
 use block::{Columns, Product};
@@ -185,12 +185,9 @@ impl MatMul {
         let width = kept_n.len().next_multiple_of(nr);
         let mut panels = Buffer::zeros(extent(&[kept_k.len(), width], "packed B")? + slack);
         let (rs, cs) = if spec.transposed { (1, k) } else { (n, 1) };
-        pack::column_panels(
-            &mut panels,
-            nr,
-            (kept_k.len(), kept_n.len()),
-            |t, j| b[kept_k[t] as usize * rs + kept_n[j] as usize * cs],
-        );
+        pack::column_panels(&mut panels, nr, (kept_k.len(), kept_n.len()), |t, j| {
+            b[kept_k[t] as usize * rs + kept_n[j] as usize * cs]
+        });
         let bias = spec.bias.map(|bias| {
             let mut padded = Buffer::zeros(width + slack);
             for (to, &j) in padded.iter_mut().zip(&kept_n) {
@@ -241,7 +238,9 @@ impl MatMul {
         let (k, n) = (self.kept_k.len(), self.kept_n.len());
         // The lists of live k (three) and n (three), then every thread's own.
         4 * lines(k)
-            + 4 * lines(n)
+            + 2 * lines(n)
+            + lines(n.div_ceil(self.nr))
+            + lines(NV * n.div_ceil(self.nr))
             + lines(nr)
             + threads.max(1) * lines(block::scratch_len(m, n, nr))
             + 64
@@ -314,9 +313,20 @@ impl MatMul {
                     count += 1;
                 }
             }
-            Columns::Some {
-                from: &from[..count],
-                to: &to[..count],
+            let (from, to) = (&from[..count], &to[..count]);
+            let lanes = self.isa.lanes();
+            let panels = n.div_ceil(self.nr);
+            let room = take_indices(&mut rest, panels);
+            let bits = take_indices(&mut rest, NV * panels);
+            let panels = picked(from, (self.nr, lanes), room, bits);
+            let in_place = n == self.n && m > FEW_ROWS && self.activation.in_registers();
+            if in_place && !block::gathering_pays(m, count, panels.0.len(), self.nr) {
+                Columns::Picked {
+                    panels: panels.0,
+                    lanes: panels.1,
+                }
+            } else {
+                Columns::Some { from, to }
             }
         };
         let product = Product {
@@ -340,6 +350,26 @@ impl MatMul {
         product.run(self.isa, pool, out, rest);
         Ok(())
     }
+}
+
+/// The panels that `columns` are in, and their lanes in each vector of those.
+fn picked<'a>(
+    columns: &[u32],
+    (nr, lanes): (usize, usize),
+    panels: &'a mut [u32],
+    bits: &'a mut [u32],
+) -> (&'a [u32], &'a [[u32; NV]]) {
+    let (bits, _) = bits.as_chunks_mut::<NV>();
+    let mut count = 0;
+    for &j in columns {
+        let (panel, within) = (j / nr as u32, j as usize % nr);
+        if count == 0 || panels[count - 1] != panel {
+            (panels[count], bits[count]) = (panel, [0; NV]);
+            count += 1;
+        }
+        bits[count - 1][within / lanes] |= 1 << (within % lanes);
+    }
+    (&panels[..count], &bits[..count])
 }
 
 /// Work below which a fork costs more than it gains: about 30 us of one core with the widest vectors.

@@ -243,6 +243,43 @@ impl<S: F32s, const NV: usize> Columns<S, NV> for Sieve<NV> {
     }
 }
 
+/// Some lanes of each vector, in place: lane `i` of vector `j` is column `at + j * LANES + i`.
+#[derive(Clone, Copy)]
+pub(crate) struct Picked<const NV: usize> {
+    pub(crate) at: usize,
+    pub(crate) lanes: [u32; NV],
+}
+
+impl<const NV: usize> Picked<NV> {
+    /// The first `width` lanes of vectors of `lanes`.
+    pub(crate) fn first(lanes: usize, at: usize, width: usize) -> Self {
+        let kept = |j: usize| width.saturating_sub(j * lanes).min(lanes);
+        Self {
+            at,
+            lanes: core::array::from_fn(|j| ((1u64 << kept(j)) - 1) as u32),
+        }
+    }
+}
+
+impl<S: F32s, const NV: usize> Columns<S, NV> for Picked<NV> {
+    #[inline(always)]
+    fn load(self, s: S, row: &[f32]) -> [S::V; NV] {
+        let mut sums = [s.splat(0.0); NV];
+        for j in 0..NV {
+            let from = row.get(self.at + j * S::LANES..).unwrap_or_default();
+            sums[j] = s.load_where(from, self.lanes[j]);
+        }
+        sums
+    }
+    #[inline(always)]
+    fn store(self, s: S, sums: [S::V; NV], row: &mut [f32]) {
+        for j in 0..NV {
+            let to = row.get_mut(self.at + j * S::LANES..).unwrap_or_default();
+            s.store_where(sums[j], self.lanes[j], to);
+        }
+    }
+}
+
 #[inline(always)]
 fn first_sums<S: F32s, const MR: usize, const NV: usize>(
     s: S,

@@ -18,8 +18,8 @@ use crate::ops::conv::{Terms, Wanted};
 use crate::ops::matmul::worth;
 use crate::ops::pointwise;
 use crate::pack::even_height;
-use crate::panel::{Below, Gathered, Lhs, Listed, Side, lines};
-use crate::pool::{Pool, Rows, Tile};
+use crate::panel::{Below, Gathered, Lhs, Listed, Side, lines, take, take_indices};
+use crate::pool::{NOWHERE, Pool, Rows, Tile};
 use crate::tile::gemm::{
     Columns, NV, Next, Place, Sieve, Sieved, Start, Whole, for_height, tallest, tallest_gathered,
     tile,
@@ -73,7 +73,12 @@ impl Strip<'_> {
             each.next_multiple_of(self.height)
         };
         let lanes = self.lanes && self.lanes_pay();
-        let each = Self::room(self.geometry, self.terms.channels.len(), lanes);
+        let each = Self::room(
+            self.geometry,
+            self.terms.channels.len(),
+            self.packed_rows,
+            lanes,
+        );
         out.split_with(pool, (rows, strip), scratch, each, |r, c, out, room| {
             let job = Job {
                 strip: self,
@@ -91,13 +96,15 @@ impl Strip<'_> {
     }
 
     /// Elements that a job needs.
-    pub(super) fn room(geometry: &Geometry, channels: usize, lanes: bool) -> usize {
+    pub(super) fn room(geometry: &Geometry, channels: usize, rows: usize, lanes: bool) -> usize {
         let product = if lanes {
             lanes::product_len(geometry)
         } else {
-            0
+            geometry.strip().min(geometry.pixels())
         };
-        geometry.planes_len(channels).saturating_add(lines(product))
+        lines(geometry.planes_len(channels))
+            .saturating_add(lines(product))
+            .saturating_add(lines(rows))
     }
 
     /// Whether so many of the packed rows are wanted, of so many live terms, that computing all of a panel takes no longer than gathering
@@ -153,8 +160,8 @@ struct Pass<'a> {
     offsets: Below<'a>,
     /// The first row of the output.
     first_row: usize,
-    /// Whether rows are those of packed panels.
-    dense: bool,
+    /// Where the rows of packed panels go; without it rows are the live ones, gathered.
+    targets: Option<&'a [u32]>,
     height: usize,
     first: bool,
     activation: Activation,
@@ -171,23 +178,31 @@ impl Task for Block<'_, '_> {
         if lo == hi {
             return;
         }
-        let data = {
-            let room = core::mem::take(&mut job.room);
-            geometry.data(s, strip.x, job.pixel, terms.channels, room)
-        };
+        let mut rest = core::mem::take(&mut job.room);
+        let planes = take(&mut rest, geometry.planes_len(terms.channels.len()));
+        let data = geometry.data(s, strip.x, job.pixel, terms.channels, planes);
         let origin = if geometry.in_place { job.pixel } else { 0 };
         let pixels = job.out.cols();
         let columns = geometry.columns(pixels);
         let depth = terms.list.len();
-        // Dense rows keep to the packed panels; listed ones are gathered, in tiles as even as can be.
-        let (first, last) = (wanted.from[lo] as usize, wanted.from[hi - 1] as usize);
-        let whole = hi - lo == last + 1 - first && first.is_multiple_of(strip.height);
-        let dense = whole && !strip.lanes;
-        let height = if dense {
-            strip.height
+        // Whole panels, though some of their rows are dead, or live rows gathered, in tiles as even as can be.
+        let live = &wanted.from[lo..hi];
+        let begin = live[0] as usize / strip.height * strip.height;
+        let end = live[live.len() - 1] as usize + 1;
+        let panels = panels_of(live, strip.height);
+        let dense = !strip.lanes
+            && (panels * strip.height).min(end - begin) as f64 <= live.len() as f64 * GATHERED;
+        let targets = take_indices(&mut rest, if dense { end - begin } else { 0 });
+        targets.fill(NOWHERE);
+        let (all, height) = if dense {
+            for (&from, &to) in live.iter().zip(&wanted.to[lo..hi]) {
+                targets[from as usize - begin] = to;
+            }
+            (begin..end, strip.height)
         } else {
-            even_height(hi - lo, tallest_gathered::<S>())
+            (lo..hi, even_height(hi - lo, tallest_gathered::<S>()))
         };
+        let spare = take(&mut rest, if dense { pixels } else { 0 });
         let deep = KC.min(depth.max(1));
         let channels = (WEIGHTS / deep).next_multiple_of(height);
         let together = (INPUTS / (deep * NV * S::LANES)).clamp(1, PARTS);
@@ -196,15 +211,15 @@ impl Task for Block<'_, '_> {
             let offsets = Below::all(&terms.offsets[live.clone()]);
             let terms = Below::new(&terms.list[live], strip.packed_depth.max(1));
             let last = t + KC >= depth;
-            for block in (lo..hi).step_by(channels) {
-                let rows = (block, hi.min(block + channels));
+            for block in all.clone().step_by(channels) {
+                let rows = (block, all.end.min(block + channels));
                 let pass = Pass {
                     strip,
                     terms,
                     data,
                     offsets,
                     first_row: job.row,
-                    dense,
+                    targets: dense.then_some(&targets[block.saturating_sub(begin)..]),
                     height,
                     first: t == 0,
                     activation: if last {
@@ -227,17 +242,28 @@ impl Task for Block<'_, '_> {
                         count += 1;
                         q += part.vectors * S::LANES;
                     }
-                    let (parts, out) = (&parts[..count], &mut job.out);
+                    let (parts, out, spare) = (&parts[..count], &mut job.out, &mut *spare);
                     match parts[0].kind() {
-                        (1, _) => pass.rows::<S, 1, _>(s, rows, parts, Part::sieve, out),
-                        (_, true) => pass.rows::<S, NV, _>(s, rows, parts, Part::whole, out),
-                        (_, false) => pass.rows::<S, NV, _>(s, rows, parts, Part::sieve, out),
+                        (1, _) => pass.rows::<S, 1, _>(s, rows, parts, Part::sieve, (out, spare)),
+                        (_, true) => {
+                            pass.rows::<S, NV, _>(s, rows, parts, Part::whole, (out, spare));
+                        }
+                        (_, false) => {
+                            pass.rows::<S, NV, _>(s, rows, parts, Part::sieve, (out, spare));
+                        }
                     }
                 }
             }
         }
         job.activate(s, (lo, hi));
     }
+}
+
+/// How many panels of `height` the ascending `rows` are in.
+fn panels_of(rows: &[u32], height: usize) -> usize {
+    let panel = |&row: &u32| row as usize / height;
+    let pairs = rows.iter().zip(&rows[1..]);
+    1 + pairs.filter(|(a, b)| panel(a) != panel(b)).count()
 }
 
 /// A tile of pixels.
@@ -338,7 +364,7 @@ fn part<S: F32s>(
 }
 
 impl Pass<'_> {
-    /// The tiles of the live rows `lo..hi` and `parts`, all of `NV` vectors.
+    /// The tiles of `parts`, all of `NV` vectors, and the rows `lo..hi`: of panels, or of the list of live ones.
     #[inline(always)]
     fn rows<S: F32s, const NV: usize, C: Columns<S, NV>>(
         &self,
@@ -346,7 +372,7 @@ impl Pass<'_> {
         (lo, hi): (usize, usize),
         parts: &[Part],
         cols: impl Fn(&Part) -> C + Copy,
-        out: &mut Tile<'_>,
+        (out, spare): (&mut Tile<'_>, &mut [f32]),
     ) {
         let mut at = lo;
         while at < hi {
@@ -354,11 +380,20 @@ impl Pass<'_> {
             let rows = at..hi - (hi - at) % mr;
             at = rows.end;
             for_height!(mr, MR => {
-                if MR <= tallest::<S>() {
-                    // A call for all tiles of a height: what they share is loaded once.
+                // A call for all tiles of a height: what they share is loaded once.
+                if let Some(targets) = self.targets {
+                    if MR <= tallest::<S>() {
+                        s.outline(#[inline(always)] || {
+                            for i in rows.step_by(MR) {
+                                let to = &targets[i - lo..][..MR];
+                                self.packed_rows::<S, MR, NV, C>(s, i, to, parts, cols, (out, spare));
+                            }
+                        });
+                    }
+                } else if MR <= tallest_gathered::<S>() {
                     s.outline(#[inline(always)] || {
                         for i in rows.step_by(MR) {
-                            self.row_tiles::<S, MR, NV, C>(s, i, parts, cols, out);
+                            self.gathered_rows::<S, MR, NV, C>(s, i, parts, cols, out);
                         }
                     });
                 }
@@ -366,9 +401,37 @@ impl Pass<'_> {
         }
     }
 
+    /// The packed rows `i..i + MR`, which go to the rows `to`.
+    #[inline(always)]
+    fn packed_rows<S: F32s, const MR: usize, const NV: usize, C: Columns<S, NV>>(
+        &self,
+        s: S,
+        i: usize,
+        to: &[u32],
+        parts: &[Part],
+        cols: impl Fn(&Part) -> C,
+        (out, spare): (&mut Tile<'_>, &mut [f32]),
+    ) {
+        let to: &[u32; MR] = to.first_chunk().expect("a row each");
+        if to.iter().all(|&row| row == NOWHERE) {
+            return;
+        }
+        let strip = self.strip;
+        let start = match strip.bias {
+            _ if !self.first => Start::Partial,
+            None => Start::Zero,
+            Some(all) => Start::Rows(&all[i..][..MR]),
+        };
+        let rows = out.listed_or::<MR>(to, -(self.first_row as isize), spare);
+        let panel_len = strip.packed_depth * strip.height;
+        let panel = &strip.panels[i / strip.height * panel_len..][..panel_len];
+        let lhs = Listed::new(panel, strip.height, self.terms);
+        self.tiles::<S, MR, NV, C>(s, lhs, start, parts, cols, rows);
+    }
+
     /// The live rows `i..i + MR`.
     #[inline(always)]
-    fn row_tiles<S: F32s, const MR: usize, const NV: usize, C: Columns<S, NV>>(
+    fn gathered_rows<S: F32s, const MR: usize, const NV: usize, C: Columns<S, NV>>(
         &self,
         s: S,
         i: usize,
@@ -376,7 +439,7 @@ impl Pass<'_> {
         cols: impl Fn(&Part) -> C,
         out: &mut Tile<'_>,
     ) {
-        let Self { strip, terms, .. } = *self;
+        let strip = self.strip;
         let from = &strip.wanted.from[i..][..MR];
         let to = strip.wanted.to[i..].first_chunk().expect("a row each");
         let mut bias = [0.0; MR];
@@ -392,18 +455,12 @@ impl Pass<'_> {
         };
         let rows = out.listed::<MR>(to, -(self.first_row as isize));
         let panel_len = strip.packed_depth * strip.height;
-        if self.dense {
-            let panel = &strip.panels[from[0] as usize / strip.height * panel_len..][..panel_len];
-            let lhs = Listed::new(panel, strip.height, terms);
-            self.tiles::<S, MR, NV, C>(s, lhs, start, parts, cols, rows);
-        } else {
-            let starts: [usize; MR] = core::array::from_fn(|x| {
-                let row = from[x] as usize;
-                row / strip.height * panel_len + row % strip.height
-            });
-            let lhs = Gathered::new(strip.panels, starts, strip.height, terms);
-            self.tiles::<S, MR, NV, C>(s, lhs, start, parts, cols, rows);
-        }
+        let starts: [usize; MR] = core::array::from_fn(|x| {
+            let row = from[x] as usize;
+            row / strip.height * panel_len + row % strip.height
+        });
+        let lhs = Gathered::new(strip.panels, starts, strip.height, self.terms);
+        self.tiles::<S, MR, NV, C>(s, lhs, start, parts, cols, rows);
     }
 
     #[inline(always)]

@@ -7,8 +7,9 @@
 //!         for each column panel                         KC x NR, stays in L2
 //!             for each row tile                         the micro-kernel
 //! ```
-//! With an output mask (static or not) the block is computed in scratch and its live columns copied to C: of panels as packed,
-//! or, from [`GATHER_ROWS`] rows on, of panels put together from the live columns only.
+//! With an output mask, panels without a live column are left out, and of the others the live lanes are stored. Where that pays, panels are put
+//! together from the live columns only; then, and when a static mask dropped some, the block is computed in scratch and its columns are spread
+//! over C.
 #![forbid(unsafe_code)]
 
 use super::few::few;
@@ -18,9 +19,9 @@ use crate::Isa;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
 use crate::pack::{even_height, gather_rows, slack};
-use crate::panel::{Below, LINE, lines, take};
+use crate::panel::{Below, LINE, lines, take, take_indices};
 use crate::pool::{Pool, Tile};
-use crate::tile::gemm::{FEW_ROWS, Next, Start, tallest, tallest_gathered};
+use crate::tile::gemm::{FEW_ROWS, NV, Next, Start, tallest, tallest_gathered};
 
 /// Depth of a block, at most: its panel is 128 KiB with the widest vectors and comes from L2 for every row tile, which takes a
 /// sixth of what L2 delivers. Measured on Zen 5, 1024 x 1024 x 1024: 384 (the panel in L1) gives 207 GFLOP/s, 512 gives 224, 768 gives
@@ -38,16 +39,28 @@ const MC_SCRATCH: usize = 96;
 const PACK_PANELS: usize = 4;
 /// Rows of a matrix are packed, too, when less than one of so many k is live: in place, every element would be a cache line.
 const PACK_SPARSE: usize = 3;
-/// Rows from which on it pays to gather the live columns of B into panels of their own.
-const GATHER_ROWS: usize = 32;
 
 /// Which packed columns there are, and where they go.
 #[derive(Clone, Copy)]
 pub(super) enum Columns<'a> {
     /// Column j of C is packed column j.
     All,
+    /// As `All`, but only some are wanted: these panels, the lanes of each of their vectors.
+    Picked {
+        panels: &'a [u32],
+        lanes: &'a [[u32; NV]],
+    },
     /// Column `to[i]` of C is packed column `from[i]`; both ascend.
     Some { from: &'a [u32], to: &'a [u32] },
+}
+
+/// Cycles that a vector takes on its way into a gathered panel; an FMA of all rows of a tile takes one for each row.
+const GATHERING: usize = 5;
+
+/// Whether `live` of the columns of `touched` panels are better put together than computed with the dead ones among them.
+pub(super) fn gathering_pays(rows: usize, live: usize, touched: usize, nr: usize) -> bool {
+    let dense = live.div_ceil(nr);
+    rows.min(MC_SCRATCH) * (touched - dense) > GATHERING * (touched + dense)
 }
 
 /// See the module.
@@ -81,8 +94,8 @@ pub(super) struct Product<'a> {
 pub(super) fn scratch_len(m: usize, n: usize, nr: usize) -> usize {
     let pack = lines(m.max(1).saturating_mul(KC).min(BLOCK / 2 * 3 + KC));
     let gather = lines(KC * nr + LINE) + lines(NC_SCRATCH.min(n) + 2 * nr);
-    let result = lines(m.min(MC_SCRATCH) * (NC_SCRATCH.min(n) + 2 * nr));
-    pack + gather + result + lines(NC_SCRATCH / nr + 2)
+    let result = lines(m.min(MC_SCRATCH) * (NC_SCRATCH.min(n) + 2 * nr) + LINE);
+    pack + gather + result + lines(NC_SCRATCH / nr + 2) + 2 * lines(4 * (NC_SCRATCH / nr + 2))
 }
 
 impl Product<'_> {
@@ -92,6 +105,7 @@ impl Product<'_> {
         let depth = self.of_b.len();
         let columns = match self.columns {
             Columns::All => self.n,
+            Columns::Picked { panels, .. } => panels.len() * nr,
             Columns::Some { to, .. } => to.len(),
         };
         let pool = super::worth(pool, self.m * depth * columns);
@@ -180,6 +194,12 @@ struct Block<'a, 't> {
 pub(super) enum Panels<'a> {
     From(usize),
     List(&'a [u32]),
+    /// Those of a list, in place: only some lanes of each, and column j is column `j - first` of the block.
+    Picked {
+        list: &'a [u32],
+        lanes: &'a [[u32; NV]],
+        first: usize,
+    },
     Gather(&'a [u32]),
 }
 
@@ -189,7 +209,7 @@ impl Panels<'_> {
     pub(super) fn nth(self, x: usize) -> usize {
         match self {
             Panels::From(first) => first + x,
-            Panels::List(list) => list[x] as usize,
+            Panels::List(list) | Panels::Picked { list, .. } => list[x] as usize,
             Panels::Gather(_) => 0,
         }
     }
@@ -204,30 +224,43 @@ impl Task for Block<'_, '_> {
     fn run<S: F32s>(mut self, s: S) {
         let p = self.product;
         let nr = p.nr;
-        let mut rest = self.scratch;
-        let Columns::Some { from, to } = p.columns else {
-            let width = self.out.cols();
-            let panels = Panels::From(self.first_col / nr);
-            return compute(
-                s,
-                p,
-                self.rows,
-                panels,
-                width,
-                p.c_index,
-                &mut self.out,
-                &mut rest,
-            );
-        };
+        let mut rest = core::mem::take(&mut self.scratch);
         let end = self.first_col + self.out.cols();
-        let lo = to.partition_point(|&j| (j as usize) < self.first_col);
-        let hi = to.partition_point(|&j| (j as usize) < end);
-        let (from, to) = (&from[lo..hi], &to[lo..hi]);
+        let (panels, width) = match p.columns {
+            Columns::All => (Panels::From(self.first_col / nr), self.out.cols()),
+            Columns::Picked { panels, lanes } => {
+                let lo = panels.partition_point(|&x| (x as usize) < self.first_col / nr);
+                let hi = panels.partition_point(|&x| (x as usize) < end.div_ceil(nr));
+                let picked = Panels::Picked {
+                    list: &panels[lo..hi],
+                    lanes: &lanes[lo..hi],
+                    first: self.first_col,
+                };
+                (picked, (hi - lo) * nr)
+            }
+            Columns::Some { from, to } => {
+                let lo = to.partition_point(|&j| (j as usize) < self.first_col);
+                let hi = to.partition_point(|&j| (j as usize) < end);
+                self.scratch = rest;
+                return self.spread(s, &from[lo..hi], &to[lo..hi]);
+            }
+        };
+        let (rows, index) = (self.rows, p.c_index);
+        compute(s, p, rows, panels, width, index, &mut self.out, &mut rest);
+    }
+}
+
+impl Block<'_, '_> {
+    /// Computes the packed columns `from` in scratch, and spreads them over the columns `to` of C.
+    #[inline(always)]
+    fn spread<S: F32s>(mut self, s: S, from: &[u32], to: &[u32]) {
+        let p = self.product;
+        let nr = p.nr;
         if from.is_empty() {
             return;
         }
-        let used = crate::panel::take_indices(&mut rest, NC_SCRATCH / nr + 2);
-        let gather = self.rows.1 >= GATHER_ROWS && from.len() < p.n;
+        let mut rest = self.scratch;
+        let used = take_indices(&mut rest, NC_SCRATCH / nr + 2);
         let mut count = 0;
         for &j in from {
             let panel = j / nr as u32;
@@ -236,14 +269,35 @@ impl Task for Block<'_, '_> {
                 count += 1;
             }
         }
-        let (panels, width) = if gather {
-            (Panels::Gather(from), from.len())
+        let used = &used[..count];
+        let whole = (from[0] as usize).is_multiple_of(nr)
+            && (from[from.len() - 1] - from[0]) as usize == from.len() - 1;
+        let few = self.rows.1 <= FEW_ROWS;
+        let gather = !whole && !few && gathering_pays(self.rows.1, from.len(), count, nr);
+        let panels = if gather {
+            Panels::Gather(from)
         } else {
-            (Panels::List(&used[..count]), count * nr)
+            Panels::List(used)
         };
+        let ld = if gather {
+            from.len().next_multiple_of(nr)
+        } else {
+            count * nr
+        };
+        let room = 4 * (NC_SCRATCH / nr + 2);
+        // Where the live columns are among those computed, if dead ones are between them, and where they belong.
+        let computed = from.iter().scan(0, |rank, &j| {
+            while used[*rank] != j / nr as u32 {
+                *rank += 1;
+            }
+            Some(*rank * nr + j as usize % nr)
+        });
+        let squeezed = !gather && !whole;
+        let squeezing = bits_of::<S>(take_indices(&mut rest, room), computed, squeezed);
+        let columns = to.iter().map(|&j| j as usize - self.first_col);
+        let spreading = bits_of::<S>(take_indices(&mut rest, room), columns, true);
         // Rows beyond what the scratch was made for come in turns.
-        let ld = width.next_multiple_of(nr);
-        let result = take(&mut rest, MC_SCRATCH.min(p.m) * ld);
+        let result = take(&mut rest, MC_SCRATCH.min(p.m) * ld + LINE);
         for r in (0..self.rows.1).step_by(MC_SCRATCH) {
             let rows = MC_SCRATCH.min(self.rows.1 - r);
             let mut tile = Tile::new(result, rows, ld, ld);
@@ -257,21 +311,43 @@ impl Task for Block<'_, '_> {
                     None => r + i,
                 };
                 let c = self.out.row(c);
-                let mut rank = 0;
-                for (x, (&j, &to)) in from.iter().zip(to).enumerate() {
-                    let at = if gather {
-                        x
-                    } else {
-                        while used[rank] != j / nr as u32 {
-                            rank += 1;
-                        }
-                        rank * nr + j as usize % nr
-                    };
-                    c[to as usize - self.first_col] = row[at];
+                let mut at = 0;
+                for &[block, lanes] in squeezing {
+                    let from = block as usize * S::LANES;
+                    let v = s.load_some(&row[from..ld.min(from + S::LANES)]);
+                    let n = lanes.count_ones() as usize;
+                    s.store_some(s.compress(v, lanes), &mut row[at..][..n]);
+                    at += n;
+                }
+                let mut at = 0;
+                for &[block, lanes] in spreading {
+                    let n = lanes.count_ones() as usize;
+                    let v = s.expand(s.load_some(&row[at..][..n]), lanes);
+                    s.store_where(v, lanes, &mut c[block as usize * S::LANES..]);
+                    at += n;
                 }
             }
         }
     }
+}
+
+/// The blocks of `LANES` columns that ascending `columns` are in, and their lanes there; none unless `wanted`.
+fn bits_of<S: F32s>(
+    list: &mut [u32],
+    columns: impl Iterator<Item = usize>,
+    wanted: bool,
+) -> &[[u32; 2]] {
+    let (list, _) = list.as_chunks_mut::<2>();
+    let mut count = 0;
+    for j in columns.take(if wanted { usize::MAX } else { 0 }) {
+        let block = (j / S::LANES) as u32;
+        if count == 0 || list[count - 1][0] != block {
+            list[count] = [block, 0];
+            count += 1;
+        }
+        list[count - 1][1] |= 1 << (j % S::LANES);
+    }
+    &list[..count]
 }
 
 /// Computes `rows` of the product over `panels` into `out`, `width` columns of it.
@@ -342,7 +418,7 @@ fn compute<S: F32s>(
                 if let Panels::Gather(from) = panels {
                     let from = &from[x * nr..];
                     let from = &from[..nr.min(from.len())];
-                    gather_columns(p, terms, from, nr, gathered, gathered_bias);
+                    gather_columns(s, p, terms, from, gathered, gathered_bias);
                 }
                 let bias = match (p.bias, panels) {
                     (None, _) => None,
@@ -360,15 +436,26 @@ fn compute<S: F32s>(
                         Some(bias) => Start::Cols(bias),
                         None => Start::Zero,
                     },
-                    at: x * nr,
+                    at: match panels {
+                        Panels::Picked { list, first, .. } => list[x] as usize * nr - first,
+                        _ => x * nr,
+                    },
                     width: nr.min(width - x * nr),
+                    lanes: match panels {
+                        Panels::Picked { lanes, .. } => Some(lanes[x]),
+                        _ => None,
+                    },
                     activation: if last { p.activation } else { Activation::None },
                     next: match panels {
-                        Panels::From(_) | Panels::List(_) if x + 1 < count => Next {
-                            panel: p.panel(panels.nth(x + 1), S::LANES),
-                            offsets: &p.of_b.as_slice()[t..t + terms.1],
-                            width: nr,
-                        },
+                        Panels::From(_) | Panels::List(_) | Panels::Picked { .. }
+                            if x + 1 < count =>
+                        {
+                            Next {
+                                panel: p.panel(panels.nth(x + 1), S::LANES),
+                                offsets: &p.of_b.as_slice()[t..t + terms.1],
+                                width: nr,
+                            }
+                        }
                         _ => Next::NOTHING,
                     },
                 };

@@ -14,7 +14,7 @@ use super::block::{Panels, Product};
 use crate::isa::F32s;
 use crate::panel::{Gathered, Side};
 use crate::pool::Tile;
-use crate::tile::gemm::{Columns, Next, Place, Sieve, Start, Whole, fits, tile};
+use crate::tile::gemm::{Columns, Next, Picked, Place, Start, Whole, fits, tile};
 
 /// Terms between a prefetch and the use of what it brings. Measured on Zen 5, 1 x 1024 x 1024 from L3: 39 us with 8, 45 without; to L2
 /// instead of L1 it is lost effort (50).
@@ -131,7 +131,7 @@ impl<const MR: usize> Group<'_, MR> {
         if self.width == lanes {
             self.tile::<S, NP, EACH, NV, AHEAD>(s, Whole(self.at), out);
         } else {
-            let cols = Sieve::first(S::LANES, self.at, self.width);
+            let cols = Picked::first(S::LANES, self.at, self.width);
             self.tile::<S, NP, EACH, NV, AHEAD>(s, cols, out);
         }
     }

@@ -2,33 +2,62 @@
 #![forbid(unsafe_code)]
 
 use super::block::Product;
+use crate::isa::F32s;
 
-/// Puts the live terms of the packed columns `from` into a panel of their own, and their bias into another.
-pub(super) fn gather_columns(
+/// The most columns of a panel.
+const WIDEST: usize = 32;
+
+/// A vector of a packed panel, and where its live lanes go in a row of the new one.
+#[derive(Clone, Copy, Default)]
+struct Piece {
+    /// Where the vector begins, beside the offset of the term.
+    from: usize,
+    lanes: u32,
+    to: usize,
+}
+
+/// Puts the live terms of the packed columns `from` into a panel of their own, and their bias into another. Behind the last of them a row holds
+/// anything.
+#[inline(always)]
+pub(super) fn gather_columns<S: F32s>(
+    s: S,
     p: &Product<'_>,
     (t, terms): (usize, usize),
     from: &[u32],
-    nr: usize,
     panel: &mut [f32],
     bias: &mut [f32],
 ) {
+    let mut pieces = [Piece::default(); WIDEST];
+    let mut count = 0;
     for (j, &column) in from.iter().enumerate() {
         let column = column as usize;
-        // Without terms there is no packed B.
-        let first = column / nr * p.panel_len + column % nr;
-        let data = &p.panels[first.min(p.panels.len())..];
-        for (row, &at) in panel
-            .chunks_exact_mut(nr)
-            .zip(&p.of_b.as_slice()[t..t + terms])
-        {
-            row[j] = data[at as usize];
+        let within = column % p.nr;
+        let first = column / p.nr * p.panel_len + within / S::LANES * S::LANES;
+        if count == 0 || pieces[count - 1].from != first {
+            pieces[count] = Piece {
+                from: first,
+                lanes: 0,
+                to: j,
+            };
+            count += 1;
         }
+        pieces[count - 1].lanes |= 1 << (within % S::LANES);
         if let Some(all) = p.bias {
             bias[j] = all[column];
         }
     }
-    for row in panel.chunks_exact_mut(nr).take(terms) {
-        row[from.len()..].fill(0.0);
-    }
-    bias[from.len()..].fill(0.0);
+    let pieces = &pieces[..count];
+    s.outline(
+        #[inline(always)]
+        || {
+            for (i, &at) in p.of_b.as_slice()[t..t + terms].iter().enumerate() {
+                for piece in pieces {
+                    // What a whole vector writes too much, the piece after it writes again, or the next row.
+                    let v = s.load(&p.panels[piece.from + at as usize..]);
+                    let to = &mut panel[i * p.nr + piece.to..];
+                    s.store(s.compress(v, piece.lanes), to);
+                }
+            }
+        },
+    );
 }

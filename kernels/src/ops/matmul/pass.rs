@@ -9,7 +9,7 @@ use crate::isa::F32s;
 use crate::panel::{Below, Gathered, Packed, Side, Spaced};
 use crate::pool::{Listed, Tile};
 use crate::tile::gemm::{
-    Columns, NV, Next, Place, Sieve, Start, Whole, for_height, tallest, tallest_gathered, tile,
+    Columns, NV, Next, Picked, Place, Start, Whole, for_height, tallest, tallest_gathered, tile,
 };
 
 /// What every tile of a depth block and a panel has in common.
@@ -25,6 +25,8 @@ pub(super) struct Pass<'a> {
     pub(super) start: Start<'a>,
     pub(super) at: usize,
     pub(super) width: usize,
+    /// Which columns are wanted, if not all: the lanes of each vector.
+    pub(super) lanes: Option<[u32; NV]>,
     pub(super) activation: Activation,
     /// What the panel after this one holds of the depth block.
     pub(super) next: Next<'a>,
@@ -58,15 +60,20 @@ impl Pass<'_> {
             for_height!(self.height.min(to - from), MR => {
                 if MR <= tallest::<S>() {
                     let next = (next, each);
-                    if self.width == NV * S::LANES {
+                    let picked = |lanes: usize| match self.lanes {
+                        Some(lanes) => Picked { at: self.at, lanes },
+                        None => Picked::first(lanes, self.at, self.width),
+                    };
+                    if self.width <= S::LANES {
+                        let Picked { at, lanes: [lanes, _] } = picked(S::LANES);
+                        let cols = Picked { at, lanes: [lanes] };
+                        self.tiles::<S, MR, 1>(s, rhs, cols, next, from..to, r, index, out);
+                    } else if self.lanes.is_none() && self.width == NV * S::LANES {
                         let cols = Whole(self.at);
                         self.tiles::<S, MR, NV>(s, rhs, cols, next, from..to, r, index, out);
-                    } else if self.width > S::LANES {
-                        let cols = Sieve::first(S::LANES, self.at, self.width);
-                        self.tiles::<S, MR, NV>(s, rhs, cols, next, from..to, r, index, out);
                     } else {
-                        let cols = Sieve::first(S::LANES, self.at, self.width);
-                        self.tiles::<S, MR, 1>(s, rhs, cols, next, from..to, r, index, out);
+                        let cols = picked(S::LANES);
+                        self.tiles::<S, MR, NV>(s, rhs, cols, next, from..to, r, index, out);
                     }
                 }
             });
