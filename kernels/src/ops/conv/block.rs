@@ -219,7 +219,7 @@ impl Task for Block<'_, '_> {
                     data,
                     offsets,
                     first_row: job.row,
-                    targets: dense.then_some(&targets[block.saturating_sub(begin)..]),
+                    targets: dense.then(|| &targets[block - begin..]),
                     height,
                     first: t == 0,
                     activation: if last {
