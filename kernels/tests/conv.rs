@@ -129,6 +129,23 @@ fn every_channel_count_around_the_tiles() {
 }
 
 #[test]
+fn masks_of_more_outputs_than_a_block_of_weights() {
+    let shape = ConvShape {
+        c_in: 576,
+        c_out: 300,
+        ..POINTWISE
+    };
+    for period in [2, 10] {
+        for live in [true, false] {
+            let mask: Vec<_> = (0..300).map(|c| (c % period == 0) == live).collect();
+            let mut case = Case::dense(shape, (4, 8));
+            case.live_out = Mask::new(&mask);
+            check(&case).unwrap();
+        }
+    }
+}
+
+#[test]
 fn layers_of_the_models() {
     let kws = ConvShape {
         c_in: 1,
