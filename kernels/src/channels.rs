@@ -67,6 +67,14 @@ impl<'a> Channels<'a> {
             .is_some_and(|c| c < range.end)
     }
 
+    /// The `n` bits from channel `at` on, at most 32; zeros where there is no channel.
+    pub(crate) fn bits(&self, at: usize, n: usize) -> u32 {
+        let word = |i: usize| self.words.get(i).copied().unwrap_or(0);
+        let low = word(at / 64) >> (at % 64);
+        let high = (word(at / 64 + 1) << 1) << (63 - at % 64);
+        ((low | high) & ((1 << n) - 1)) as u32
+    }
+
     /// The bitmap itself.
     pub fn words(&self) -> &'a [u64] {
         self.words

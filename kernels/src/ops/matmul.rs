@@ -246,6 +246,34 @@ impl MatMul {
             + 64
     }
 
+    /// The live columns as lanes of panels in place, unless it pays to put them together for `m` rows of a depth.
+    fn pick<'a>(
+        &self,
+        (m, depth): (usize, usize),
+        live: Channels<'_>,
+        rest: &mut &'a mut [f32],
+    ) -> Option<Columns<'a>> {
+        let lanes = self.isa.lanes().min(self.nr);
+        let all = self.n.div_ceil(self.nr);
+        let panels = take_indices(rest, all);
+        let (bits, _) = take_indices(rest, NV * all).as_chunks_mut::<NV>();
+        let mut count = 0;
+        for panel in 0..all {
+            let of = |v: usize| match v * lanes < self.nr {
+                true => live.bits(panel * self.nr + v * lanes, lanes.min(self.nr - v * lanes)),
+                false => 0,
+            };
+            (panels[count], bits[count]) = (panel as u32, core::array::from_fn(of));
+            count += usize::from(bits[count] != [0; NV]);
+        }
+        let gather =
+            m > FEW_ROWS && block::gathering_pays((m, depth), live.count(), count, self.nr);
+        (!gather).then_some(Columns::Picked {
+            panels: &panels[..count],
+            lanes: &bits[..count],
+        })
+    }
+
     /// Computes C.
     ///
     /// # Errors
@@ -302,30 +330,16 @@ impl MatMul {
             }
         };
         let live_out = partial(live_out);
-        let columns = if live_out.is_none() && n == self.n {
-            Columns::All
-        } else {
-            let (from, to) = (take_indices(&mut rest, n), take_indices(&mut rest, n));
-            let mut count = 0;
-            for (j, &orig) in self.kept_n.iter().enumerate() {
-                if live_out.is_none_or(|live| live.contains(orig as usize)) {
-                    (from[count], to[count]) = (j as u32, orig);
-                    count += 1;
-                }
+        let in_place = n == self.n && self.activation.in_registers();
+        let columns = match live_out {
+            None if n == self.n => Columns::All,
+            Some(live)
+                if in_place && let Some(picked) = self.pick((m, of_a.len()), live, &mut rest) =>
+            {
+                picked
             }
-            let (from, to) = (&from[..count], &to[..count]);
-            let lanes = self.isa.lanes();
-            let panels = n.div_ceil(self.nr);
-            let room = take_indices(&mut rest, panels);
-            let bits = take_indices(&mut rest, NV * panels);
-            let panels = picked(from, (self.nr, lanes), room, bits);
-            let in_place = n == self.n && m > FEW_ROWS && self.activation.in_registers();
-            if in_place && !block::gathering_pays(m, count, panels.0.len(), self.nr) {
-                Columns::Picked {
-                    panels: panels.0,
-                    lanes: panels.1,
-                }
-            } else {
+            _ => {
+                let (from, to) = live_of(&self.kept_n, &mut rest, live_out);
                 Columns::Some { from, to }
             }
         };
@@ -352,24 +366,23 @@ impl MatMul {
     }
 }
 
-/// The panels that `columns` are in, and their lanes in each vector of those.
-fn picked<'a>(
-    columns: &[u32],
-    (nr, lanes): (usize, usize),
-    panels: &'a mut [u32],
-    bits: &'a mut [u32],
-) -> (&'a [u32], &'a [[u32; NV]]) {
-    let (bits, _) = bits.as_chunks_mut::<NV>();
+/// The live ones of the packed columns, and which columns of C they are.
+fn live_of<'a>(
+    kept: &[u32],
+    rest: &mut &'a mut [f32],
+    live: Option<Channels<'_>>,
+) -> (&'a [u32], &'a [u32]) {
+    let (from, to) = (
+        take_indices(rest, kept.len()),
+        take_indices(rest, kept.len()),
+    );
     let mut count = 0;
-    for &j in columns {
-        let (panel, within) = (j / nr as u32, j as usize % nr);
-        if count == 0 || panels[count - 1] != panel {
-            (panels[count], bits[count]) = (panel, [0; NV]);
-            count += 1;
-        }
-        bits[count - 1][within / lanes] |= 1 << (within % lanes);
+    // Written whether live or not: random masks would be mispredicted.
+    for (j, &column) in kept.iter().enumerate() {
+        (from[count], to[count]) = (j as u32, column);
+        count += usize::from(live.is_none_or(|live| live.contains(column as usize)));
     }
-    (&panels[..count], &bits[..count])
+    (&from[..count], &to[..count])
 }
 
 /// Work below which a fork costs more than it gains: about 30 us of one core with the widest vectors.

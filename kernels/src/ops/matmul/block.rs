@@ -58,10 +58,20 @@ pub(super) enum Columns<'a> {
 /// live alike.
 const GATHERING: usize = 13;
 
+/// What spreading a row of the result over C takes, for each panel and at all, in the same measure.
+const SPREADING: (usize, usize) = (16, 30);
+
 /// Whether `live` of the columns of `touched` panels are better put together than computed with the dead ones among them.
-pub(super) fn gathering_pays(rows: usize, live: usize, touched: usize, nr: usize) -> bool {
-    let dense = live.div_ceil(nr);
-    rows.min(MC_SCRATCH) * (touched - dense) > GATHERING * (touched + dense)
+pub(super) fn gathering_pays(
+    (rows, depth): (usize, usize),
+    live: usize,
+    touched: usize,
+    nr: usize,
+) -> bool {
+    let (rows, dense) = (rows.min(MC_SCRATCH), live.div_ceil(nr));
+    let gathering = GATHERING * depth * (touched + dense);
+    let spreading = rows * (SPREADING.0 * touched + SPREADING.1);
+    rows * depth * (touched - dense) > gathering + spreading
 }
 
 /// See the module.
@@ -274,7 +284,8 @@ impl Block<'_, '_> {
         let whole = (from[0] as usize).is_multiple_of(nr)
             && (from[from.len() - 1] - from[0]) as usize == from.len() - 1;
         let few = self.rows.1 <= FEW_ROWS;
-        let gather = !whole && !few && gathering_pays(self.rows.1, from.len(), count, nr);
+        let gather =
+            !whole && !few && gathering_pays((self.rows.1, p.of_b.len()), from.len(), count, nr);
         let panels = if gather {
             Panels::Gather(from)
         } else {

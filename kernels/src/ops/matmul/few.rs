@@ -73,6 +73,7 @@ fn groups<S: F32s, const MR: usize, const NP: usize, const NV: usize>(
         first: 0,
         at: 0,
         width: 0,
+        lanes: None,
     };
     let live = p.of_b.len() * p.n;
     let fetch = FETCHED.contains(&live) || live >= FETCHED.end && p.of_a.is_sparse(1);
@@ -89,8 +90,13 @@ fn groups<S: F32s, const MR: usize, const NP: usize, const NV: usize>(
             1
         };
         group.first = first;
-        group.at = x * p.nr;
-        group.width = (together * p.nr).min(width - group.at);
+        group.width = (together * p.nr).min(width - x * p.nr);
+        (group.at, group.lanes) = match panels {
+            Panels::Picked { lanes, first, .. } => {
+                (group.first * p.nr - first, Some(&lanes[x..x + together]))
+            }
+            _ => (x * p.nr, None),
+        };
         match together {
             _ if fits::<S>(MR, NV) && together == NP && fetch => {
                 group.run::<S, NP, 2, NV, AHEAD>(s, out);
@@ -118,6 +124,8 @@ struct Group<'a, const MR: usize> {
     /// Where its columns are in the output.
     at: usize,
     width: usize,
+    /// Which lanes are wanted, if not the first.
+    lanes: Option<&'a [[u32; 2]]>,
 }
 
 impl<const MR: usize> Group<'_, MR> {
@@ -127,8 +135,10 @@ impl<const MR: usize> Group<'_, MR> {
         s: S,
         out: &mut Tile<'_>,
     ) {
-        let lanes = const { NV * S::LANES };
-        if self.width == lanes {
+        if let Some(lanes) = self.lanes {
+            let lanes = core::array::from_fn(|v| lanes[v / EACH][v % EACH]);
+            self.tile::<S, NP, EACH, NV, AHEAD>(s, Picked { at: self.at, lanes }, out);
+        } else if self.width == const { NV * S::LANES } {
             self.tile::<S, NP, EACH, NV, AHEAD>(s, Whole(self.at), out);
         } else {
             let cols = Picked::first(S::LANES, self.at, self.width);
