@@ -71,11 +71,7 @@ fn heights(isa: &str, vectors: &[usize]) -> Vec<(usize, usize)> {
 }
 
 /// Loops that spill, and why they may: path, FMAs a step, vectors written to the stack. All others may not.
-const SPILLS: [(&str, usize, usize); 5] = [
-    // Live rows of a mask are gathered, an address each, with tiles as high as the dense ones.
-    ("ops::conv::block", 12, 5),
-    ("ops::conv::block", 22, 5),
-    ("ops::conv::block", 24, 8),
+const SPILLS: [(&str, usize, usize); 2] = [
     // Three rows by four vectors of sixteen registers.
     ("ops::matmul::few::few<Avx2>", 12, 2),
     // Transforms of six rows at once.
