@@ -90,6 +90,29 @@ proptest! {
     }
 }
 
+/// Output masks under which panels are computed whole, row by row, and not at all; maps of one block and of several.
+#[test]
+fn outputs_live_in_part_of_a_panel() {
+    let masks: [fn(usize) -> bool; 7] = [
+        |c| c % 10 != 3,
+        |c| c * 7 % 16 < 11,
+        |c| c * 5 % 11 < 6,
+        |c| c % 16 == 5,
+        |c| c % 12 == 11,
+        |c| c / 16 != 1 && c % 9 != 0,
+        |c| c < 24 || c % 3 == 0,
+    ];
+    for (c_in, c_out, hw) in [(400, 70, (5, 6)), (19, 100, (14, 14)), (9, 60, (23, 30))] {
+        for live in masks {
+            let mut case = Case::dense(window(c_in, c_out, [1; 4]), hw);
+            case.live_out = Mask::new(&(0..c_out).map(live).collect::<Vec<_>>());
+            check(&case).unwrap();
+            case.live_in = Mask::new(&(0..c_in).map(|c| c % 10 != 4).collect::<Vec<_>>());
+            check(&case).unwrap();
+        }
+    }
+}
+
 #[test]
 fn every_width_around_the_vectors() {
     for w in 1..=75 {

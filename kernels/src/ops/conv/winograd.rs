@@ -13,6 +13,7 @@
 mod block;
 mod choice;
 mod product;
+mod rows;
 mod transform;
 
 use alloc::vec::Vec;
@@ -22,11 +23,11 @@ use crate::epilogue::Activation;
 use crate::ops::matmul::worth;
 use crate::ops::{Algorithm, ConvShape, ConvSpec};
 use crate::pack::{extent, live_of};
-use crate::panel::{Below, LINE, lines, take_indices};
+use crate::panel::{Below, LINE, lines, take, take_indices};
 use crate::pool::{Pool, Tile};
 use crate::{Channels, Error, Isa};
 
-use block::Block;
+use block::{Block, Inputs};
 
 /// Outputs of a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,11 +82,6 @@ pub(super) const fn height(registers: usize) -> usize {
     if registers >= 32 { 16 } else { 12 }
 }
 
-/// Rows of a tile that gathers them: each needs a general register.
-const fn gathered(registers: usize) -> usize {
-    if registers >= 32 { 8 } else { 4 }
-}
-
 /// Vector registers of an instruction set.
 fn registers(isa: Isa) -> usize {
     struct Count;
@@ -118,11 +114,9 @@ pub(super) struct Winograd {
 /// The live channels of a run.
 #[derive(Clone, Copy)]
 struct Live<'a> {
-    /// Their input planes, and their steps in the packed weights.
+    /// Their input planes, and where their steps are in a panel.
     channels: &'a [u32],
-    list: Below<'a>,
-    /// Where those steps are in a panel.
-    offsets: &'a [u32],
+    offsets: Below<'a>,
     /// The live packed rows, and which channels of the output they are; both ascend.
     from: &'a [u32],
     to: &'a [u32],
@@ -179,6 +173,17 @@ impl Sizes {
             half_pitch: lines((rows.min(tiles.0) + 1) * tiles.1 + 2 * lanes),
             stage_pitch: lines((wide * m + 1) * lanes),
         })
+    }
+}
+
+impl Sizes {
+    /// Elements from a point of the transformed inputs of `channels` to the next.
+    fn apart(&self, channels: usize, lanes: usize) -> usize {
+        channels * self.wide * lanes + LINE
+    }
+    /// Outputs that a block of products has room for: a last tile may have more than there are.
+    fn rows_of_m(&self) -> usize {
+        self.together + height(usize::MAX)
     }
 }
 
@@ -248,21 +253,27 @@ impl Winograd {
         self.c_out.len().next_multiple_of(self.height) * self.c_in.len()
     }
 
-    /// Scratch of a thread.
+    /// Scratch for the transformed inputs of a block.
+    fn inputs(&self) -> usize {
+        let apart = self.sizes.apart(self.c_in.len(), self.isa.lanes());
+        lines(self.form.points() * apart)
+    }
+
+    /// Scratch of a thread beside that.
     fn room(&self) -> usize {
         let (m, points) = (self.form.m(), self.form.points());
         let (sizes, vectors) = (&self.sizes, self.sizes.wide * self.isa.lanes());
         // Each term is limited by an extent that was checked, or by a constant.
         lines((m + 2) * m * sizes.half_pitch)
-            + lines(points * (self.c_in.len() * vectors + LINE))
-            + lines(sizes.together * points * vectors)
+            + lines(sizes.rows_of_m() * points * vectors)
             + lines(m * sizes.stage_pitch)
+            + rows::room(self.c_out.len(), self.height)
     }
 
     /// Elements of scratch that [`Winograd::run`] needs.
     pub(super) fn scratch_len(&self, threads: usize) -> usize {
         let lists = 3 * lines(self.c_in.len()) + 2 * lines(self.c_out.len()) + LINE;
-        self.room()
+        (self.room() + self.inputs())
             .saturating_mul(threads.max(1))
             .saturating_add(lists)
     }
@@ -292,8 +303,7 @@ impl Winograd {
         };
         let live = Live {
             channels,
-            list: Below::new(list, self.c_in.len().max(1)),
-            offsets,
+            offsets: Below::all(offsets),
             from,
             to,
             bias,
@@ -303,10 +313,20 @@ impl Winograd {
         let lanes = sizes.tiles.0 * sizes.tiles.1;
         let macs = (from.len() * list.len()).saturating_mul(lanes * self.form.points());
         let pool = worth(pool, macs);
-        let block = self.cut(pool.threads());
+        let block = self.cut(pool.threads(), from.len() == self.c_out.len());
+        let (room, inputs) = (self.room(), self.inputs());
+        let vectors = lanes.div_ceil(self.isa.lanes());
+        // Threads that share the only block share its inputs.
+        let (v, each) = if block.0 < sizes.channels && vectors <= sizes.wide {
+            let v = take(&mut rest, inputs);
+            self.transform(pool, x, channels, v, rest);
+            (Some(&*v), room)
+        } else {
+            (None, room + inputs)
+        };
         let out = Tile::new(y, sizes.channels, pixels, pixels);
         let tile_row = self.form.m() * sizes.output.1;
-        out.split_with(pool, block, rest, self.room(), |row, column, out, room| {
+        out.split_with(pool, block, rest, each, |row, column, out, room| {
             self.isa.run(Block {
                 packed: self,
                 sizes,
@@ -315,22 +335,62 @@ impl Winograd {
                 row,
                 above: column / tile_row,
                 out,
+                v,
                 room,
             });
         });
     }
 
-    /// Channels and pixels of a job.
-    fn cut(&self, threads: usize) -> (usize, usize) {
+    /// Transforms the inputs of a map that is one block.
+    fn transform(
+        &self,
+        pool: &dyn Pool,
+        x: &[f32],
+        channels: &[u32],
+        v: &mut [f32],
+        rest: &mut [f32],
+    ) {
+        let (sizes, lanes) = (&self.sizes, self.isa.lanes());
+        let tiles = sizes.tiles.0 * sizes.tiles.1;
+        let vectors = tiles.div_ceil(lanes) * lanes;
+        let apart = sizes.apart(channels.len(), lanes);
+        let each = channels.len().div_ceil(JOBS * pool.threads()).max(1);
+        let points = self.form.points();
+        let v = Tile::new(v, points, channels.len() * vectors, apart);
+        let block = (points, each * vectors);
+        v.split_with(pool, block, rest, self.room(), |_, column, v, room| {
+            let channels = &channels[column / vectors..][..v.cols() / vectors];
+            self.isa.run(Inputs {
+                sizes,
+                form: self.form,
+                x,
+                channels,
+                v,
+                room,
+            });
+        });
+    }
+
+    /// Channels and pixels of a job; `all`: every output is live.
+    fn cut(&self, threads: usize, all: bool) -> (usize, usize) {
         let (c_out, tiles) = (self.sizes.channels, self.sizes.tiles);
         let row = self.form.m() * self.sizes.output.1;
         let vectors = (tiles.0 * tiles.1).div_ceil(self.isa.lanes());
         if threads <= 1 || vectors >= 2 * threads {
             (c_out, tiles.0.div_ceil(threads.max(1)) * row)
         } else {
-            // Every thread transforms all inputs, which is less than the lanes that cut vectors would lose.
-            let each = c_out.div_ceil(threads).next_multiple_of(self.height);
+            // Several jobs a thread where they share their inputs, so that one that comes late has less to do. Otherwise every thread
+            // transforms all inputs, which is less than the lanes that cut vectors would lose.
+            let jobs = match (vectors <= self.sizes.wide, all) {
+                (true, true) => JOBS * threads,
+                (true, false) => 2 * threads,
+                _ => threads,
+            };
+            let each = c_out.div_ceil(jobs).next_multiple_of(self.height);
             (each, tiles.0 * row)
         }
     }
 }
+
+/// Jobs a thread, of those that are cheap to cut.
+const JOBS: usize = 4;

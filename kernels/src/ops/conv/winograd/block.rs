@@ -14,14 +14,15 @@
 //! axis finds the rows of every tile as vectors of consecutive tiles, wherever the vector begins.
 #![forbid(unsafe_code)]
 
-use super::product::{Weights, from_row, panel_product, product};
+use super::product::{Weights, from_row, panel_product, picked_product, product};
+use super::rows::{DROPPED, Order, gathered, order};
 use super::transform;
-use super::{Form, Live, Sizes, Winograd, gathered, height};
+use super::{Form, Live, Sizes, Winograd, height};
 use crate::epilogue::{self, Activation};
 use crate::isa::{F32s, Task};
 use crate::ops::pointwise;
-use crate::panel::{Gathered, LINE, take};
-use crate::pool::Tile;
+use crate::panel::{Gathered, take};
+use crate::pool::{Rows, Tile};
 
 /// A part of the output: rows of tiles x channels.
 pub(super) struct Block<'a, 't> {
@@ -33,6 +34,8 @@ pub(super) struct Block<'a, 't> {
     pub(super) row: usize,
     pub(super) above: usize,
     pub(super) out: Tile<'t>,
+    /// The transformed inputs, when they are there already; then the tiles are one block.
+    pub(super) v: Option<&'a [f32]>,
     pub(super) room: &'a mut [f32],
 }
 
@@ -43,6 +46,49 @@ impl Task for Block<'_, '_> {
         match self.packed.form {
             Form::F2 => self.all::<S, 2, 4, 3>(s),
             Form::F4 => self.all::<S, 4, 6, 5>(s),
+        }
+    }
+}
+
+/// The transformed inputs of some live channels, where the whole map is one block.
+pub(super) struct Inputs<'a, 't> {
+    pub(super) sizes: &'a Sizes,
+    pub(super) form: Form,
+    pub(super) x: &'a [f32],
+    pub(super) channels: &'a [u32],
+    /// A row a point.
+    pub(super) v: Tile<'t>,
+    pub(super) room: &'a mut [f32],
+}
+
+impl Task for Inputs<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: F32s>(self, s: S) {
+        match self.form {
+            Form::F2 => self.all::<S, 2, 4, 3>(s),
+            Form::F4 => self.all::<S, 4, 6, 5>(s),
+        }
+    }
+}
+
+impl Inputs<'_, '_> {
+    #[inline(always)]
+    fn all<S: F32s, const M: usize, const N: usize, const K: usize>(mut self, s: S) {
+        let (down, across) = self.sizes.tiles;
+        let tiles = Tiles {
+            count: down * across,
+            row: 0,
+            column: 0,
+            rows: down,
+        };
+        let half = &mut self.room[..N * M * self.sizes.half_pitch];
+        half.fill(0.0);
+        let (sizes, x, v) = (self.sizes, self.x, &mut self.v);
+        if tiles.count > S::LANES {
+            inputs::<S, M, N, K, 2>(s, sizes, (x, self.channels), (0, tiles), half, v);
+        } else {
+            inputs::<S, M, N, K, 1>(s, sizes, (x, self.channels), (0, tiles), half, v);
         }
     }
 }
@@ -75,19 +121,22 @@ impl Block<'_, '_> {
         let (sizes, live) = (self.sizes, self.live);
         let end = self.row + self.out.rows();
         let below = |end: usize| live.to.partition_point(|&c| (c as usize) < end);
-        let outputs = (below(self.row), below(end));
-        if outputs.0 == outputs.1 {
+        let (lo, hi) = (below(self.row), below(end));
+        if lo == hi {
             return;
         }
         let mut rest = core::mem::take(&mut self.room);
-        let apart = live.channels.len() * sizes.wide * S::LANES + LINE;
+        let apart = sizes.apart(live.channels.len(), S::LANES);
+        let of_inputs = if self.v.is_some() { 0 } else { 1 };
         let mut room = Room {
-            half: take(&mut rest, N * M * sizes.half_pitch),
-            v: take(&mut rest, N * N * apart),
+            half: take(&mut rest, of_inputs * N * M * sizes.half_pitch),
+            v: take(&mut rest, of_inputs * N * N * apart),
             apart,
-            m: take(&mut rest, sizes.together * N * N * sizes.wide * S::LANES),
+            m: take(&mut rest, sizes.rows_of_m() * N * N * sizes.wide * S::LANES),
             stage: take(&mut rest, M * sizes.stage_pitch),
         };
+        let (from, to) = (&live.from[lo..hi], &live.to[lo..hi]);
+        let order = order::<S>(from, to, (sizes.wide, self.packed.c_in.len()), &mut rest);
         // Lanes behind the last tile are computed as well; what they hold should at least be numbers.
         room.half.fill(0.0);
         let across = sizes.tiles.1;
@@ -103,13 +152,13 @@ impl Block<'_, '_> {
                 rows: (column + count).div_ceil(across),
             };
             if count > S::LANES {
-                self.block::<S, M, N, K, 2>(s, tiles, outputs, &mut room);
+                self.block::<S, M, N, K, 2>(s, tiles, order, &mut room);
             } else {
-                self.block::<S, M, N, K, 1>(s, tiles, outputs, &mut room);
+                self.block::<S, M, N, K, 1>(s, tiles, order, &mut room);
             }
         }
         if !live.activation.in_registers() {
-            for &c in &live.to[outputs.0..outputs.1] {
+            for &c in to {
                 pointwise::apply(s, live.activation, self.out.row(c as usize - self.row));
             }
         }
@@ -120,41 +169,34 @@ impl Block<'_, '_> {
         &mut self,
         s: S,
         tiles: Tiles,
-        outputs: (usize, usize),
+        order: Order<'_>,
         room: &mut Room<'_>,
     ) {
         let (sizes, live) = (self.sizes, self.live);
-        let (h, w) = sizes.input;
-        for (slot, &c) in live.channels.iter().enumerate() {
-            let plane = &self.x[c as usize * h * w..][..h * w];
-            s.outline(
-                #[inline(always)]
-                || {
-                    along_rows::<S, M, N, K>(s, sizes, plane, self.above, tiles, room.half);
-                    let (at, apart) = (slot * NV * S::LANES, room.apart);
-                    down_columns::<S, M, N, NV>(
-                        s,
-                        sizes,
-                        room.half,
-                        tiles.column,
-                        room.v,
-                        (at, apart),
-                    );
-                },
-            );
+        let depth = live.channels.len();
+        if self.v.is_none() {
+            let mut v = Tile::new(room.v, N * N, depth * NV * S::LANES, room.apart);
+            let above = self.above;
+            let (of, half) = ((self.x, live.channels), &mut *room.half);
+            inputs::<S, M, N, K, NV>(s, sizes, of, (above, tiles), half, &mut v);
         }
-        for first in (outputs.0..outputs.1).step_by(sizes.together) {
-            let outputs = (first, outputs.1.min(first + sizes.together));
+        for first in (0..order.rows.len()).step_by(sizes.together) {
+            let range = (first, order.rows.len().min(first + sizes.together));
+            let all = self.v.unwrap_or(room.v);
             for point in 0..N * N {
-                let v = &room.v[point * room.apart..][..live.channels.len() * NV * S::LANES];
+                let v = &all[point * room.apart..][..depth * NV * S::LANES];
                 let m = &mut room.m[point * NV * S::LANES..];
-                self.products::<S, NV>(s, point, N * N, outputs, v, m);
+                self.products::<S, NV>(s, point, N * N, (order, range), v, m);
             }
-            for (i, &c) in live.to[outputs.0..outputs.1].iter().enumerate() {
+            let outputs = order.rows[range.0..range.1]
+                .iter()
+                .zip(&order.to[range.0..]);
+            for (i, (&from, &c)) in outputs.enumerate() {
+                if c == DROPPED {
+                    continue;
+                }
                 let m = &room.m[i * N * N * NV * S::LANES..][..N * N * NV * S::LANES];
-                let bias = live
-                    .bias
-                    .map_or(0.0, |bias| bias[live.from[outputs.0 + i] as usize]);
+                let bias = live.bias.map_or(0.0, |bias| bias[from as usize]);
                 let row = self.out.row(c as usize - self.row);
                 s.outline(
                     #[inline(always)]
@@ -174,90 +216,184 @@ impl Block<'_, '_> {
         s: S,
         point: usize,
         points: usize,
-        (lo, hi): (usize, usize),
+        (order, (lo, hi)): (Order<'_>, (usize, usize)),
         v: &[f32],
         m: &mut [f32],
     ) {
-        let (packed, live) = (self.packed, self.live);
         let step = points * NV * S::LANES;
+        let whole = order.whole.clamp(lo, hi);
+        let picked = order.picked.clamp(lo, hi);
+        let rows = order.rows;
+        self.whole::<S, NV>(s, point, (rows, lo, whole), v, m, step);
+        if whole < picked {
+            let m = &mut m[(whole - lo) * step..];
+            let rows = (&rows[whole..picked], rows[lo]);
+            self.picked::<S, NV>(s, point, rows, v, m, step);
+        }
+        if picked < hi {
+            let m = &mut m[(picked - lo) * step..];
+            let rows = &rows[picked..hi];
+            if S::REGISTERS >= 32 {
+                self.gathered::<S, 8, NV>(s, point, rows, v, m, step);
+            } else {
+                self.gathered::<S, 4, NV>(s, point, rows, v, m, step);
+            }
+        }
+    }
+
+    /// The rows of whole halves of panels, `rows[lo..whole]`.
+    #[inline(always)]
+    fn whole<S: F32s, const NV: usize>(
+        &self,
+        s: S,
+        point: usize,
+        (rows, lo, whole): (&[u32], usize, usize),
+        v: &[f32],
+        m: &mut [f32],
+        step: usize,
+    ) {
+        let (packed, live) = (self.packed, self.live);
         let (high, plane) = (height(S::REGISTERS), packed.plane());
         let panel = packed.c_in.len() * high;
-        let all = &packed.panels[..];
-        let panels = &all[point * plane..][..plane];
-        let from = &live.from[lo..hi];
-        let (begin, end) = (from[0] as usize, from[from.len() - 1] as usize + 1);
-        // Dense rows keep to the packed panels; listed ones are gathered.
-        if end - begin != from.len() || !begin.is_multiple_of(high / 2) {
-            if S::REGISTERS >= 32 {
-                self.gathered::<S, 8, NV>(s, panels, from, v, m, step);
-            } else {
-                self.gathered::<S, 4, NV>(s, panels, from, v, m, step);
-            }
-            return;
-        }
-        let mut row = begin;
-        while row < end {
+        let mut at = lo;
+        while at < whole {
+            let row = rows[at] as usize;
             let (index, inside) = (row / high, row % high);
-            // What comes behind the last panel: that of the next point.
-            let next = if (index + 1) * high < end {
-                point * plane + (index + 1) * panel
-            } else {
-                (point + 1) * plane + begin / high * panel
+            // With one vector of tiles a whole panel fits the registers, with two a half.
+            let other = rows[..whole].get(at + high / 2);
+            let tall = NV == 1 && inside == 0 && other == Some(&((row + high / 2) as u32));
+            let count = if tall { high } else { high / 2 };
+            // What comes behind the last row: the first of the next point.
+            let this = point * plane + index * panel;
+            let (point, next) = match rows.get(at + count) {
+                Some(&next) => (point, next),
+                None => (point + 1, rows[lo]),
             };
+            let next = point * plane + next as usize / high * panel;
+            let this = &packed.panels[this..][..panel];
             let lhs = Weights {
-                panel: from_row(&panels[index * panel..][..panel], inside),
+                panel: from_row(this, inside),
                 next: from_row(
-                    all.get(next..next + panel).unwrap_or(&panels[..panel]),
+                    packed.panels.get(next..next + panel).unwrap_or(this),
                     inside,
                 ),
-                offsets: live.offsets,
+                offsets: live.offsets.as_slice(),
             };
-            let m = &mut m[(row - begin) * step..];
-            // With one vector of tiles a whole panel fits the registers, with two a half.
-            let whole = NV == 1 && inside == 0 && row + high / 2 < end;
+            let m = &mut m[(at - lo) * step..];
             let all = live.channels.len() == packed.c_in.len();
             if S::REGISTERS >= 32 {
-                if NV == 1 && whole {
+                if NV == 1 && tall {
                     panel_product::<S, 16, 1, 16>(s, all, lhs, v, m, step);
                 } else {
                     panel_product::<S, 8, NV, 16>(s, all, lhs, v, m, step);
                 }
-            } else if NV == 1 && whole {
+            } else if NV == 1 && tall {
                 panel_product::<S, 12, 1, 12>(s, all, lhs, v, m, step);
             } else {
                 panel_product::<S, 6, NV, 12>(s, all, lhs, v, m, step);
             }
-            row += if whole { high } else { high / 2 };
+            at += count;
         }
     }
 
-    /// The products of rows anywhere in the panels.
+    /// Rows of panels of 16, a tile for those of a panel; row `behind` is the first of the next point.
+    #[inline(always)]
+    fn picked<S: F32s, const NV: usize>(
+        &self,
+        s: S,
+        point: usize,
+        (rows, behind): (&[u32], u32),
+        v: &[f32],
+        m: &mut [f32],
+        step: usize,
+    ) {
+        const HIGH: usize = 16;
+        if S::REGISTERS < 32 || NV > 1 {
+            unreachable!("rows are picked for one vector");
+        }
+        let plane = self.packed.plane();
+        let len = self.packed.c_in.len() * HIGH;
+        let all = &self.packed.panels[..];
+        let of = |row: u32| row as usize / HIGH;
+        let mut done = 0;
+        while done < rows.len() {
+            let rest = &rows[done..];
+            let count = rest.iter().position(|&row| of(row) != of(rest[0]));
+            let count = count.unwrap_or(rest.len()).min(12);
+            let panel = &all[point * plane + of(rest[0]) * len..][..len];
+            let next = match rest.get(count) {
+                Some(&row) => point * plane + of(row) * len,
+                None => (point + 1) * plane + of(behind) * len,
+            };
+            let of = Weights {
+                panel,
+                next: all.get(next..next + len).unwrap_or(panel),
+                offsets: self.live.offsets.as_slice(),
+            };
+            let m = &mut m[done * step..];
+            let place = |i: usize| rest[i.min(count - 1)] as usize;
+            // What is missing in a tile is computed twice, and overwritten by the next one or behind the rows of M.
+            match count {
+                0..=8 => picked_product::<S, 8, HIGH>(s, of, place, v, m, step),
+                9..=10 => picked_product::<S, 10, HIGH>(s, of, place, v, m, step),
+                _ => picked_product::<S, 12, HIGH>(s, of, place, v, m, step),
+            }
+            done += count;
+        }
+    }
+
+    /// Rows anywhere in the panels.
     #[inline(always)]
     fn gathered<S: F32s, const MR: usize, const NV: usize>(
         &self,
         s: S,
-        panels: &[f32],
-        from: &[u32],
+        point: usize,
+        rows: &[u32],
         v: &[f32],
         m: &mut [f32],
         step: usize,
     ) {
         debug_assert!(MR == gathered(S::REGISTERS));
-        let high = height(S::REGISTERS);
+        let (high, plane) = (height(S::REGISTERS), self.packed.plane());
         let panel = self.packed.c_in.len() * high;
-        for (i, rows) in from.chunks(MR).enumerate() {
-            // What is missing in the last tile is computed twice; the room of M is a whole number of tiles.
+        let panels = &self.packed.panels[point * plane..][..plane];
+        for (i, rows) in rows.chunks(MR).enumerate() {
+            // What is missing in the last tile is computed twice; the room of M holds it.
             let starts: [usize; MR] = core::array::from_fn(|r| {
                 let row = rows[r.min(rows.len() - 1)] as usize;
                 row / high * panel + row % high
             });
-            let lhs = Gathered::new(panels, starts, high, self.live.list);
+            let lhs = Gathered::new(panels, starts, 1, self.live.offsets);
             let m = &mut m[i * MR * step..];
             s.outline(
                 #[inline(always)]
                 || product::<S, MR, NV>(s, lhs, v, m, step),
             );
         }
+    }
+}
+
+/// Transforms the inputs of `channels` for the tiles below row `above` of tiles; a row of `v` is a point.
+#[inline(always)]
+fn inputs<S: F32s, const M: usize, const N: usize, const K: usize, const NV: usize>(
+    s: S,
+    sizes: &Sizes,
+    (x, channels): (&[f32], &[u32]),
+    (above, tiles): (usize, Tiles),
+    half: &mut [f32],
+    v: &mut Tile<'_>,
+) {
+    let (h, w) = sizes.input;
+    for (slot, &c) in channels.iter().enumerate() {
+        let plane = &x[c as usize * h * w..][..h * w];
+        s.outline(
+            #[inline(always)]
+            || {
+                along_rows::<S, M, N, K>(s, sizes, plane, above, tiles, half);
+                let at = slot * NV * S::LANES;
+                down_columns::<S, M, N, NV>(s, sizes, half, tiles.column, v, at);
+            },
+        );
     }
 }
 
@@ -343,11 +479,10 @@ fn down_columns<S: F32s, const M: usize, const N: usize, const NV: usize>(
     sizes: &Sizes,
     half: &[f32],
     column: usize,
-    v: &mut [f32],
-    (at, apart): (usize, usize),
+    v: &mut Tile<'_>,
+    at: usize,
 ) {
     let pitch = sizes.half_pitch;
-    let rows: [&mut [f32]; N] = slices_mut(v, N * apart);
     for vector in 0..NV {
         for j in 0..N {
             let phases: [&[f32]; M] = slices(&half[j * M * pitch..], pitch);
@@ -360,9 +495,13 @@ fn down_columns<S: F32s, const M: usize, const N: usize, const NV: usize>(
                 d[i] = s.load(&phases[i - M][from + sizes.tiles.1..]);
             }
             let d = transform::input(s, d);
-            let to = j * apart + at + vector * S::LANES;
+            let mut points = [j as u32; N];
             for i in 0..N {
-                s.store(d[i], &mut rows[i][to..]);
+                points[i] += (i * N) as u32;
+            }
+            let mut rows = v.listed(&points, 0);
+            for i in 0..N {
+                s.store(d[i], &mut rows.row(i)[at + vector * S::LANES..]);
             }
         }
     }

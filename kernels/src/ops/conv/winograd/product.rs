@@ -27,49 +27,42 @@ struct All<'a, const HIGH: usize>(Weights<'a>);
 
 /// What is broadcast, by step.
 pub(super) trait Steps<const MR: usize>: Copy {
-    /// Those of step `t`.
-    fn at(self, t: usize) -> [f32; MR];
+    /// Where step `t` is. Asked for a step ahead: loads that wait for it would hold up those behind them.
+    fn place(self, t: usize) -> usize;
+    /// The values there.
+    fn at(self, place: usize) -> [f32; MR];
     /// Asks for what will be read soon.
-    fn prefetch<S: F32s>(self, s: S, t: usize);
+    fn prefetch<S: F32s>(self, s: S, place: usize);
 }
 
 impl<const MR: usize> Steps<MR> for Weights<'_> {
     #[inline(always)]
-    fn at(self, t: usize) -> [f32; MR] {
-        let row = &self.panel[self.offsets[t] as usize..];
-        *row.first_chunk().expect("a panel row")
+    fn place(self, t: usize) -> usize {
+        self.offsets.get(t).map_or(0, |&at| at as usize)
     }
     #[inline(always)]
-    fn prefetch<S: F32s>(self, s: S, t: usize) {
-        s.prefetch_near(&self.next[self.offsets[t] as usize..]);
+    fn at(self, place: usize) -> [f32; MR] {
+        *self.panel[place..].first_chunk().expect("a panel row")
+    }
+    #[inline(always)]
+    fn prefetch<S: F32s>(self, s: S, place: usize) {
+        s.prefetch_near(&self.next[place..]);
     }
 }
 
 impl<const MR: usize, const HIGH: usize> Steps<MR> for All<'_, HIGH> {
     #[inline(always)]
-    fn at(self, t: usize) -> [f32; MR] {
-        let row = &self.0.panel[t * HIGH..];
-        *row.first_chunk().expect("a panel row")
+    fn place(self, t: usize) -> usize {
+        t * HIGH
     }
     #[inline(always)]
-    fn prefetch<S: F32s>(self, s: S, t: usize) {
-        s.prefetch_near(&self.0.next[t * HIGH..]);
-    }
-}
-
-impl<const MR: usize> Steps<MR> for Gathered<'_, MR> {
-    #[inline(always)]
-    fn at(self, t: usize) -> [f32; MR] {
-        let mut row = [0.0; MR];
-        self.each(
-            t,
-            #[inline(always)]
-            |i, x| row[i] = x,
-        );
-        row
+    fn at(self, place: usize) -> [f32; MR] {
+        *self.0.panel[place..].first_chunk().expect("a panel row")
     }
     #[inline(always)]
-    fn prefetch<S: F32s>(self, _: S, _: usize) {}
+    fn prefetch<S: F32s>(self, s: S, place: usize) {
+        s.prefetch_near(&self.0.next[place..]);
+    }
 }
 
 /// The product of a panel of `HIGH` rows, or of half of it; `all`: every step is live.
@@ -94,6 +87,27 @@ pub(super) fn panel_product<S: F32s, const MR: usize, const NV: usize, const HIG
     );
 }
 
+/// The product of the rows `place(i)` of a panel.
+#[inline(always)]
+pub(super) fn picked_product<S: F32s, const MR: usize, const HIGH: usize>(
+    s: S,
+    of: Weights<'_>,
+    place: impl Fn(usize) -> usize,
+    v: &[f32],
+    m: &mut [f32],
+    step: usize,
+) {
+    let mut rows = [0; MR];
+    for (i, row) in rows.iter_mut().enumerate() {
+        *row = place(i);
+    }
+    let lhs = Picked::<MR, HIGH> { of, rows };
+    s.outline(
+        #[inline(always)]
+        || product::<S, MR, 1>(s, lhs, v, m, step),
+    );
+}
+
 /// m[i][j] = Σ_t lhs[t][i] · v[t][j], in ascending order from zero; rows of m are `step` apart.
 #[inline(always)]
 pub(super) fn product<S: F32s, const MR: usize, const NV: usize>(
@@ -109,20 +123,23 @@ pub(super) fn product<S: F32s, const MR: usize, const NV: usize>(
     }
     assert!(MR <= height(S::REGISTERS) / NV, "tile height");
     let mut acc = [[s.splat(0.0); NV]; MR];
+    let mut place = lhs.place(0);
     for (t, v) in v.chunks_exact(NV * S::LANES).enumerate() {
         let mut b = [s.splat(0.0); NV];
         for j in 0..NV {
             b[j] = s.load(&v[j * S::LANES..]);
         }
-        // First: a check between the loads of a row and their use would keep them from folding into the multiplications.
-        lhs.prefetch(s, t);
-        let a = lhs.at(t);
+        // First: a branch between the loads of a row and their use would keep them from folding into the multiplications.
+        let behind = lhs.place(t + 1);
+        lhs.prefetch(s, place);
+        let a = lhs.at(place);
         for i in 0..MR {
             let ai = s.splat(a[i]);
             for j in 0..NV {
                 acc[i][j] = s.mul_add(ai, b[j], acc[i][j]);
             }
         }
+        place = behind;
     }
     each_row!(MR, i => {
         let row = &mut m[i * step..][..NV * S::LANES];
@@ -130,4 +147,51 @@ pub(super) fn product<S: F32s, const MR: usize, const NV: usize>(
             s.store(acc[i][j], &mut row[j * S::LANES..]);
         }
     });
+}
+
+/// The weights of some rows of a panel of `HIGH` rows, a power of two.
+#[derive(Clone, Copy)]
+pub(super) struct Picked<'a, const MR: usize, const HIGH: usize> {
+    pub(super) of: Weights<'a>,
+    pub(super) rows: [usize; MR],
+}
+
+impl<const MR: usize, const HIGH: usize> Steps<MR> for Picked<'_, MR, HIGH> {
+    #[inline(always)]
+    fn place(self, t: usize) -> usize {
+        self.of.offsets.get(t).map_or(0, |&at| at as usize)
+    }
+    #[inline(always)]
+    fn at(self, place: usize) -> [f32; MR] {
+        const { assert!(HIGH.is_power_of_two()) };
+        let line: &[f32; HIGH] = self.of.panel[place..].first_chunk().expect("a panel row");
+        let mut row = [0.0; MR];
+        for i in 0..MR {
+            row[i] = line[self.rows[i] % HIGH];
+        }
+        row
+    }
+    #[inline(always)]
+    fn prefetch<S: F32s>(self, s: S, place: usize) {
+        s.prefetch_near(&self.of.next[place..]);
+    }
+}
+
+impl<const MR: usize> Steps<MR> for Gathered<'_, MR> {
+    #[inline(always)]
+    fn place(self, t: usize) -> usize {
+        t
+    }
+    #[inline(always)]
+    fn at(self, place: usize) -> [f32; MR] {
+        let mut row = [0.0; MR];
+        self.each(
+            place,
+            #[inline(always)]
+            |i, x| row[i] = x,
+        );
+        row
+    }
+    #[inline(always)]
+    fn prefetch<S: F32s>(self, _: S, _: usize) {}
 }
