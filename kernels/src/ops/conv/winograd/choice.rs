@@ -3,7 +3,7 @@
 //! The unit is the time of one FMA of a vector at the peak. The weights were fitted (non-negative least squares of relative errors) to 96
 //! convolutions of 3 to 512 channels on maps of 4 x 4 to 56 x 56, each computed in all ways on one core of Zen 5 with AVX-512 and with
 //! AVX2, and rounded to what fits both. On these shapes the choice is 0.5 % (AVX-512) and 3 % (AVX2) slower than the best one on average, at worst
-//! 15 % and 40 %.
+//! 15 % and 40 %. The cost of a call was raised since, by maps of 7 x 7 to 28 x 28 with 8 and 16 channels.
 #![forbid(unsafe_code)]
 
 use super::{Form, Sizes, height, registers};
@@ -44,7 +44,7 @@ fn winograd(isa: Isa, form: Form, shape: &ConvShape, sizes: &Sizes) -> f64 {
     // Of a product, of a vector of transformed inputs and of outputs, and of a call.
     let (product, input, output, call) = match form {
         Form::F2 => (1.02, 6.5, 12.0, 2000.0),
-        Form::F4 => (1.05, 6.0, 13.5, 3500.0),
+        Form::F4 => (1.05, 6.0, 13.5, 8000.0),
     };
     let lanes = isa.lanes();
     let (m, points) = (form.m(), form.points() as f64);

@@ -1,8 +1,8 @@
 //! Which rows of the products are computed, and in which order.
 //!
-//! A tile of a half panel reads its weights in one piece, a tile of rows from anywhere pays for each. So a half of which nearly all rows are
-//! live is computed whole, its dead rows with it, and they are dropped; the live rows of the other halves are gathered. A row comes out the
-//! same in either way.
+//! A tile of a panel, or of half of one, reads its weights in one piece; rows from anywhere pay for each. So a panel of which nearly all rows
+//! are live is computed whole and its dead rows are dropped, and only the live rows of the others are gathered. A row comes out the same in
+//! either way.
 #![forbid(unsafe_code)]
 
 use super::height;
@@ -30,7 +30,7 @@ pub(super) const fn gathered(registers: usize) -> usize {
     if registers >= 32 { 8 } else { 4 }
 }
 
-/// Steps of products of one vector that go well with the lines of several panels a step.
+/// Steps of panels up to which several panels side by side fit L1.
 const DEEP: usize = 384;
 
 /// Live rows of a panel from which on they have a tile of their own.
@@ -67,12 +67,14 @@ pub(super) fn order<'a, S: F32s>(
             picked: from.len(),
         };
     }
-    // With one vector a tile is a whole panel. Steps that do not fit L1 with what several panels have at each should read a panel once.
+    // With one vector a tile is a whole panel.
     let tall = S::REGISTERS >= 32 && wide == 1;
     let by_panels = tall && depth > DEEP;
     let unit = if tall { 2 * half } else { half };
-    // What a gathered row costs, in eighths of a row of a whole tile: few rows and one vector do not keep the units busy.
+    // What a single row costs, in eighths of a row of a whole tile: few rows and one vector do not keep the units busy, and lines of many
+    // steps that several tiles read do not stay in L1.
     let cost = match (S::REGISTERS >= 32, wide) {
+        _ if depth > DEEP && !by_panels => 22,
         (_, 2) => 10,
         (true, _) => 12,
         (false, _) => 16,
