@@ -12,6 +12,7 @@
 
 mod block;
 mod choice;
+mod maps;
 mod product;
 mod rows;
 mod transform;
