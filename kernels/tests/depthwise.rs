@@ -493,9 +493,7 @@ fn steps_that_nobody_takes_may_be_huge() {
         };
         let kernel = Depthwise::pack(isa, &spec).expect("one output a plane");
         let mut y = [0.0; 4];
-        kernel
-            .run(&Serial, &x, (3, 3), None, None, &mut y)
-            .expect("operands fit");
-        assert_eq!(y, [2.0; 4], "{isa}");
+        let run = kernel.run(&Serial, &x, (3, 3), None, None, &mut y);
+        assert!(run.is_ok() && y == [2.0; 4], "{isa}");
     }
 }
