@@ -53,7 +53,8 @@ const FAMILIES: [Family; 5] = [
     },
     Family {
         path: "ops::conv::winograd",
-        slack: 16,
+        // The offsets of the step after are loaded in each, beside those of the next panel.
+        slack: 23,
         tiles: |isa| match isa {
             AVX2 => vec![(12, 1), (6, 2)],
             _ => vec![(16, 1), (8, 2)],
