@@ -24,6 +24,24 @@ fn around(row: &[f32], start: isize) -> f32x4 {
     f32x4::new(lanes)
 }
 
+/// The elements whose bit is set, the other lanes zero. Not inlined: a micro-kernel would hold dozens of it.
+#[inline(never)]
+fn load_lanes(from: &[f32], lanes: u32) -> f32x4 {
+    f32x4::new(core::array::from_fn(|i| {
+        if lanes >> i & 1 == 1 { from[i] } else { 0.0 }
+    }))
+}
+
+/// Writes the lanes whose bit is set.
+#[inline(never)]
+fn store_lanes(v: f32x4, lanes: u32, to: &mut [f32]) {
+    for (i, x) in v.to_array().into_iter().enumerate() {
+        if lanes >> i & 1 == 1 {
+            to[i] = x;
+        }
+    }
+}
+
 impl F32s for Portable {
     type V = f32x4;
     type M = f32x4;
@@ -59,10 +77,7 @@ impl F32s for Portable {
         if let Some(all) = from.first_chunk::<4>() {
             return f32x4::new(*all);
         }
-        let mut lanes = [0.0; 4];
-        let n = from.len();
-        lanes[..n].copy_from_slice(&from[..n]);
-        f32x4::new(lanes)
+        load_lanes(from, !(!0 << from.len()))
     }
     #[inline(always)]
     fn load_window<const N: usize>(self, row: &[f32], window: &Window<f32x4, N>) -> [f32x4; N] {
@@ -103,22 +118,15 @@ impl F32s for Portable {
             *all = v.to_array();
             return;
         }
-        let n = to.len();
-        to[..n].copy_from_slice(&v.to_array()[..n]);
+        store_lanes(v, !(!0 << to.len()), to);
     }
     #[inline(always)]
     fn load_where(self, from: &[f32], lanes: u32) -> f32x4 {
-        f32x4::new(core::array::from_fn(|i| {
-            if lanes >> i & 1 == 1 { from[i] } else { 0.0 }
-        }))
+        load_lanes(from, lanes)
     }
     #[inline(always)]
     fn store_where(self, v: f32x4, lanes: u32, to: &mut [f32]) {
-        for (i, x) in v.to_array().into_iter().enumerate() {
-            if lanes >> i & 1 == 1 {
-                to[i] = x;
-            }
-        }
+        store_lanes(v, lanes, to);
     }
     #[inline(always)]
     fn add(self, a: f32x4, b: f32x4) -> f32x4 {

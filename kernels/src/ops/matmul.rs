@@ -6,6 +6,7 @@ mod few;
 mod gather;
 mod pass;
 mod runtime;
+mod spread;
 
 use alloc::vec::Vec;
 
@@ -157,6 +158,8 @@ pub struct MatMul {
     // Original k and n of the packed rows and columns.
     kept_k: Bounded,
     kept_n: Vec<u32>,
+    // 0, 1, 2 ...: the packed columns without a mask.
+    in_order: Vec<u32>,
     // Where each packed row begins in a column panel.
     starts: Bounded,
     panels: Buffer,
@@ -203,6 +206,7 @@ impl MatMul {
             nr,
             starts: Bounded::new(starts, kept_k.len().saturating_sub(1) * nr + 1),
             kept_k: Bounded::new(kept_k, k),
+            in_order: (0..kept_n.len() as u32).collect(),
             kept_n,
             panels,
             bias,
@@ -236,7 +240,7 @@ impl MatMul {
     pub fn scratch_len(&self, m: usize, threads: usize) -> usize {
         let nr = pack::panel_width(self.isa.lanes());
         let (k, n) = (self.kept_k.len(), self.kept_n.len());
-        // The lists of live k (three) and n (three), then every thread's own.
+        // The lists of live k and n, the panels of the live columns and their lanes, then every thread's own.
         4 * lines(k)
             + 2 * lines(n)
             + lines(n.div_ceil(self.nr))
@@ -339,7 +343,8 @@ impl MatMul {
                 picked
             }
             _ => {
-                let (from, to) = live_of(&self.kept_n, &mut rest, live_out);
+                let (from, to) =
+                    pack::live_of(&self.kept_n, &self.in_order, 0, live_out, &mut rest);
                 Columns::Some { from, to }
             }
         };
@@ -364,25 +369,6 @@ impl MatMul {
         product.run(self.isa, pool, out, rest);
         Ok(())
     }
-}
-
-/// The live ones of the packed columns, and which columns of C they are.
-fn live_of<'a>(
-    kept: &[u32],
-    rest: &mut &'a mut [f32],
-    live: Option<Channels<'_>>,
-) -> (&'a [u32], &'a [u32]) {
-    let (from, to) = (
-        take_indices(rest, kept.len()),
-        take_indices(rest, kept.len()),
-    );
-    let mut count = 0;
-    // Written whether live or not: random masks would be mispredicted.
-    for (j, &column) in kept.iter().enumerate() {
-        (from[count], to[count]) = (j as u32, column);
-        count += usize::from(live.is_none_or(|live| live.contains(column as usize)));
-    }
-    (&from[..count], &to[..count])
 }
 
 /// Work below which a fork costs more than it gains: about 30 us of one core with the widest vectors.

@@ -119,6 +119,14 @@ pub(crate) fn map<S: F32s>(s: S, y: &mut [f32], f: impl Fn(S::V) -> S::V) {
 /// row = act(row)
 #[inline(always)]
 pub(crate) fn apply<S: F32s>(s: S, act: Activation, row: &mut [f32]) {
+    s.outline(
+        #[inline(always)]
+        || apply_here(s, act, row),
+    );
+}
+
+#[inline(always)]
+fn apply_here<S: F32s>(s: S, act: Activation, row: &mut [f32]) {
     let zero = s.splat(0.0);
     let one = s.splat(1.0);
     match act {

@@ -207,63 +207,42 @@ impl<S: F32s, const NV: usize> Columns<S, NV> for Whole {
     }
 }
 
-/// Some lanes of each vector.
-#[derive(Clone, Copy)]
-pub(crate) struct Sieve<const NV: usize>(pub(crate) [Sieved; NV]);
-
-impl<const NV: usize> Sieve<NV> {
-    /// The first `width` lanes of vectors of `lanes`, from column `at` on.
-    pub(crate) fn first(lanes: usize, at: usize, width: usize) -> Self {
-        Self(core::array::from_fn(|j| {
-            let kept = width.saturating_sub(j * lanes).min(lanes);
-            [
-                ((1u64 << kept) - 1) as u32,
-                (at + width.min(j * lanes)) as u32,
-            ]
-        }))
-    }
-}
-
-impl<S: F32s, const NV: usize> Columns<S, NV> for Sieve<NV> {
-    #[inline(always)]
-    fn load(self, s: S, row: &[f32]) -> [S::V; NV] {
-        let mut sums = [s.splat(0.0); NV];
-        for (sum, [bits, first]) in sums.iter_mut().zip(self.0) {
-            let kept = &row[first as usize..][..bits.count_ones() as usize];
-            *sum = s.expand(s.load_some(kept), bits);
-        }
-        sums
-    }
-    #[inline(always)]
-    fn store(self, s: S, sums: [S::V; NV], row: &mut [f32]) {
-        for (sum, [bits, first]) in sums.into_iter().zip(self.0) {
-            let kept = &mut row[first as usize..][..bits.count_ones() as usize];
-            s.store_some(s.compress(sum, bits), kept);
-        }
-    }
-}
-
 /// Some lanes of each vector, in place: lane `i` of vector `j` is column `at + j * LANES + i`.
 #[derive(Clone, Copy)]
 pub(crate) struct Picked<const NV: usize> {
-    pub(crate) at: usize,
-    pub(crate) lanes: [u32; NV],
+    at: usize,
+    lanes: [u32; NV],
+    /// All of them: a branch for each row is nothing beside the instance of a tile that it saves.
+    whole: bool,
 }
 
 impl<const NV: usize> Picked<NV> {
-    /// The first `width` lanes of vectors of `lanes`.
-    pub(crate) fn first(lanes: usize, at: usize, width: usize) -> Self {
-        let kept = |j: usize| width.saturating_sub(j * lanes).min(lanes);
+    pub(crate) fn new<S: F32s>(at: usize, lanes: [u32; NV]) -> Self {
+        let whole = lanes.iter().all(|&lanes| lanes == all::<S>());
+        Self { at, lanes, whole }
+    }
+    /// The first `width` lanes.
+    pub(crate) fn first<S: F32s>(at: usize, width: usize) -> Self {
+        let kept = |j: usize| width.saturating_sub(j * S::LANES).min(S::LANES);
         Self {
             at,
             lanes: core::array::from_fn(|j| ((1u64 << kept(j)) - 1) as u32),
+            whole: width >= NV * S::LANES,
         }
     }
+}
+
+/// The bits of all lanes.
+const fn all<S: F32s>() -> u32 {
+    !0 >> (u32::BITS as usize - S::LANES)
 }
 
 impl<S: F32s, const NV: usize> Columns<S, NV> for Picked<NV> {
     #[inline(always)]
     fn load(self, s: S, row: &[f32]) -> [S::V; NV] {
+        if self.whole {
+            return Whole(self.at).load(s, row);
+        }
         let mut sums = [s.splat(0.0); NV];
         for j in 0..NV {
             let from = row.get(self.at + j * S::LANES..).unwrap_or_default();
@@ -273,9 +252,63 @@ impl<S: F32s, const NV: usize> Columns<S, NV> for Picked<NV> {
     }
     #[inline(always)]
     fn store(self, s: S, sums: [S::V; NV], row: &mut [f32]) {
+        if self.whole {
+            return Whole(self.at).store(s, sums, row);
+        }
         for j in 0..NV {
             let to = row.get_mut(self.at + j * S::LANES..).unwrap_or_default();
             s.store_where(sums[j], self.lanes[j], to);
+        }
+    }
+}
+
+/// Some lanes of each vector, which go side by side.
+#[derive(Clone, Copy)]
+pub(crate) struct Sieve<const NV: usize> {
+    kept: [Sieved; NV],
+    /// All lanes of all vectors, one behind the other.
+    whole: bool,
+}
+
+impl<const NV: usize> Sieve<NV> {
+    pub(crate) fn new<S: F32s>(kept: [Sieved; NV]) -> Self {
+        let [[_, at], ..] = kept[..] else {
+            return Self { kept, whole: true };
+        };
+        let follows = |(j, &[bits, first]): (usize, &Sieved)| {
+            bits == all::<S>() && first as usize == at as usize + j * S::LANES
+        };
+        let whole = kept.iter().enumerate().all(follows);
+        Self { kept, whole }
+    }
+    /// The first `width` lanes, from column `at` on.
+    pub(crate) fn first<S: F32s>(at: usize, width: usize) -> [Sieved; NV] {
+        let Picked { lanes, .. } = Picked::<NV>::first::<S>(at, width);
+        core::array::from_fn(|j| [lanes[j], (at + width.min(j * S::LANES)) as u32])
+    }
+}
+
+impl<S: F32s, const NV: usize> Columns<S, NV> for Sieve<NV> {
+    #[inline(always)]
+    fn load(self, s: S, row: &[f32]) -> [S::V; NV] {
+        if self.whole {
+            return Whole(self.kept[0][1] as usize).load(s, row);
+        }
+        let mut sums = [s.splat(0.0); NV];
+        for (sum, [bits, first]) in sums.iter_mut().zip(self.kept) {
+            let kept = &row[first as usize..][..bits.count_ones() as usize];
+            *sum = s.expand(s.load_some(kept), bits);
+        }
+        sums
+    }
+    #[inline(always)]
+    fn store(self, s: S, sums: [S::V; NV], row: &mut [f32]) {
+        if self.whole {
+            return Whole(self.kept[0][1] as usize).store(s, sums, row);
+        }
+        for (sum, [bits, first]) in sums.into_iter().zip(self.kept) {
+            let kept = &mut row[first as usize..][..bits.count_ones() as usize];
+            s.store_some(s.compress(sum, bits), kept);
         }
     }
 }

@@ -21,8 +21,7 @@ use crate::pack::even_height;
 use crate::panel::{Below, Gathered, Lhs, Listed, Side, lines, take, take_indices};
 use crate::pool::{NOWHERE, Pool, Rows, Tile};
 use crate::tile::gemm::{
-    Columns, NV, Next, Place, Sieve, Sieved, Start, Whole, for_height, tallest, tallest_gathered,
-    tile,
+    NV, Next, Place, Sieve, Sieved, Start, for_height, tallest, tallest_gathered, tile,
 };
 
 /// Depth of a block. The taps of a window overlap in memory, so its inputs take less of L1 than KC x NR floats. Measured on Zen 5
@@ -235,7 +234,7 @@ impl Task for Block<'_, '_> {
                     while q < columns && count < together {
                         let part =
                             part::<S>(geometry, strip.sieve, q, columns, origin, depth <= KC);
-                        if count > 0 && part.kind() != parts[0].kind() {
+                        if count > 0 && part.vectors != parts[0].vectors {
                             break;
                         }
                         parts[count] = part;
@@ -243,14 +242,10 @@ impl Task for Block<'_, '_> {
                         q += part.vectors * S::LANES;
                     }
                     let (parts, out, spare) = (&parts[..count], &mut job.out, &mut *spare);
-                    match parts[0].kind() {
-                        (1, _) => pass.rows::<S, 1, _>(s, rows, parts, Part::sieve, (out, spare)),
-                        (_, true) => {
-                            pass.rows::<S, NV, _>(s, rows, parts, Part::whole, (out, spare));
-                        }
-                        (_, false) => {
-                            pass.rows::<S, NV, _>(s, rows, parts, Part::sieve, (out, spare));
-                        }
+                    if parts[0].vectors == 1 {
+                        pass.rows::<S, 1>(s, rows, parts, (out, spare));
+                    } else {
+                        pass.rows::<S, NV>(s, rows, parts, (out, spare));
                     }
                 }
             }
@@ -272,25 +267,8 @@ struct Part {
     /// The column of the planes that its first lane reads.
     from: usize,
     vectors: usize,
-    /// The column of the output that its first lane writes, where all lanes do.
-    at: Option<usize>,
-    /// Which lanes write where, if not.
+    /// Which lanes write where.
     lanes: [Sieved; NV],
-}
-
-impl Part {
-    /// Tiles of one kind can take turns with a row tile.
-    fn kind(&self) -> (usize, bool) {
-        (self.vectors, self.at.is_some())
-    }
-    #[inline(always)]
-    fn whole(&self) -> Whole {
-        Whole(self.at.expect("a whole tile"))
-    }
-    #[inline(always)]
-    fn sieve<const NV: usize>(&self) -> Sieve<NV> {
-        Sieve(*self.lanes.first_chunk().expect("as many vectors"))
-    }
 }
 
 /// The tile of the columns from `q` on. `once`: the sums are complete after one pass, so that columns may be computed twice.
@@ -320,7 +298,6 @@ fn part<S: F32s>(
         return Part {
             from: origin + q,
             vectors,
-            at: None,
             lanes: sieve,
         };
     }
@@ -337,8 +314,7 @@ fn part<S: F32s>(
             return Part {
                 from: origin + q - old,
                 vectors,
-                at: (vectors == NV).then_some(q - old),
-                lanes: Sieve::first(S::LANES, q - old, lanes).0,
+                lanes: Sieve::first::<S>(q - old, lanes),
             };
         }
         let mut first = q as u32;
@@ -351,27 +327,24 @@ fn part<S: F32s>(
         return Part {
             from: origin + q - old,
             vectors,
-            at: (old == 0 && vectors == NV).then_some(q),
             lanes: sieve,
         };
     }
     Part {
         from: origin + q,
         vectors,
-        at: (left >= NV * S::LANES).then_some(q),
-        lanes: Sieve::first(S::LANES, q, left).0,
+        lanes: Sieve::first::<S>(q, left),
     }
 }
 
 impl Pass<'_> {
     /// The tiles of `parts`, all of `NV` vectors, and the rows `lo..hi`: of panels, or of the list of live ones.
     #[inline(always)]
-    fn rows<S: F32s, const NV: usize, C: Columns<S, NV>>(
+    fn rows<S: F32s, const NV: usize>(
         &self,
         s: S,
         (lo, hi): (usize, usize),
         parts: &[Part],
-        cols: impl Fn(&Part) -> C + Copy,
         (out, spare): (&mut Tile<'_>, &mut [f32]),
     ) {
         let mut at = lo;
@@ -386,14 +359,14 @@ impl Pass<'_> {
                         s.outline(#[inline(always)] || {
                             for i in rows.step_by(MR) {
                                 let to = &targets[i - lo..][..MR];
-                                self.packed_rows::<S, MR, NV, C>(s, i, to, parts, cols, (out, spare));
+                                self.packed_rows::<S, MR, NV>(s, i, to, parts, (out, spare));
                             }
                         });
                     }
                 } else if MR <= tallest_gathered::<S>() {
                     s.outline(#[inline(always)] || {
                         for i in rows.step_by(MR) {
-                            self.gathered_rows::<S, MR, NV, C>(s, i, parts, cols, out);
+                            self.gathered_rows::<S, MR, NV>(s, i, parts, out);
                         }
                     });
                 }
@@ -403,13 +376,12 @@ impl Pass<'_> {
 
     /// The packed rows `i..i + MR`, which go to the rows `to`.
     #[inline(always)]
-    fn packed_rows<S: F32s, const MR: usize, const NV: usize, C: Columns<S, NV>>(
+    fn packed_rows<S: F32s, const MR: usize, const NV: usize>(
         &self,
         s: S,
         i: usize,
         to: &[u32],
         parts: &[Part],
-        cols: impl Fn(&Part) -> C,
         (out, spare): (&mut Tile<'_>, &mut [f32]),
     ) {
         let to: &[u32; MR] = to.first_chunk().expect("a row each");
@@ -426,17 +398,16 @@ impl Pass<'_> {
         let panel_len = strip.packed_depth * strip.height;
         let panel = &strip.panels[i / strip.height * panel_len..][..panel_len];
         let lhs = Listed::new(panel, strip.height, self.terms);
-        self.tiles::<S, MR, NV, C>(s, lhs, start, parts, cols, rows);
+        self.tiles::<S, MR, NV>(s, lhs, start, parts, rows);
     }
 
     /// The live rows `i..i + MR`.
     #[inline(always)]
-    fn gathered_rows<S: F32s, const MR: usize, const NV: usize, C: Columns<S, NV>>(
+    fn gathered_rows<S: F32s, const MR: usize, const NV: usize>(
         &self,
         s: S,
         i: usize,
         parts: &[Part],
-        cols: impl Fn(&Part) -> C,
         out: &mut Tile<'_>,
     ) {
         let strip = self.strip;
@@ -460,17 +431,16 @@ impl Pass<'_> {
             row / strip.height * panel_len + row % strip.height
         });
         let lhs = Gathered::new(strip.panels, starts, strip.height, self.terms);
-        self.tiles::<S, MR, NV, C>(s, lhs, start, parts, cols, rows);
+        self.tiles::<S, MR, NV>(s, lhs, start, parts, rows);
     }
 
     #[inline(always)]
-    fn tiles<S: F32s, const MR: usize, const NV: usize, C: Columns<S, NV>>(
+    fn tiles<S: F32s, const MR: usize, const NV: usize>(
         &self,
         s: S,
         lhs: impl Lhs<MR>,
         start: Start<'_>,
         parts: &[Part],
-        cols: impl Fn(&Part) -> C,
         mut rows: impl Rows<MR>,
     ) {
         let Self {
@@ -483,7 +453,7 @@ impl Pass<'_> {
             let rhs = Side::<S, 1, NV>::new([&data[part.from.min(data.len())..]], offsets);
             let place = Place {
                 rows: &mut rows,
-                cols: cols(part),
+                cols: Sieve::new::<S>(*part.lanes.first_chunk().expect("as many vectors")),
                 start,
                 activation,
                 next: Next::NOTHING,

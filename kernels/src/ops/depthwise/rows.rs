@@ -12,17 +12,9 @@ use crate::isa::{F32s, Window};
 /// Elements of the map from a row to those that are fetched with it.
 const AHEAD: usize = 1024;
 
-/// V vectors of columns of the output, seen through N vectors of the map; W when the map has no others.
+/// Vectors of columns of the output, seen through N vectors of the map; W when the map has no others.
 #[derive(Clone, Copy)]
-struct Block<
-    M,
-    const K: usize,
-    const T: usize,
-    const D: usize,
-    const V: usize,
-    const N: usize,
-    const W: bool,
-> {
+struct Block<M, const N: usize, const W: bool> {
     here: Window<M, N>,
     before: Window<M>,
     behind: Window<M>,
@@ -36,19 +28,14 @@ struct Row<T, const V: usize> {
     behind: [T; 2],
 }
 
-impl<
-    M: Copy,
-    const K: usize,
-    const T: usize,
-    const D: usize,
-    const V: usize,
-    const N: usize,
-    const W: bool,
-> Block<M, K, T, D, V, N, W>
-{
-    /// The first `w` elements of `x`.
+impl<M: Copy, const N: usize, const W: bool> Block<M, N, W> {
+    /// The first `w` elements of `x`, for V vectors of every T-th column.
     #[inline(always)]
-    fn load<S: F32s<M = M>>(&self, s: S, x: &[f32]) -> Row<S::V, V> {
+    fn load<S: F32s<M = M>, const T: usize, const V: usize>(
+        &self,
+        s: S,
+        x: &[f32],
+    ) -> Row<S::V, V> {
         let zero = s.splat(0.0);
         let all: [S::V; N] = s.load_window(x, &self.here);
         let (mut before, mut behind) = (zero, zero);
@@ -77,37 +64,41 @@ impl<
         }
         row
     }
+}
 
-    /// What column `l` of the kernel takes from a row.
-    #[inline(always)]
-    fn tap<S: F32s<M = M>>(&self, s: S, row: &Row<S::V, V>, l: usize) -> [S::V; V] {
-        let by = (l as isize - (K / 2) as isize) * D as isize;
-        let (phase, by) = if T == 2 {
-            (by.rem_euclid(2) as usize, by.div_euclid(2))
-        } else {
-            (0, by)
-        };
-        let here = row.here[phase];
-        let mut x = here;
-        for v in 0..V {
-            if by < 0 {
-                let before = if v == 0 {
-                    row.before[phase]
-                } else {
-                    here[v - 1]
-                };
-                x[v] = s.align(before, here[v], (S::LANES as isize + by) as usize);
-            } else if by > 0 {
-                let behind = if v + 1 == V {
-                    row.behind[phase]
-                } else {
-                    here[v + 1]
-                };
-                x[v] = s.align(here[v], behind, by as usize);
-            }
+/// What column `l` of the kernel takes from a row.
+#[inline(always)]
+fn tap<S: F32s, const K: usize, const T: usize, const D: usize, const V: usize>(
+    s: S,
+    row: &Row<S::V, V>,
+    l: usize,
+) -> [S::V; V] {
+    let by = (l as isize - (K / 2) as isize) * D as isize;
+    let (phase, by) = if T == 2 {
+        (by.rem_euclid(2) as usize, by.div_euclid(2))
+    } else {
+        (0, by)
+    };
+    let here = row.here[phase];
+    let mut x = here;
+    for v in 0..V {
+        if by < 0 {
+            let before = if v == 0 {
+                row.before[phase]
+            } else {
+                here[v - 1]
+            };
+            x[v] = s.align(before, here[v], (S::LANES as isize + by) as usize);
+        } else if by > 0 {
+            let behind = if v + 1 == V {
+                row.behind[phase]
+            } else {
+                here[v + 1]
+            };
+            x[v] = s.align(here[v], behind, by as usize);
         }
-        x
     }
+    x
 }
 
 #[inline(always)]
@@ -190,7 +181,7 @@ fn block<
     let pitch = plane.shape.dilation[0];
     let start = (T * at + K / 2 * D) as isize - left as isize;
     let behind = start + (N * S::LANES) as isize;
-    let block: Block<S::M, K, T, D, V, N, W> = Block {
+    let block: Block<S::M, N, W> = Block {
         here: s.window(start, w),
         before: s.window(start - S::LANES as isize, w),
         behind: s.window(behind, w),
@@ -211,12 +202,12 @@ fn block<
         let mut y = y[class * ow + at..].chunks_mut(ow * pitch);
         macro_rules! absorb {
             ($j:literal, $x:expr) => {
-                let row = block.load(s, $x);
+                let row = block.load::<S, T, V>(s, $x);
                 sums.absorb(
                     s,
                     $j,
                     #[inline(always)]
-                    |l| block.tap(s, &row, l),
+                    |l| tap::<S, K, T, D, V>(s, &row, l),
                     #[inline(always)]
                     |_, x, weight, sum| s.mul_add(x, weight, sum),
                 );

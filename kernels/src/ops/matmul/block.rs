@@ -19,9 +19,9 @@ use crate::Isa;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
 use crate::pack::{even_height, gather_rows, slack};
-use crate::panel::{Below, LINE, lines, take, take_indices};
+use crate::panel::{Below, LINE, lines, take};
 use crate::pool::{Pool, Tile};
-use crate::tile::gemm::{FEW_ROWS, NV, Next, Start, tallest, tallest_gathered};
+use crate::tile::gemm::{FEW_ROWS, NV, Next, Start, tallest};
 
 /// Depth of a block, at most: its panel is 128 KiB with the widest vectors and comes from L2 for every row tile, which takes a
 /// sixth of what L2 delivers. Measured on Zen 5, 1024 x 1024 x 1024: 384 (the panel in L1) gives 207 GFLOP/s, 512 gives 224, 768 gives
@@ -32,13 +32,14 @@ const BLOCK: usize = 96 * KC;
 /// Rows of a job, and of a block that is not deep.
 const MC: usize = 384;
 /// Columns of a block when it is computed in scratch.
-const NC_SCRATCH: usize = 512;
+pub(super) const NC_SCRATCH: usize = 512;
 /// Rows of a block when it is computed in scratch.
-const MC_SCRATCH: usize = 96;
-/// Panels from which on packing the rows of an index pays; rows of a matrix are read in place (packed: 4 to 8 % slower).
-const PACK_PANELS: usize = 4;
-/// Rows of a matrix are packed, too, when less than one of so many k is live: in place, every element would be a cache line.
+pub(super) const MC_SCRATCH: usize = 96;
+/// Rows of a matrix are read in place (packed: 4 to 8 % slower), unless less than one of so many k is live: then every element would be a
+/// cache line.
 const PACK_SPARSE: usize = 3;
+/// Panels from which on that pays.
+const PACK_PANELS: usize = 4;
 
 /// Which packed columns there are, and where they go.
 #[derive(Clone, Copy)]
@@ -190,14 +191,14 @@ impl Task for Alone<'_, '_> {
     }
 }
 
-struct Block<'a, 't> {
-    product: &'a Product<'a>,
+pub(super) struct Block<'a, 't> {
+    pub(super) product: &'a Product<'a>,
     /// The first row of A, and how many.
-    rows: (usize, usize),
-    first_col: usize,
+    pub(super) rows: (usize, usize),
+    pub(super) first_col: usize,
     /// The block's columns of C, and its rows, or all rows when C has an index.
-    out: Tile<'t>,
-    scratch: &'a mut [f32],
+    pub(super) out: Tile<'t>,
+    pub(super) scratch: &'a mut [f32],
 }
 
 /// The panels of a block, and where the column of C is in which a panel starts.
@@ -261,110 +262,26 @@ impl Task for Block<'_, '_> {
     }
 }
 
-impl Block<'_, '_> {
-    /// Computes the packed columns `from` in scratch, and spreads them over the columns `to` of C.
-    #[inline(always)]
-    fn spread<S: F32s>(mut self, s: S, from: &[u32], to: &[u32]) {
-        let p = self.product;
-        let nr = p.nr;
-        if from.is_empty() {
-            return;
-        }
-        let mut rest = self.scratch;
-        let used = take_indices(&mut rest, NC_SCRATCH / nr + 2);
-        let mut count = 0;
-        for &j in from {
-            let panel = j / nr as u32;
-            if count == 0 || used[count - 1] != panel {
-                used[count] = panel;
-                count += 1;
-            }
-        }
-        let used = &used[..count];
-        let whole = (from[0] as usize).is_multiple_of(nr)
-            && (from[from.len() - 1] - from[0]) as usize == from.len() - 1;
-        let few = self.rows.1 <= FEW_ROWS;
-        let gather =
-            !whole && !few && gathering_pays((self.rows.1, p.of_b.len()), from.len(), count, nr);
-        let panels = if gather {
-            Panels::Gather(from)
-        } else {
-            Panels::List(used)
-        };
-        let ld = if gather {
-            from.len().next_multiple_of(nr)
-        } else {
-            count * nr
-        };
-        let room = 4 * (NC_SCRATCH / nr + 2);
-        // Where the live columns are among those computed, if dead ones are between them, and where they belong.
-        let computed = from.iter().scan(0, |rank, &j| {
-            while used[*rank] != j / nr as u32 {
-                *rank += 1;
-            }
-            Some(*rank * nr + j as usize % nr)
-        });
-        let squeezed = !gather && !whole;
-        let squeezing = bits_of::<S>(take_indices(&mut rest, room), computed, squeezed);
-        let columns = to.iter().map(|&j| j as usize - self.first_col);
-        let spreading = bits_of::<S>(take_indices(&mut rest, room), columns, true);
-        // Rows beyond what the scratch was made for come in turns.
-        let result = take(&mut rest, MC_SCRATCH.min(p.m) * ld + LINE);
-        for r in (0..self.rows.1).step_by(MC_SCRATCH) {
-            let rows = MC_SCRATCH.min(self.rows.1 - r);
-            let mut tile = Tile::new(result, rows, ld, ld);
-            let first = self.rows.0 + r;
-            let mut rest = &mut *rest;
-            compute(s, p, (first, rows), panels, ld, None, &mut tile, &mut rest);
-            for i in 0..rows {
-                let row = tile.row(i);
-                let c = match p.c_index {
-                    Some(index) => index[first + i] as usize,
-                    None => r + i,
-                };
-                let c = self.out.row(c);
-                let mut at = 0;
-                for &[block, lanes] in squeezing {
-                    let from = block as usize * S::LANES;
-                    let v = s.load_some(&row[from..ld.min(from + S::LANES)]);
-                    let n = lanes.count_ones() as usize;
-                    s.store_some(s.compress(v, lanes), &mut row[at..][..n]);
-                    at += n;
-                }
-                let mut at = 0;
-                for &[block, lanes] in spreading {
-                    let n = lanes.count_ones() as usize;
-                    let v = s.expand(s.load_some(&row[at..][..n]), lanes);
-                    s.store_where(v, lanes, &mut c[block as usize * S::LANES..]);
-                    at += n;
-                }
-            }
-        }
-    }
-}
-
-/// The blocks of `LANES` columns that ascending `columns` are in, and their lanes there; none unless `wanted`.
-fn bits_of<S: F32s>(
-    list: &mut [u32],
-    columns: impl Iterator<Item = usize>,
-    wanted: bool,
-) -> &[[u32; 2]] {
-    let (list, _) = list.as_chunks_mut::<2>();
-    let mut count = 0;
-    for j in columns.take(if wanted { usize::MAX } else { 0 }) {
-        let block = (j / S::LANES) as u32;
-        if count == 0 || list[count - 1][0] != block {
-            list[count] = [block, 0];
-            count += 1;
-        }
-        list[count - 1][1] |= 1 << (j % S::LANES);
-    }
-    &list[..count]
-}
-
 /// Computes `rows` of the product over `panels` into `out`, `width` columns of it.
 #[inline(always)]
-fn compute<S: F32s>(
+pub(super) fn compute<S: F32s>(
+    s: S,
+    p: &Product<'_>,
+    rows: (usize, usize),
+    panels: Panels<'_>,
+    width: usize,
+    index: Option<&[u32]>,
+    out: &mut Tile<'_>,
+    rest: &mut &mut [f32],
+) {
+    s.outline(
+        #[inline(always)]
+        || blocks(s, p, rows, panels, width, index, out, rest),
+    );
+}
+
+#[inline(always)]
+fn blocks<S: F32s>(
     s: S,
     p: &Product<'_>,
     (first_row, rows): (usize, usize),
@@ -384,8 +301,8 @@ fn compute<S: F32s>(
         };
         return few(s, p, first_row, panels, width, to, out);
     }
-    let scattered = p.a_index.is_some() || p.of_a.is_sparse(PACK_SPARSE);
-    let pack = scattered && count > PACK_PANELS && rows > FEW_ROWS;
+    let scattered = p.of_a.is_sparse(PACK_SPARSE) && count > PACK_PANELS;
+    let pack = scattered || p.a_index.is_some() || index.is_some();
     let (gathered, gathered_bias) = match panels {
         Panels::Gather(_) => (take(rest, KC * nr + LINE), take(rest, nr + LINE)),
         _ => (&mut [][..], &mut [][..]),
@@ -399,12 +316,7 @@ fn compute<S: F32s>(
     // An indexed C may have more rows than a packed block holds.
     for r in (0..rows).step_by(mc) {
         let rows = mc.min(rows - r);
-        let most = if pack || p.a_index.is_none() && index.is_none() {
-            tallest::<S>()
-        } else {
-            tallest_gathered::<S>()
-        };
-        let height = even_height(rows, most);
+        let height = even_height(rows, tallest::<S>());
         for t in (0..depth.max(1)).step_by(kc) {
             let terms = (t, kc.min(depth - t.min(depth)));
             let last = t + kc >= depth;
@@ -471,15 +383,14 @@ fn compute<S: F32s>(
                         _ => Next::NOTHING,
                     },
                 };
-                if let Panels::Gather(_) = panels {
+                let rhs = if let Panels::Gather(_) = panels {
                     let bound = terms.1.saturating_sub(1) * nr + 1;
-                    let offsets = Below::new(&p.in_order[..terms.1], bound);
-                    pass.column(s, (&*gathered, offsets), rows, r, index, out);
+                    (&*gathered, Below::new(&p.in_order[..terms.1], bound))
                 } else {
                     let offsets = p.of_b.part(t..t + terms.1);
-                    let data = p.panel(panels.nth(x), S::LANES);
-                    pass.column(s, (data, offsets), rows, r, index, out);
-                }
+                    (p.panel(panels.nth(x), S::LANES), offsets)
+                };
+                pass.column(s, rhs, rows, r, index, out);
             }
         }
         if !p.activation.in_registers() {

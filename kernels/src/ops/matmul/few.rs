@@ -14,7 +14,7 @@ use super::block::{Panels, Product};
 use crate::isa::F32s;
 use crate::panel::{Gathered, Side};
 use crate::pool::Tile;
-use crate::tile::gemm::{Columns, Next, Picked, Place, Start, Whole, fits, tile};
+use crate::tile::gemm::{Next, Picked, Place, Start, fits, tile};
 
 /// Terms between a prefetch and the use of what it brings. Measured on Zen 5, 1 x 1024 x 1024 from L3: 39 us with 8, 45 without; to L2
 /// instead of L1 it is lost effort (50).
@@ -135,24 +135,13 @@ impl<const MR: usize> Group<'_, MR> {
         s: S,
         out: &mut Tile<'_>,
     ) {
-        if let Some(lanes) = self.lanes {
-            let lanes = core::array::from_fn(|v| lanes[v / EACH][v % EACH]);
-            self.tile::<S, NP, EACH, NV, AHEAD>(s, Picked { at: self.at, lanes }, out);
-        } else if self.width == const { NV * S::LANES } {
-            self.tile::<S, NP, EACH, NV, AHEAD>(s, Whole(self.at), out);
-        } else {
-            let cols = Picked::first(S::LANES, self.at, self.width);
-            self.tile::<S, NP, EACH, NV, AHEAD>(s, cols, out);
-        }
-    }
-
-    #[inline(always)]
-    fn tile<S: F32s, const NP: usize, const EACH: usize, const NV: usize, const AHEAD: usize>(
-        &self,
-        s: S,
-        cols: impl Columns<S, NV>,
-        out: &mut Tile<'_>,
-    ) {
+        let cols = match self.lanes {
+            Some(lanes) => {
+                let lanes = core::array::from_fn(|v| lanes[v / EACH][v % EACH]);
+                Picked::new::<S>(self.at, lanes)
+            }
+            None => Picked::first::<S>(self.at, self.width),
+        };
         let p = self.p;
         let mut panels: [&[f32]; NP] = [&[]; NP];
         for (i, panel) in panels.iter_mut().enumerate() {

@@ -6,11 +6,9 @@ use core::ops::Range;
 use super::block::{IN_ORDER, Product};
 use crate::epilogue::Activation;
 use crate::isa::F32s;
-use crate::panel::{Below, Gathered, Packed, Side, Spaced};
+use crate::panel::{Below, Packed, Side, Spaced};
 use crate::pool::{Listed, Tile};
-use crate::tile::gemm::{
-    Columns, NV, Next, Picked, Place, Start, Whole, for_height, tallest, tallest_gathered, tile,
-};
+use crate::tile::gemm::{NV, Next, Picked, Place, Start, for_height, tallest, tile};
 
 /// What every tile of a depth block and a panel has in common.
 #[derive(Clone, Copy)]
@@ -19,7 +17,7 @@ pub(super) struct Pass<'a> {
     /// First live term, and how many.
     pub(super) terms: (usize, usize),
     pub(super) first_row: usize,
-    /// Packed A: tiles of `height` rows.
+    /// Packed A: tiles of `height` rows. Without it A and C have no index.
     pub(super) packed: Option<&'a [f32]>,
     pub(super) height: usize,
     pub(super) start: Start<'a>,
@@ -60,19 +58,17 @@ impl Pass<'_> {
             for_height!(self.height.min(to - from), MR => {
                 if MR <= tallest::<S>() {
                     let next = (next, each);
-                    let picked = |lanes: usize| match self.lanes {
-                        Some(lanes) => Picked { at: self.at, lanes },
-                        None => Picked::first(lanes, self.at, self.width),
-                    };
                     if self.width <= S::LANES {
-                        let Picked { at, lanes: [lanes, _] } = picked(S::LANES);
-                        let cols = Picked { at, lanes: [lanes] };
+                        let cols = match self.lanes {
+                            Some([lanes, _]) => Picked::new::<S>(self.at, [lanes]),
+                            None => Picked::first::<S>(self.at, self.width),
+                        };
                         self.tiles::<S, MR, 1>(s, rhs, cols, next, from..to, r, index, out);
-                    } else if self.lanes.is_none() && self.width == NV * S::LANES {
-                        let cols = Whole(self.at);
-                        self.tiles::<S, MR, NV>(s, rhs, cols, next, from..to, r, index, out);
                     } else {
-                        let cols = picked(S::LANES);
+                        let cols = match self.lanes {
+                            Some(lanes) => Picked::new::<S>(self.at, lanes),
+                            None => Picked::first::<S>(self.at, self.width),
+                        };
                         self.tiles::<S, MR, NV>(s, rhs, cols, next, from..to, r, index, out);
                     }
                 }
@@ -86,7 +82,7 @@ impl Pass<'_> {
         &self,
         s: S,
         (data, offsets): (&[f32], Below<'_>),
-        cols: impl Columns<S, NV>,
+        cols: Picked<NV>,
         next: (Next<'_>, usize),
         range: Range<usize>,
         r: usize,
@@ -108,7 +104,20 @@ impl Pass<'_> {
             each,
         };
         // A call for all tiles of a height, which owns what they share: behind a reference every store might change it.
-        if self.packed.is_none() && p.a_index.is_none() && index.is_none() {
+        if let Some(packed) = self.packed {
+            let packed = &packed[range.start * depth..];
+            s.outline(
+                #[inline(always)]
+                move || {
+                    for n in 0..tiles.count {
+                        let lhs = packed[n * MR * depth..][..MR * depth].as_chunks::<MR>().0;
+                        let rows = listed(out, index, self.first_row, r, range.start + n * MR);
+                        let place = tiles.place(n, rows);
+                        tile::<S, MR, NV, true>(s, depth, Packed(lhs), tiles.rhs, place);
+                    }
+                },
+            );
+        } else {
             let a = &p.a[((self.first_row + range.start) * ld).min(p.a.len())..];
             let cols = 0..out.cols();
             let mut out = out.sub(r + range.start..r + range.end, cols);
@@ -120,40 +129,6 @@ impl Pass<'_> {
                         let lhs = Spaced::<MR>::new(&a[(i * ld).min(a.len())..], ld, stride, list);
                         let place = tiles.place(n, out.in_order(i));
                         tile::<S, MR, NV, true>(s, depth, lhs, tiles.rhs, place);
-                    }
-                },
-            );
-        } else if let Some(packed) = self.packed {
-            let packed = &packed[range.start * depth..];
-            s.outline(
-                #[inline(always)]
-                move || {
-                    for n in 0..tiles.count {
-                        let lhs = packed[n * MR * depth..][..MR * depth].as_chunks::<MR>().0;
-                        let rows = listed(out, index, self.first_row, r, range.start + n * MR);
-                        tile::<S, MR, NV, true>(
-                            s,
-                            depth,
-                            Packed(lhs),
-                            tiles.rhs,
-                            tiles.place(n, rows),
-                        );
-                    }
-                },
-            );
-        } else if MR <= tallest_gathered::<S>() {
-            s.outline(
-                #[inline(always)]
-                move || {
-                    for n in 0..tiles.count {
-                        let i = range.start + n * MR;
-                        let mut starts = [0; MR];
-                        for (x, start) in starts.iter_mut().enumerate() {
-                            *start = p.a_start(self.first_row + i + x);
-                        }
-                        let lhs = Gathered::new(p.a, starts, stride, list);
-                        let rows = listed(out, index, self.first_row, r, i);
-                        tile::<S, MR, NV, true>(s, depth, lhs, tiles.rhs, tiles.place(n, rows));
                     }
                 },
             );

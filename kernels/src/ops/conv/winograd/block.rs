@@ -16,12 +16,12 @@
 
 use super::maps::{Tiles, back, inputs, place};
 use super::product::{Weights, from_row, panel_product, picked_product, product};
-use super::rows::{DROPPED, Order, gathered, order};
+use super::rows::{Order, gathered, order};
 use super::{Form, Live, Sizes, Winograd, height};
 use crate::isa::{F32s, Task};
 use crate::ops::pointwise;
 use crate::panel::{Gathered, take};
-use crate::pool::Tile;
+use crate::pool::{NOWHERE, Tile};
 
 /// A part of the output: rows of tiles x channels.
 pub(super) struct Block<'a, 't> {
@@ -182,7 +182,7 @@ impl Block<'_, '_> {
                 .iter()
                 .zip(&order.to[range.0..]);
             for (i, (&from, &c)) in outputs.enumerate() {
-                if c == DROPPED {
+                if c == NOWHERE {
                     continue;
                 }
                 let m = &room.m[i * N * N * NV * S::LANES..][..N * N * NV * S::LANES];

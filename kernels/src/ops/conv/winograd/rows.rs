@@ -8,16 +8,14 @@
 use super::height;
 use crate::isa::F32s;
 use crate::panel::{lines, take_indices};
-
-/// In the place of the channel of a row that nobody asked for.
-pub(super) const DROPPED: u32 = u32::MAX;
+use crate::pool::NOWHERE;
 
 /// Rows to compute: whole halves of panels first, then single ones.
 #[derive(Clone, Copy)]
 pub(super) struct Order<'a> {
     /// Packed rows.
     pub(super) rows: &'a [u32],
-    /// Their output channels, or [`DROPPED`].
+    /// Their output channels, or [`NOWHERE`].
     pub(super) to: &'a [u32],
     /// How many of them are in whole halves.
     pub(super) whole: usize,
@@ -94,7 +92,7 @@ pub(super) fn order<'a, S: F32s>(
     let whole: usize = units().filter(|live| is_whole(live)).count() * unit;
     let len = whole + if all { 0 } else { single };
     let (rows, channels) = (take_indices(rest, len), take_indices(rest, len));
-    channels[..whole].fill(DROPPED);
+    channels[..whole].fill(NOWHERE);
     let (mut next, mut next_picked, mut next_single, mut taken) = (0, whole, whole + some, 0);
     for live in units() {
         let to = &to[taken..][..live.len()];
