@@ -220,7 +220,8 @@ fn prepare_depthwise(
         .transpose()?;
     let (oh, ow) = shape.output(map)?;
     let mut y = Buffer::zeros(shape.c_out * oh * ow);
-    conv.run(&pool, &x, map, live, None, &mut y)?;
+    let mut scratch = Buffer::zeros(conv.scratch_len(map, pool.threads()));
+    conv.run(&pool, &x, map, live, None, &mut y, &mut scratch)?;
     let expected =
         sluicegate_kernels::reference::conv::conv(&shape, map, &x, spec.weights, None, live)?;
     check(&y, |i| expected[i].value)?;
@@ -228,7 +229,7 @@ fn prepare_depthwise(
         let live = words
             .as_deref()
             .map(|words| Channels::new(words, shape.c_in).expect("checked"));
-        conv.run(&pool, &x, map, live, None, &mut y)
+        conv.run(&pool, &x, map, live, None, &mut y, &mut scratch)
             .expect("checked");
     };
     Ok((Box::new(run), "f32_dwconv"))

@@ -238,7 +238,8 @@ impl Layer {
                 let (oh, ow) = shape.output(map).expect("the window fits the map");
                 let (kernel, scratch) = if self.is_depthwise() {
                     let kernel = Depthwise::pack(isa, &spec).expect("a depthwise layer");
-                    (Kernel::Depthwise(kernel), Vec::new())
+                    let scratch = vec![0.0; kernel.scratch_len(map, threads)];
+                    (Kernel::Depthwise(kernel), scratch)
                 } else {
                     let kernel = Conv::pack(isa, &spec, map).expect("a layer");
                     let scratch = vec![0.0; kernel.scratch_len(threads)];
@@ -273,7 +274,7 @@ impl Prepared {
             }
             (Kernel::Conv(kernel), _) => kernel.run(pool, x, live_in, live_out, y, scratch),
             (Kernel::Depthwise(kernel), Work::Conv { map, .. }) => {
-                kernel.run(pool, x, map, live_in, live_out, y)
+                kernel.run(pool, x, map, live_in, live_out, y, scratch)
             }
             _ => unreachable!("a kernel of its layer"),
         };

@@ -206,7 +206,9 @@ fn sound(u: &mut Unstructured<'_>) -> Result<()> {
         if shape.groups == shape.c_in {
             let conv = Depthwise::pack(isa, &spec).unwrap();
             check("depthwise", &expected, &|pool, y| {
-                conv.run(pool, &x, hw, view(&masks.0), view(&masks.1), y)
+                let mut scratch = vec![f32::NAN; conv.scratch_len(hw, pool.threads())];
+                let (live_in, live_out) = (view(&masks.0), view(&masks.1));
+                conv.run(pool, &x, hw, live_in, live_out, y, &mut scratch)
             });
         } else {
             assert!(Depthwise::pack(isa, &spec).is_err());
@@ -266,7 +268,9 @@ fn hostile(u: &mut Unstructured<'_>) -> Result<()> {
         let _ = conv.macs(over_in, over_out);
     }
     if let Ok(conv) = Depthwise::pack(isa, &spec) {
-        let _ = conv.run(&Serial, &x, hw, view(&masks.0), view(&masks.1), &mut y);
+        let mut scratch = vec![0.0; conv.scratch_len(hw, 1).min(1 << 20)];
+        let (live_in, live_out) = (view(&masks.0), view(&masks.1));
+        let _ = conv.run(&Serial, &x, hw, live_in, live_out, &mut y, &mut scratch);
     }
     Ok(())
 }

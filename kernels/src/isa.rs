@@ -25,6 +25,9 @@ fn reach(lanes: u32) -> usize {
     (u32::BITS - lanes.leading_zeros()) as usize
 }
 
+/// Lanes of the widest vector.
+pub(crate) const WIDEST: usize = 16;
+
 /// The vector vocabulary of the f32 kernels, implemented by a zero-sized token per instruction set.
 ///
 /// A token exists only on a machine with its instruction set. Every method is `#[inline(always)]`: it becomes one or a few
@@ -100,6 +103,21 @@ pub trait F32s: Copy + Send + Sync + 'static {
     fn deinterleave(self, a: Self::V, b: Self::V) -> (Self::V, Self::V);
     /// The inverse of [`F32s::deinterleave`]: the elements of `even` and `odd` in turn, in two vectors.
     fn interleave(self, even: Self::V, odd: Self::V) -> (Self::V, Self::V);
+    /// Lane `i` of vector `j` becomes lane `j` of vector `i`, of the first `LANES` vectors; what the others become is unspecified.
+    ///
+    /// This one: each round halves the distance of what belongs together, as the perfect shuffles of an FFT do.
+    #[inline(always)]
+    fn transpose(self, v: &mut [Self::V; WIDEST]) {
+        let half = Self::LANES / 2;
+        let mut round = 1;
+        while round < Self::LANES {
+            let from = *v;
+            for i in 0..half {
+                (v[i], v[i + half]) = self.deinterleave(from[2 * i], from[2 * i + 1]);
+            }
+            round *= 2;
+        }
+    }
     /// Whether a lane is NaN.
     fn is_nan(self, a: Self::V) -> Self::M;
     /// Lanes `from..to`.
@@ -353,6 +371,17 @@ impl Isa {
             Level::Avx2 => Avx2::LANES,
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => Avx512::LANES,
+        }
+    }
+
+    /// Architectural vector registers.
+    pub(crate) fn registers(self) -> usize {
+        match self.0 {
+            Level::Portable => Portable::REGISTERS,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => Avx2::REGISTERS,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => Avx512::REGISTERS,
         }
     }
 

@@ -261,6 +261,16 @@ fn lanes<S: F32s>(s: S) {
     let at = s.indices(|lane| last - 2 * lane);
     let want: Vec<f32> = (0..S::LANES).map(|lane| x[last - 2 * lane]).collect();
     same("pick", &out(s, s.pick(a, b, at)), &want);
+    let square = data(5, S::LANES * S::LANES);
+    let mut rows = [s.splat(f32::NAN); 16];
+    for (v, row) in rows.iter_mut().zip(square.chunks(S::LANES)) {
+        *v = s.load(row);
+    }
+    s.transpose(&mut rows);
+    for i in 0..S::LANES {
+        let column: Vec<f32> = square[i..].iter().copied().step_by(S::LANES).collect();
+        same("transpose", &out(s, rows[i]), &column);
+    }
     for by in -(S::LANES as isize)..=S::LANES as isize {
         let mut want = x[..S::LANES].to_vec();
         want.rotate_left(by.rem_euclid(S::LANES as isize) as usize);

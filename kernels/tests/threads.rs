@@ -194,8 +194,10 @@ fn depthwise() {
                 (90, 90),
                 90 * oh * ow,
                 |pool, (live_in, live_out), y| {
+                    let len = depthwise.scratch_len((map, map), pool.threads());
+                    let mut scratch = vec![f32::NAN; len];
                     depthwise
-                        .run(pool, &x, (map, map), live_in, live_out, y)
+                        .run(pool, &x, (map, map), live_in, live_out, y, &mut scratch)
                         .unwrap();
                 },
             );

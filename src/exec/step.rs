@@ -31,6 +31,7 @@ const OPERANDS: usize = 8;
 pub(super) fn scratch_len(isa: Isa, kernel: &Kernel, samples: usize, threads: usize) -> usize {
     match kernel {
         Kernel::Conv { conv, .. } => conv.scratch_len(threads),
+        Kernel::Depthwise { conv, hw, .. } => conv.scratch_len(*hw, threads),
         Kernel::Linear { matmul, rows } => matmul.scratch_len(rows * samples, threads),
         Kernel::MatMul(p) => matmul::matmul_scratch_len(isa, p.m, p.k, p.n, threads),
         _ => 0,
@@ -251,7 +252,7 @@ impl<'a> Frame<'a> {
             Kernel::Depthwise { conv, images, hw } => {
                 let (x, y) = (x(0), floats_mut(first));
                 for (x, y) in images_of(x, y, *images) {
-                    conv.run(pool, x, *hw, live_in, live_out, y)?;
+                    conv.run(pool, x, *hw, live_in, live_out, y, scratch)?;
                 }
             }
             Kernel::FromBool => {

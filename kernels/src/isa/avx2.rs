@@ -1,6 +1,6 @@
 use core::arch::x86_64::*;
 
-use super::{F32s, Isa, Task, Window, assert_pitched, reach};
+use super::{F32s, Isa, Task, WIDEST, Window, assert_pitched, reach};
 
 /// AVX2 with FMA: eight floats a vector, sixteen registers.
 ///
@@ -270,6 +270,34 @@ impl F32s for Avx2 {
                 _mm256_permute2f128_ps::<0x20>(low, high),
                 _mm256_permute2f128_ps::<0x31>(low, high),
             )
+        }
+    }
+    #[inline(always)]
+    fn transpose(self, v: &mut [__m256; WIDEST]) {
+        // SAFETY: see above the impl.
+        unsafe {
+            let pairs = |x| _mm256_castps_pd(x);
+            let lanes = |x| _mm256_castpd_ps(x);
+            // 4 x 4 in each half of four vectors.
+            for q in [0, 4] {
+                let (a, b) = (
+                    _mm256_unpacklo_ps(v[q], v[q + 1]),
+                    _mm256_unpackhi_ps(v[q], v[q + 1]),
+                );
+                let (c, d) = (
+                    _mm256_unpacklo_ps(v[q + 2], v[q + 3]),
+                    _mm256_unpackhi_ps(v[q + 2], v[q + 3]),
+                );
+                v[q] = lanes(_mm256_unpacklo_pd(pairs(a), pairs(c)));
+                v[q + 1] = lanes(_mm256_unpackhi_pd(pairs(a), pairs(c)));
+                v[q + 2] = lanes(_mm256_unpacklo_pd(pairs(b), pairs(d)));
+                v[q + 3] = lanes(_mm256_unpackhi_pd(pairs(b), pairs(d)));
+            }
+            for i in 0..4 {
+                let (a, b) = (v[i], v[i + 4]);
+                v[i] = _mm256_permute2f128_ps::<0x20>(a, b);
+                v[i + 4] = _mm256_permute2f128_ps::<0x31>(a, b);
+            }
         }
     }
     #[inline(always)]

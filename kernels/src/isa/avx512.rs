@@ -1,7 +1,7 @@
 use core::arch::asm;
 use core::arch::x86_64::*;
 
-use super::{F32s, Isa, Task, Window, assert_pitched, reach};
+use super::{F32s, Isa, Task, WIDEST, Window, assert_pitched, reach};
 
 /// AVX-512 F, BW, DQ and VL: sixteen floats a vector, thirty-two registers, one mask bit a lane.
 ///
@@ -259,6 +259,45 @@ impl F32s for Avx512 {
                 _mm512_permutex2var_ps(even, low, odd),
                 _mm512_permutex2var_ps(even, high, odd),
             )
+        }
+    }
+    #[inline(always)]
+    fn transpose(self, v: &mut [__m512; WIDEST]) {
+        // SAFETY: see above the impl.
+        unsafe {
+            let pairs = |x| _mm512_castps_pd(x);
+            let lanes = |x| _mm512_castpd_ps(x);
+            // 4 x 4 in each quarter of four vectors; shuffles within quarters are the cheap ones.
+            for q in [0, 4, 8, 12] {
+                let (a, b) = (
+                    _mm512_unpacklo_ps(v[q], v[q + 1]),
+                    _mm512_unpackhi_ps(v[q], v[q + 1]),
+                );
+                let (c, d) = (
+                    _mm512_unpacklo_ps(v[q + 2], v[q + 3]),
+                    _mm512_unpackhi_ps(v[q + 2], v[q + 3]),
+                );
+                v[q] = lanes(_mm512_unpacklo_pd(pairs(a), pairs(c)));
+                v[q + 1] = lanes(_mm512_unpackhi_pd(pairs(a), pairs(c)));
+                v[q + 2] = lanes(_mm512_unpacklo_pd(pairs(b), pairs(d)));
+                v[q + 3] = lanes(_mm512_unpackhi_pd(pairs(b), pairs(d)));
+            }
+            // 4 x 4 of quarters.
+            for i in 0..4 {
+                let (a, b, c, d) = (v[i], v[i + 4], v[i + 8], v[i + 12]);
+                let (ab, cd) = (
+                    _mm512_shuffle_f32x4::<0x88>(a, b),
+                    _mm512_shuffle_f32x4::<0x88>(c, d),
+                );
+                v[i] = _mm512_shuffle_f32x4::<0x88>(ab, cd);
+                v[i + 8] = _mm512_shuffle_f32x4::<0xdd>(ab, cd);
+                let (ab, cd) = (
+                    _mm512_shuffle_f32x4::<0xdd>(a, b),
+                    _mm512_shuffle_f32x4::<0xdd>(c, d),
+                );
+                v[i + 4] = _mm512_shuffle_f32x4::<0x88>(ab, cd);
+                v[i + 12] = _mm512_shuffle_f32x4::<0xdd>(ab, cd);
+            }
         }
     }
     #[inline(always)]

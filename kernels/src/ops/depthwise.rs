@@ -8,14 +8,20 @@ use super::conv_shape::{ConvShape, ConvSpec};
 use super::pointwise;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
+use crate::panel::{LINE, from_line};
 use crate::pool::{Pool, Tile};
 use crate::{Channels, Error, Isa};
 
+mod lanes;
 mod line;
+mod planar;
 mod rows;
 mod stack;
 mod strip;
 mod sweep;
+
+use lanes::Layout;
+use planar::Planar;
 
 /// Floats of a level-two cache of 1 MiB. Below it, fetching ahead costs more than it brings (Zen 5: 8 % of 3 x 3; above it brings 15 to 20 %).
 const LARGE: usize = 1 << 18;
@@ -68,7 +74,7 @@ impl Plane<'_> {
 /// What a call computes with.
 struct Call<'a> {
     packed: &'a Depthwise,
-    /// The shape, map and output as the kernels see them: [`along_rows`].
+    /// The shape, map and output as the kernels see them: [`seen`].
     shape: ConvShape,
     map: (usize, usize),
     out: (usize, usize),
@@ -144,119 +150,14 @@ impl Job<'_, '_> {
     }
 }
 
-/// Planes by the kernel for 1 x K.
-struct Line<'j, 'a, 't>(&'j mut Job<'a, 't>);
+/// Planes in groups; returns how many channels are done.
+struct Groups<'j, 'a, 't>(&'j mut Job<'a, 't>, &'j Layout, &'j mut [f32]);
 
-impl Task for Line<'_, '_, '_> {
-    type Output = ();
+impl Task for Groups<'_, '_, '_> {
+    type Output = usize;
     #[inline(always)]
-    fn run<S: F32s>(self, s: S) {
-        line::planes(s, self.0);
-    }
-}
-
-/// Planes by the kernel for K x K where a vector holds N rows of the map.
-struct Same<'j, 'a, 't, const K: usize, const N: usize>(&'j mut Job<'a, 't>);
-
-impl<const K: usize, const N: usize> Task for Same<'_, '_, '_, K, N> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: F32s>(self, s: S) {
-        if S::LANES >= WIDE || K == 3 {
-            stack::same::<S, K, N>(s, self.0);
-        }
-    }
-}
-
-/// The same for stride 2, M rows of the map in a vector and between.
-struct Halved<'j, 'a, 't, const K: usize, const M: usize>(&'j mut Job<'a, 't>);
-
-impl<const K: usize, const M: usize> Task for Halved<'_, '_, '_, K, M> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: F32s>(self, s: S) {
-        if S::LANES >= 16 || K == 3 || (S::LANES >= WIDE && K == 5) {
-            stack::halved::<S, K, M>(s, self.0);
-        }
-    }
-}
-
-/// Planes by the kernel for K x K over rows of vectors, stride T, dilation D.
-struct OverRows<'j, 'a, 't, const K: usize, const T: usize, const D: usize>(&'j mut Job<'a, 't>);
-
-impl<const K: usize, const T: usize, const D: usize> Task for OverRows<'_, '_, '_, K, T, D> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: F32s>(self, s: S) {
-        if S::LANES >= WIDE || K == 3 {
-            rows::planes::<S, K, T, D>(s, self.0);
-        }
-    }
-}
-
-/// Planes by the kernel for everything.
-struct Strip<'j, 'a, 't>(&'j mut Job<'a, 't>);
-
-impl Task for Strip<'_, '_, '_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: F32s>(self, s: S) {
-        strip::planes(s, self.0);
-    }
-}
-
-fn run_stacked(isa: Isa, n: usize, job: &mut Job<'_, '_>) {
-    let shape = &job.call.shape;
-    match (shape.kernel[0], shape.stride[0], n) {
-        (3, 1, 1) => isa.run(Same::<3, 1>(job)),
-        (3, 1, 2) => isa.run(Same::<3, 2>(job)),
-        (3, 1, _) => isa.run(Same::<3, 3>(job)),
-        (5, 1, 1) => isa.run(Same::<5, 1>(job)),
-        (5, 1, 2) => isa.run(Same::<5, 2>(job)),
-        (5, 1, _) => isa.run(Same::<5, 3>(job)),
-        (_, 1, 1) => isa.run(Same::<7, 1>(job)),
-        (_, 1, 2) => isa.run(Same::<7, 2>(job)),
-        (_, 1, _) => isa.run(Same::<7, 3>(job)),
-        (3, _, 1) => isa.run(Halved::<3, 2>(job)),
-        (3, _, _) => isa.run(Halved::<3, 4>(job)),
-        (5, _, 1) => isa.run(Halved::<5, 2>(job)),
-        (5, _, _) => isa.run(Halved::<5, 4>(job)),
-        (_, _, 1) => isa.run(Halved::<7, 2>(job)),
-        (_, _, _) => isa.run(Halved::<7, 4>(job)),
-    }
-}
-
-/// Lanes from which on kernels above 3 x 3 have loops of their own: a third of the code of this module, for sets of which none is the best of
-/// its machine.
-const WIDE: usize = 8;
-
-/// Every kernel is a task of its own: together they would share one frame, with the strip on it.
-fn run_job(isa: Isa, job: &mut Job<'_, '_>) {
-    let call = job.call;
-    if line::serves(isa, call) {
-        return isa.run(Line(job));
-    }
-    let shape = &call.shape;
-    // Small enough that no index overflows.
-    let ((h, w), [top, left, ..], pitch) = (call.map, shape.pads, shape.dilation[0]);
-    let small = [h, w, top, left, pitch].into_iter().all(|n| n < 1 << 20);
-    if !small || w == 0 || (shape.kernel[0] > 3 && isa.lanes() < WIDE) {
-        return isa.run(Strip(job));
-    }
-    match stack::rows(isa, call) {
-        0 => {}
-        n => return run_stacked(isa, n, job),
-    }
-    match (shape.kernel, shape.stride, shape.dilation) {
-        ([3, 3], [1, 1], [1, 1]) => isa.run(OverRows::<3, 1, 1>(job)),
-        ([3, 3], [1, 1], [_, 2]) => isa.run(OverRows::<3, 1, 2>(job)),
-        ([3, 3], [2, 2], [1, 1]) => isa.run(OverRows::<3, 2, 1>(job)),
-        ([5, 5], [1, 1], [1, 1]) => isa.run(OverRows::<5, 1, 1>(job)),
-        ([5, 5], [1, 1], [_, 2]) => isa.run(OverRows::<5, 1, 2>(job)),
-        ([5, 5], [2, 2], [1, 1]) => isa.run(OverRows::<5, 2, 1>(job)),
-        ([7, 7], [1, 1], [1, 1]) => isa.run(OverRows::<7, 1, 1>(job)),
-        ([7, 7], [2, 2], [1, 1]) => isa.run(OverRows::<7, 2, 1>(job)),
-        _ => isa.run(Strip(job)),
+    fn run<S: F32s>(self, s: S) -> usize {
+        lanes::planes(s, self.0, self.1, self.2)
     }
 }
 
@@ -300,6 +201,18 @@ impl Depthwise {
         self.shape.output(map)
     }
 
+    /// Elements of scratch that [`Depthwise::run`] needs for a map of `h` x `w`.
+    pub fn scratch_len(&self, map: (usize, usize), threads: usize) -> usize {
+        let Ok(out) = self.output(map) else {
+            return 0;
+        };
+        let (shape, map, out) = seen(&self.shape, map, out);
+        match Layout::of(self.isa, &shape, map, out) {
+            Some(layout) => layout.room(self.isa) * threads.max(1) + LINE,
+            None => 0,
+        }
+    }
+
     /// `y[o, i, j] = act(bias[o] + Σ_{k, l} w[o, k, l] · x[o / m, i s_h + k d_h - top, j s_w + l d_w - left])`
     ///
     /// # Shapes    `x` `[c_in, h, w]`; `y` `[c_out, oh, ow]` with (oh, ow) from [`Depthwise::output`]
@@ -309,7 +222,8 @@ impl Depthwise {
     /// # Errors    [`Error::TooShort`], [`Error::TooLarge`], [`Error::Mismatch`] for a mask, [`Error::Invalid`] when the kernel does not
     ///   fit the padded map
     /// # Panics    never
-    /// # Scratch   none: 32 KiB of stack when the kernel is not 3x3, 5x5, 7x7 or 1xk with stride 1 or 2
+    /// # Scratch   [`Depthwise::scratch_len`] elements, contents ignored; 32 KiB of stack when the kernel is not 3x3, 5x5, 7x7 or 1xk with
+    ///   stride 1 or 2
     /// # Source    sums that stay in registers while the rows of the map pass: P. Zhang et al., High Performance Depthwise and Pointwise
     ///   Convolutions on Mobile Devices, AAAI 2020
     pub fn run(
@@ -320,6 +234,7 @@ impl Depthwise {
         live_in: Option<Channels<'_>>,
         live_out: Option<Channels<'_>>,
         y: &mut [f32],
+        scratch: &mut [f32],
     ) -> Result<(), Error> {
         let shape = &self.shape;
         let out = self.output(map)?;
@@ -336,14 +251,18 @@ impl Depthwise {
             live_out,
             shape.c_out,
         )?;
+        check::covers(
+            "scratch of a depthwise",
+            &[self.scratch_len(map, 1)],
+            scratch.len(),
+        )?;
         let (clamp, after) = match self.activation {
             Activation::None => ((f32::NEG_INFINITY, f32::INFINITY), None),
             Activation::Relu => ((0.0, f32::INFINITY), None),
             Activation::Clip { lo, hi } => ((lo, hi), None),
             act => ((f32::NEG_INFINITY, f32::INFINITY), Some(act)),
         };
-        let (along, map, out) = along_rows(shape, map, out);
-        let along = without_idle_steps(along, out);
+        let (along, map, out) = seen(shape, map, out);
         let call = Call {
             packed: self,
             shape: along,
@@ -355,30 +274,63 @@ impl Depthwise {
             live_in,
             live_out,
         };
+        let layout = Layout::of(self.isa, &call.shape, map, out);
+        let planar = Planar::of(self.isa, &call.shape, map, out);
+        let each = layout.map_or(0, |layout| layout.room(self.isa));
         // Twice as many blocks as threads, since a mask makes some blocks short; for one thread a block is all.
         let threads = pool.threads().max(1);
         let blocks = if threads == 1 { 1 } else { threads * 2 };
+        let group = layout.map_or(1, |_| self.isa.lanes());
+        let rows = shape.c_out.div_ceil(blocks).next_multiple_of(group);
         let tile = Tile::new(&mut y[..len], shape.c_out, size, size);
-        let block = (shape.c_out.div_ceil(blocks), size);
-        tile.split(pool, block, |from, _, tile| {
-            let call = &call;
-            let mut job = Job { call, from, tile };
-            run_job(self.isa, &mut job);
-            if after.is_none() && self.live_in.is_none() && live_in.is_none() {
-                return;
-            }
-            job.each_wanted(|call, o, c, y| {
-                if !call.given(c) {
-                    let mut value = [self.bias[o]];
-                    pointwise::activate_in_place(self.isa, self.activation, &mut value);
-                    y.fill(value[0]);
-                } else if let Some(act) = after {
-                    pointwise::activate_in_place(self.isa, act, y);
+        let scratch = from_line(scratch);
+        tile.split_with(
+            pool,
+            (rows, size),
+            scratch,
+            each,
+            |from, _, tile, scratch| {
+                let call = &call;
+                let mut job = Job { call, from, tile };
+                let done =
+                    layout.map_or(0, |layout| self.isa.run(Groups(&mut job, &layout, scratch)));
+                let rows = job.tile.rows();
+                if done < rows {
+                    planar.run(
+                        self.isa,
+                        &mut Job {
+                            call,
+                            from: from + done,
+                            tile: job.tile.sub(done..rows, 0..size),
+                        },
+                    );
                 }
-            });
-        });
+                if after.is_none() && self.live_in.is_none() && live_in.is_none() {
+                    return;
+                }
+                job.each_wanted(|call, o, c, y| {
+                    if !call.given(c) {
+                        let mut value = [self.bias[o]];
+                        pointwise::activate_in_place(self.isa, self.activation, &mut value);
+                        y.fill(value[0]);
+                    } else if let Some(act) = after {
+                        pointwise::activate_in_place(self.isa, act, y);
+                    }
+                });
+            },
+        );
         Ok(())
     }
+}
+
+/// A shape, map and output as the kernels see them.
+fn seen(
+    shape: &ConvShape,
+    map: (usize, usize),
+    out: (usize, usize),
+) -> (ConvShape, (usize, usize), (usize, usize)) {
+    let (along, map, out) = along_rows(shape, map, out);
+    (without_idle_steps(along, out), map, out)
 }
 
 /// A stride that no second output takes, and a dilation that no second tap takes, as 1: they may be as large as an address.

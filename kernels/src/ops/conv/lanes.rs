@@ -12,7 +12,7 @@
 #![forbid(unsafe_code)]
 
 use crate::epilogue::Activation;
-use crate::isa::{F32s, Task};
+use crate::isa::{F32s, Task, WIDEST};
 use crate::ops::conv::block::Job;
 use crate::ops::conv::planes::Geometry;
 use crate::pack::even_height;
@@ -25,9 +25,6 @@ const KC: usize = 1024;
 
 /// Cycles that transposing an output takes.
 const TRANSPOSED: f64 = 0.4;
-
-/// Lanes of the widest vector.
-const WIDEST: usize = 16;
 
 /// Pixels of a strip at most; the numbers of all rows of its product.
 const IN_ORDER: [u32; 1024] = {
@@ -229,7 +226,7 @@ fn transpose<S: F32s>(
             for r in 0..height {
                 v[r] = s.load(&product[(p + r) * nr + lanes.start..]);
             }
-            turn(s, &mut v);
+            s.transpose(&mut v);
             for &(lane, row) in &rows[..count] {
                 let to = &mut out.row(row)[p..][..height];
                 if height == S::LANES {
@@ -239,20 +236,5 @@ fn transpose<S: F32s>(
                 }
             }
         }
-    }
-}
-
-/// Lane `i` of vector `j` becomes lane `j` of vector `i`, of the first `LANES` vectors: each round halves the distance of what belongs
-/// together, as the perfect shuffles of an FFT do.
-#[inline(always)]
-fn turn<S: F32s>(s: S, v: &mut [S::V; WIDEST]) {
-    let half = S::LANES / 2;
-    let mut round = 1;
-    while round < S::LANES {
-        let from = *v;
-        for i in 0..half {
-            (v[i], v[i + half]) = s.deinterleave(from[2 * i], from[2 * i + 1]);
-        }
-        round *= 2;
     }
 }

@@ -4,9 +4,10 @@
 //! those vectors moved by lanes, the odd ones are loaded where they begin, so that neither the shuffles nor the loads (two slots each
 //! across cache lines) hold up the FMAs. Blocks at the ends of a row have masks, and take all taps by moving.
 
-use super::{Call, Job, Plane};
+use super::{Job, Plane};
 use crate::Isa;
 use crate::isa::F32s;
+use crate::ops::conv_shape::ConvShape;
 
 /// Repeats the body for each tap of a vector.
 macro_rules! each_lane {
@@ -22,15 +23,14 @@ macro_rules! each_lane {
 }
 
 /// Whether this kernel takes the call.
-pub(super) fn serves(isa: Isa, call: &Call<'_>) -> bool {
-    let shape = &call.shape;
+pub(super) fn serves(isa: Isa, shape: &ConvShape, (_, w): (usize, usize), ow: usize) -> bool {
     // Small enough that no index overflows; long enough that rows fill vectors.
-    let small = [call.map.1, shape.kernel[1], shape.pads[1], shape.pads[3]];
+    let small = [w, shape.kernel[1], shape.pads[1], shape.pads[3]];
     (shape.kernel[0], shape.stride, shape.dilation) == (1, [1, 1], [1, 1])
         && (shape.pads[0], shape.pads[2]) == (0, 0)
         && small.into_iter().all(|n| n < 1 << 20)
-        && call.map.1 > 0
-        && call.out.1 > isa.lanes()
+        && w > 0
+        && ow > isa.lanes()
 }
 
 #[inline(always)]

@@ -8,6 +8,7 @@
 use super::sweep::Sums;
 use super::{Job, Plane};
 use crate::isa::{F32s, Window};
+use crate::ops::conv_shape::ConvShape;
 
 /// Elements of the map from a row to those that are fetched with it.
 const AHEAD: usize = 1024;
@@ -101,6 +102,22 @@ fn tap<S: F32s, const K: usize, const T: usize, const D: usize, const V: usize>(
     x
 }
 
+/// Whether these kernels take the call.
+pub(super) fn serves(shape: &ConvShape) -> bool {
+    let [k, l] = shape.kernel;
+    let known = matches!(
+        (k, shape.stride, shape.dilation),
+        (3 | 5 | 7, [1, 1] | [2, 2], [1, 1]) | (3 | 5, [1, 1], [_, 2])
+    );
+    k == l && known
+}
+
+/// Whether the vectors that a row of the output takes, see all of a row of the map without neighbours.
+pub(super) fn is_whole(shape: &ConvShape, w: usize, vectors: usize, lanes: usize) -> bool {
+    let (left, reach) = (shape.pads[1], shape.kernel[1] / 2 * shape.dilation[1]);
+    left >= reach && w + left <= shape.stride[1] * vectors * lanes + reach
+}
+
 #[inline(always)]
 pub(super) fn planes<S: F32s, const K: usize, const T: usize, const D: usize>(
     s: S,
@@ -124,8 +141,6 @@ fn plane<S: F32s, const K: usize, const T: usize, const D: usize>(
     y: &mut [f32],
 ) {
     let (oh, ow) = plane.out;
-    let (w, left) = (plane.map.1, plane.shape.pads[1]);
-    let reach = K / 2 * D;
     // ⌈K / T⌉ sums a vector, and what is loaded of a row, must be registers.
     let most = match (K, T, S::REGISTERS >= 32) {
         (3, 1, _) | (5, 1, true) => 4,
@@ -134,7 +149,7 @@ fn plane<S: F32s, const K: usize, const T: usize, const D: usize>(
     };
     let vectors = ow.div_ceil(S::LANES);
     // All columns of the map in as many vectors as the output has.
-    let whole = vectors <= most && left >= reach && w + left <= T * vectors * S::LANES + reach;
+    let whole = vectors <= most && is_whole(plane.shape, plane.map.1, vectors, S::LANES);
     let mut at = 0;
     while at < ow && oh > 0 {
         let left = (ow - at).div_ceil(S::LANES).min(most);

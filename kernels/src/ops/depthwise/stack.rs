@@ -15,26 +15,25 @@ use super::sweep::{Sums, each};
 use super::{Call, Job, Plane};
 use crate::Isa;
 use crate::isa::{F32s, Window};
+use crate::ops::conv_shape::ConvShape;
 
 /// The most rows of an output in a vector.
 const ROWS: usize = 3;
 /// Windows of the steps at the top and the bottom of a map; a vector reaches 16 rows behind it at most.
 const EDGES: usize = 96;
 
-/// Rows of the output in a vector; zero when this kernel does not take the call.
-pub(super) fn rows(isa: Isa, call: &Call<'_>) -> usize {
-    let shape = &call.shape;
+/// Rows of the output in a vector; zero when this kernel does not take the call. Windows larger than 3 x 3 on narrower maps are for `lanes`.
+pub(super) fn rows(isa: Isa, shape: &ConvShape, (_, w): (usize, usize), ow: usize) -> usize {
     let [k, l] = shape.kernel;
-    let (w, ow, lanes) = (call.map.1, call.out.1, isa.lanes());
+    let lanes = isa.lanes();
     if k != l || !matches!(k, 3 | 5 | 7) || shape.dilation != [1, 1] {
         return 0;
     }
+    let most = if k == 3 { ROWS } else { 1 };
     match shape.stride {
-        [1, 1] if ow == w && shape.pads[1] == k / 2 => (lanes / w).min(ROWS),
-        // 7 x 7 of narrower vectors, seven columns and less, is for `rows`: here it needs more than their 16 registers.
-        [2, 2] if k == 7 && lanes < 16 => 0,
+        [1, 1] if ow == w && shape.pads[1] == k / 2 => (lanes / w).min(most),
         // A rotation leaves a row of the output only where the column is not one of the map.
-        [2, 2] if w <= lanes && w <= 2 * ow && shape.pads[1] == k / 2 => (lanes / ow).min(2),
+        [2, 2] if k == 3 && w <= lanes && w <= 2 * ow && shape.pads[1] == 1 => (lanes / ow).min(2),
         _ => 0,
     }
 }

@@ -1,0 +1,428 @@
+//! Channels as lanes: a pixel of LANES maps is a vector, however narrow the maps are.
+//!
+//! ```text
+//! for each group of LANES live planes
+//!     transpose their weights and maps              [taps][LANES]; [h][pitch][LANES], zeros beside the rows
+//!     for each row of the output, for each tile of R columns
+//!         for each row of the kernel that is in the map, for each tap in it
+//!             R FMAs: the weights in a register, the pixels from L1
+//!     transpose the outputs
+//! ```
+//! Planes as they lie (`rows`) need no transposition, but leave idle what a row of the map does not fill of a vector. On Zen 5 a pixel takes
+//! 0.04 ns to transpose, and two FMAs a cycle are reached but for the load of the weights.
+
+use super::{Job, Planar};
+use crate::Isa;
+use crate::isa::{F32s, WIDEST};
+use crate::ops::conv_shape::ConvShape;
+use crate::pack::even_height;
+use crate::panel::{LINE, take, take_indices};
+use crate::pool::{NOWHERE, Rows};
+use crate::tile::gemm::each_row;
+
+/// Cycles of a group beside its parts, of a vector of those that are transposed (near, and where L1 does not hold the group), of a tile beside
+/// its taps, of a tap beside its FMAs, of an FMA.
+const GROUP: f64 = 250.0;
+const SQUARE: f64 = 3.75;
+const FAR: f64 = 5.5;
+const TILE: f64 = 45.0;
+const STEP: f64 = 1.5;
+const FMA: f64 = 0.62;
+
+/// Rows of a tile, at most, where a row of the output has few columns: eight chains keep two FMA units of four cycles busy, and as many again
+/// what runs over from one tile to the next.
+const TOGETHER: usize = 3;
+
+/// Where pixels lie when channels are lanes.
+#[derive(Clone, Copy)]
+pub(super) struct Layout {
+    map: (usize, usize),
+    out: (usize, usize),
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    dilation: [usize; 2],
+    top: usize,
+    left: usize,
+    /// Pixels from row to row, those of the padding among them.
+    pitch: usize,
+}
+
+impl Layout {
+    /// That of a call, if planes as they lie would take longer.
+    pub(super) fn of(
+        isa: Isa,
+        shape: &ConvShape,
+        map: (usize, usize),
+        out: (usize, usize),
+    ) -> Option<Self> {
+        let ((h, w), (oh, ow)) = (map, out);
+        let [top, left, ..] = shape.pads;
+        let ([kh, kw], [sh, sw], [dh, dw]) = (shape.kernel, shape.stride, shape.dilation);
+        let sizes = [h, w, oh, ow, top, left, kh, kw, sh, sw, dh, dw];
+        // Small enough that no index overflows and that L2 holds it.
+        if sizes.into_iter().any(|n| n > 1 << 10) || oh * ow == 0 || sw > 2 {
+            return None;
+        }
+        let pitch = (left + w).max((ow - 1) * sw + (kw - 1) * dw + 1);
+        let layout = Self {
+            map,
+            out,
+            kernel: shape.kernel,
+            stride: shape.stride,
+            dilation: shape.dilation,
+            top,
+            left,
+            pitch,
+        };
+        let planar = Planar::of(isa, shape, map, out).cycles(isa, shape, map, out);
+        let pays = planar.is_none_or(|planar| layout.cycles(isa) < planar);
+        (pays && layout.room(isa) <= PIXELS * isa.lanes()).then_some(layout)
+    }
+
+    /// Cycles of a plane, as one of a full group. Measured on Zen 5 from 7 x 7 to 56 x 56, 3 x 3 to 7 x 7: within a tenth.
+    fn cycles(&self, isa: Isa) -> f64 {
+        let lanes = isa.lanes();
+        let ((h, w), (oh, ow)) = (self.map, self.out);
+        let blocks = (h * w).div_ceil(lanes) + (oh * ow).div_ceil(lanes);
+        let square = if self.room(isa) > NEAR { FAR } else { SQUARE };
+        let transposed = (blocks + self.taps().div_ceil(lanes)) as f64 * square * lanes as f64;
+        let (columns, together) = tile_of(isa.registers(), ow);
+        let tiles = (oh.div_ceil(together) * ow.div_ceil(columns)) as f64;
+        let step = STEP + FMA * (columns * together) as f64;
+        (GROUP + transposed + tiles * (TILE + self.taps() as f64 * step)) / lanes as f64
+    }
+
+    fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    /// Elements that a group needs.
+    pub(super) fn room(&self, isa: Isa) -> usize {
+        let (pixels, out) = (self.map.0 * self.map.1, self.out.0 * self.out.1);
+        let vectors = self.height().saturating_mul(self.pitch);
+        let vectors = vectors.saturating_add(out + self.taps());
+        let lists = pixels + self.taps() + out + 8 * LINE;
+        vectors.saturating_mul(isa.lanes()).saturating_add(lists)
+    }
+
+    /// Rows of a map and its padding, as far as the kernel reaches.
+    fn height(&self) -> usize {
+        let reach = (self.out.0 - 1) * self.stride[0] + (self.kernel[0] - 1) * self.dilation[0];
+        (self.top + self.map.0).max(reach + 1)
+    }
+
+    /// The rows of the kernel that are in the map for one of `count` rows of the output from row `i` on.
+    fn rows(&self, i: usize, count: usize) -> core::ops::Range<usize> {
+        let before = |i: usize, row: usize| {
+            let first = i * self.stride[0];
+            row.saturating_sub(first).div_ceil(self.dilation[0])
+        };
+        let end = before(i, self.top + self.map.0).min(self.kernel[0]);
+        before(i + count - 1, self.top).min(end)..end
+    }
+}
+
+/// Sums of a tile, at most.
+const fn most_sums(registers: usize) -> usize {
+    if registers >= 32 { 16 } else { 8 }
+}
+
+/// Columns and rows of a tile, of outputs with `ow` columns.
+fn tile_of(registers: usize, ow: usize) -> (usize, usize) {
+    let columns = even_height(ow, most_sums(registers));
+    (columns, (most_sums(registers) / columns).min(TOGETHER))
+}
+
+/// Floats of L1, 48 KiB.
+const NEAR: usize = 12 * 1024;
+/// Vectors of the largest group that is transposed: half of L2.
+const PIXELS: usize = 8192;
+
+/// Computes the planes of `job` in groups, and returns how many of its channels are done: the rest are too few.
+#[inline(always)]
+pub(super) fn planes<S: F32s>(
+    s: S,
+    job: &mut Job<'_, '_>,
+    layout: &Layout,
+    scratch: &mut [f32],
+) -> usize {
+    let call = job.call;
+    let multiple = call.shape.c_out / call.shape.c_in;
+    let (h, w) = layout.map;
+    let mut rest = scratch;
+    // Where the pixels of a map go, and the pixels that the taps see from where the kernel begins.
+    let places = take_indices(&mut rest, h * w);
+    let mut left = layout.top * layout.pitch + layout.left;
+    for row in places.chunks_exact_mut(w.max(1)) {
+        for (place, at) in row.iter_mut().zip(left..) {
+            *place = (at * S::LANES) as u32;
+        }
+        left += layout.pitch;
+    }
+    let taps = take_indices(&mut rest, layout.taps());
+    let [kw, dh, dw] = [layout.kernel[1], layout.dilation[0], layout.dilation[1]];
+    for (t, tap) in taps.iter_mut().enumerate() {
+        *tap = ((t / kw * dh * layout.pitch + t % kw * dw) * S::LANES) as u32;
+    }
+    let mut room = Room {
+        places,
+        taps,
+        weights: take(&mut rest, layout.taps() * S::LANES),
+        map: take(&mut rest, layout.height() * layout.pitch * S::LANES),
+        sums: take(&mut rest, layout.out.0 * layout.out.1 * S::LANES),
+        spare: take(&mut rest, layout.out.0 * layout.out.1),
+    };
+    room.map.fill(0.0);
+    let (mut group, mut count) = ([NOWHERE; WIDEST], 0);
+    let rows = job.tile.rows();
+    for i in 0..rows {
+        let o = job.from + i;
+        let c = if multiple == 1 { o } else { o / multiple };
+        if call.wanted(o) && call.given(c) {
+            group[count] = i as u32;
+            count += 1;
+        }
+        let last = i + 1 == rows;
+        if last && 0 < count && count * 2 < S::LANES {
+            return group[0] as usize;
+        }
+        if count == S::LANES || last && count > 0 {
+            compute(s, job, layout, group, &mut room);
+            (group, count) = ([NOWHERE; WIDEST], 0);
+        }
+    }
+    rows
+}
+
+/// What a group is transposed into.
+struct Room<'a> {
+    places: &'a [u32],
+    taps: &'a [u32],
+    weights: &'a mut [f32],
+    map: &'a mut [f32],
+    sums: &'a mut [f32],
+    /// What lanes without a plane are written to.
+    spare: &'a mut [f32],
+}
+
+/// Computes the planes that are the rows `group` of the job's tile.
+#[inline(always)]
+fn compute<S: F32s>(
+    s: S,
+    job: &mut Job<'_, '_>,
+    layout: &Layout,
+    group: [u32; WIDEST],
+    room: &mut Room<'_>,
+) {
+    let call = job.call;
+    let multiple = call.shape.c_out / call.shape.c_in;
+    let (taps, (h, w)) = (layout.taps(), layout.map);
+    let mut weights = [&[][..]; WIDEST];
+    let mut maps = [&[][..]; WIDEST];
+    let mut bias = [0.0; WIDEST];
+    for lane in 0..S::LANES {
+        // Lanes without a plane repeat the first.
+        let row = if group[lane] == NOWHERE { 0 } else { lane };
+        let o = job.from + group[row] as usize;
+        let c = if multiple == 1 { o } else { o / multiple };
+        weights[lane] = &call.packed.weights[o * taps..][..taps];
+        maps[lane] = &call.x[c * h * w..][..h * w];
+        bias[lane] = call.packed.bias[o];
+    }
+    interleave(s, &weights, None, room.weights);
+    interleave(s, &maps, Some(room.places), room.map);
+    let sums = Sums {
+        layout,
+        taps: room.taps,
+        weights: room.weights,
+        map: room.map,
+        bias: s.load(&bias),
+        clamp: (s.splat(call.clamp.0), s.splat(call.clamp.1)),
+    };
+    s.outline(
+        #[inline(always)]
+        || match layout.stride[1] {
+            1 => sums.all::<S, 1>(s, room.sums),
+            _ => sums.all::<S, 2>(s, room.sums),
+        },
+    );
+    let pixels = job.tile.cols();
+    let rows = job.tile.listed_or(&group, 0, room.spare);
+    separate(s, room.sums, pixels, rows);
+}
+
+/// Where blocks of LANES pixels begin that cover `len`: the last one reaches back over the one before, unless it is alone.
+#[inline(always)]
+fn blocks(len: usize, lanes: usize) -> impl Iterator<Item = usize> {
+    let last = len.saturating_sub(lanes);
+    (0..len).step_by(lanes).map(move |p| p.min(last))
+}
+
+/// Transposes rows into `to`, pixel by pixel to its place, or one behind the other.
+#[inline(always)]
+fn interleave<S: F32s>(s: S, rows: &[&[f32]; WIDEST], places: Option<&[u32]>, to: &mut [f32]) {
+    s.outline(
+        #[inline(always)]
+        || {
+            let len = rows[0].len();
+            for p in blocks(len, S::LANES) {
+                let mut v = [s.splat(0.0); WIDEST];
+                if len < S::LANES {
+                    each_row!(WIDEST, i => if i < S::LANES {
+                        v[i] = s.load_some(&rows[i][..len]);
+                    });
+                } else {
+                    each_row!(WIDEST, i => if i < S::LANES {
+                        v[i] = s.load(&rows[i][p..]);
+                    });
+                }
+                s.transpose(&mut v);
+                let n = S::LANES.min(len);
+                match places {
+                    Some(places) => {
+                        let places = &places[p..][..n];
+                        each_row!(WIDEST, i => if i < S::LANES && i < n {
+                            s.store(v[i], &mut to[places[i] as usize..]);
+                        });
+                    }
+                    None => {
+                        let to = &mut to[p * S::LANES..][..n * S::LANES];
+                        each_row!(WIDEST, i => if i < S::LANES && i < n {
+                            s.store(v[i], &mut to[i * S::LANES..]);
+                        });
+                    }
+                }
+            }
+        },
+    );
+}
+
+/// Transposes the sums into rows.
+#[inline(always)]
+fn separate<S: F32s>(s: S, sums: &[f32], pixels: usize, mut rows: impl Rows<WIDEST>) {
+    s.outline(
+        #[inline(always)]
+        || {
+            for p in blocks(pixels, S::LANES) {
+                let mut v = [s.splat(0.0); WIDEST];
+                let from = &sums[p * S::LANES..];
+                each_row!(WIDEST, i => if i < S::LANES.min(pixels) {
+                    v[i] = s.load(&from[i * S::LANES..]);
+                });
+                s.transpose(&mut v);
+                if pixels < S::LANES {
+                    each_row!(WIDEST, i => if i < S::LANES {
+                        s.store_some(v[i], &mut rows.row(i)[..pixels]);
+                    });
+                } else {
+                    each_row!(WIDEST, i => if i < S::LANES {
+                        s.store(v[i], &mut rows.row(i)[p..]);
+                    });
+                }
+            }
+        },
+    );
+}
+
+/// A transposed group.
+#[derive(Clone, Copy)]
+struct Sums<'a, V> {
+    layout: &'a Layout,
+    taps: &'a [u32],
+    weights: &'a [f32],
+    map: &'a [f32],
+    bias: V,
+    clamp: (V, V),
+}
+
+impl<V: Copy> Sums<'_, V> {
+    /// All outputs, with stride T along a row.
+    #[inline(always)]
+    fn all<S: F32s<V = V>, const T: usize>(self, s: S, out: &mut [f32]) {
+        let layout = self.layout;
+        let (oh, ow) = layout.out;
+        let below = layout.stride[0] * layout.pitch * S::LANES;
+        let most = most_sums(S::REGISTERS);
+        let (columns, together) = tile_of(S::REGISTERS, ow);
+        let mut i = 0;
+        while i < oh {
+            let q = together.min(oh - i);
+            let rows = layout.rows(i, q);
+            let kw = layout.kernel[1];
+            let mut tile = Tile {
+                taps: &self.taps[rows.start * kw..rows.end * kw],
+                weights: &self.weights[rows.start * kw * S::LANES..],
+                map: &self.map[i * below..],
+                out: &mut out[i * ow * S::LANES..],
+                below,
+                width: ow * S::LANES,
+            };
+            let mut left = ow;
+            while left > 0 {
+                let r = columns.min(left);
+                macro_rules! tiles {
+                    ($(($r:literal, $q:literal))*) => {
+                        match (r, q) {
+                            $(($r, $q) => if $r * $q <= most {
+                                tile.run::<S, T, $r, $q>(s, self.bias, self.clamp);
+                            })*
+                            _ => unreachable!("no such tile"),
+                        }
+                    };
+                }
+                tiles!((1, 1)(2, 1)(3, 1)(4, 1)(5, 1)(6, 1)(7, 1)(8, 1)(9, 1)(
+                    10, 1
+                )(11, 1)(12, 1)(13, 1)(14, 1)(15, 1)(16, 1)(
+                    1, 2
+                )(2, 2)(3, 2)(4, 2)(5, 2)(6, 2)(7, 2)(8, 2)(
+                    1, 3
+                )(2, 3)(3, 3)(4, 3)(5, 3));
+                left -= r;
+                if left > 0 {
+                    tile.map = &tile.map[r * T * S::LANES..];
+                    tile.out = &mut core::mem::take(&mut tile.out)[r * S::LANES..];
+                }
+            }
+            i += q;
+        }
+    }
+}
+
+/// R columns of Q rows of the output.
+struct Tile<'a> {
+    /// Where taps are in `map`, seen from the first output.
+    taps: &'a [u32],
+    weights: &'a [f32],
+    map: &'a [f32],
+    out: &'a mut [f32],
+    /// From one output to that below it, in `map`.
+    below: usize,
+    /// From one output to that below it in `out`.
+    width: usize,
+}
+
+impl Tile<'_> {
+    #[inline(always)]
+    fn run<S: F32s, const T: usize, const R: usize, const Q: usize>(
+        &mut self,
+        s: S,
+        bias: S::V,
+        (lo, hi): (S::V, S::V),
+    ) {
+        let mut sums = [[bias; R]; Q];
+        for (&tap, weight) in self.taps.iter().zip(self.weights.chunks_exact(S::LANES)) {
+            let weight = s.load(weight);
+            let from = &self.map[tap as usize..];
+            each_row!(Q, q => {
+                let pixels: [S::V; R] = s.load_pitched(&from[q * self.below..], T * S::LANES);
+                each_row!(R, r => sums[q][r] = s.mul_add(pixels[r], weight, sums[q][r]));
+            });
+        }
+        each_row!(Q, q => {
+            let out = &mut self.out[q * self.width..][..R * S::LANES];
+            each_row!(R, r => {
+                s.store(s.min(hi, s.max(lo, sums[q][r])), &mut out[r * S::LANES..]);
+            });
+        });
+    }
+}
