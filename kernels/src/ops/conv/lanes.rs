@@ -16,15 +16,15 @@ use crate::isa::{F32s, Task, WIDEST};
 use crate::ops::conv::block::Job;
 use crate::ops::conv::planes::Geometry;
 use crate::pack::even_height;
-use crate::panel::{Below, Listed, Side, take};
-use crate::pool::Tile;
-use crate::tile::gemm::{NV, Next, Place, Start, Whole, for_height, tallest, tile};
+use crate::panel::{Below, Listed, Side, lines, take};
+use crate::pool::{NOWHERE, Rows, Tile};
+use crate::tile::gemm::{NV, Next, Place, Start, Whole, each_row, for_height, tallest, tile};
 
 /// Depth of a block, as that of products.
 const KC: usize = 1024;
 
 /// Cycles that transposing an output takes.
-const TRANSPOSED: f64 = 0.4;
+const TRANSPOSED: f64 = 0.25;
 
 /// Pixels of a strip at most; the numbers of all rows of its product.
 const IN_ORDER: [u32; 1024] = {
@@ -42,7 +42,7 @@ pub(super) fn costs(geometry: &Geometry, depth: usize, kept: usize) -> (f64, f64
     let (depth, lanes) = (depth as f64, geometry.lanes);
     let pixels = geometry.strip().min(geometry.pixels());
     let columns = geometry.columns(pixels).next_multiple_of(lanes);
-    let channels = kept.next_multiple_of(NV * lanes);
+    let channels = kept.next_multiple_of(lanes);
     let transposed = TRANSPOSED * (2 * lanes) as f64;
     (
         depth * columns as f64 / pixels as f64,
@@ -56,9 +56,10 @@ pub(super) fn serves(geometry: &Geometry, depth: usize, kept: usize) -> bool {
     geometry.strip() <= IN_ORDER.len() && channels < pixels
 }
 
-/// Elements of the product of a panel and a strip.
+/// Elements of the product of a panel and a strip, and of a row that nobody wants.
 pub(super) fn product_len(geometry: &Geometry) -> usize {
-    geometry.strip().min(geometry.pixels()) * NV * geometry.lanes
+    let pixels = geometry.strip().min(geometry.pixels());
+    pixels * NV * geometry.lanes + lines(pixels)
 }
 
 /// A job whose lanes are channels.
@@ -89,6 +90,7 @@ impl Task for Lanes<'_, '_> {
         let nr = const { NV * S::LANES };
         let mut rest = core::mem::take(&mut job.room);
         let product = take(&mut rest, pixels * nr);
+        let spare = take(&mut rest, pixels);
         let data = geometry.data(s, strip.x, job.pixel, terms.channels, rest);
         let data = &data[if geometry.in_place { job.pixel } else { 0 }..];
         let depth = terms.list.len();
@@ -133,16 +135,14 @@ impl Task for Lanes<'_, '_> {
                     },
                 };
                 let mut tile = Tile::new(product, pixels, nr, nr);
-                pass.tiles(s, geometry, &mut tile);
+                if wanted.from[end - 1] as usize % nr < S::LANES {
+                    pass.tiles::<S, 1>(s, geometry, &mut tile);
+                } else {
+                    pass.tiles::<S, NV>(s, geometry, &mut tile);
+                }
             }
-            transpose(
-                s,
-                product,
-                &wanted.from[lo..end],
-                &wanted.to[lo..end],
-                job.row,
-                &mut job.out,
-            );
+            let list = (&wanted.from[lo..end], &wanted.to[lo..end]);
+            transpose(s, product, list, job.row, &mut job.out, spare);
             lo = end;
         }
         job.activate(s, (first, hi));
@@ -150,9 +150,9 @@ impl Task for Lanes<'_, '_> {
 }
 
 impl Pass<'_> {
-    /// Adds the block to all pixels of the strip.
+    /// Adds the block to all pixels of the strip, NV vectors of channels.
     #[inline(always)]
-    fn tiles<S: F32s>(&self, s: S, geometry: &Geometry, product: &mut Tile<'_>) {
+    fn tiles<S: F32s, const NV: usize>(&self, s: S, geometry: &Geometry, product: &mut Tile<'_>) {
         let pixels = product.rows();
         // Pixels side by side: all of them, or those of a row of the map.
         let run = if geometry.is_flat() {
@@ -202,39 +202,47 @@ impl Pass<'_> {
 fn transpose<S: F32s>(
     s: S,
     product: &[f32],
-    from: &[u32],
-    to: &[u32],
+    (from, to): (&[u32], &[u32]),
     first_row: usize,
     out: &mut Tile<'_>,
+    spare: &mut [f32],
 ) {
     let pixels = out.cols();
     let nr = const { NV * S::LANES };
-    let mut wanted = from.iter().zip(to).peekable();
-    for half in 0..NV {
-        let lanes = half * S::LANES..(half + 1) * S::LANES;
-        let mut rows = [(0, 0); WIDEST];
-        let mut count = 0;
-        while let Some((&from, &to)) =
-            wanted.next_if(|(from, _)| lanes.contains(&(**from as usize % nr)))
-        {
-            rows[count] = (from as usize % S::LANES, to as usize - first_row);
-            count += 1;
+    let first = from[0] as usize / nr * nr;
+    let mut targets = [NOWHERE; NV * WIDEST];
+    for (&from, &to) in from.iter().zip(to) {
+        targets[from as usize - first] = to;
+    }
+    for (half, targets) in targets[..nr].chunks_exact(S::LANES).enumerate() {
+        if targets.iter().all(|&row| row == NOWHERE) {
+            continue;
         }
-        for p in (0..pixels).step_by(S::LANES) {
-            let height = S::LANES.min(pixels - p);
-            let mut v = [s.splat(0.0); WIDEST];
-            for r in 0..height {
-                v[r] = s.load(&product[(p + r) * nr + lanes.start..]);
-            }
-            s.transpose(&mut v);
-            for &(lane, row) in &rows[..count] {
-                let to = &mut out.row(row)[p..][..height];
-                if height == S::LANES {
-                    s.store(v[lane], to);
-                } else {
-                    s.store_some(v[lane], to);
+        let mut list = [NOWHERE; WIDEST];
+        list[..S::LANES].copy_from_slice(targets);
+        let mut rows = out.listed_or(&list, -(first_row as isize), spare);
+        s.outline(
+            #[inline(always)]
+            || {
+                for p in (0..pixels).step_by(S::LANES) {
+                    let n = S::LANES.min(pixels - p);
+                    let from = &product[p * nr + half * S::LANES..];
+                    let mut v = [s.splat(0.0); WIDEST];
+                    each_row!(WIDEST, i => if i < n {
+                        v[i] = s.load(&from[i * nr..]);
+                    });
+                    s.transpose(&mut v);
+                    if n == S::LANES {
+                        each_row!(WIDEST, i => if i < S::LANES {
+                            s.store(v[i], &mut rows.row(i)[p..]);
+                        });
+                    } else {
+                        each_row!(WIDEST, i => if i < S::LANES {
+                            s.store_some(v[i], &mut rows.row(i)[p..]);
+                        });
+                    }
                 }
-            }
-        }
+            },
+        );
     }
 }
