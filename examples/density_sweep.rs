@@ -12,8 +12,6 @@
 
 #[path = "../benches/common/mod.rs"]
 mod common;
-#[path = "common/pool.rs"]
-mod pool;
 
 use std::error::Error;
 use std::hint::black_box;
@@ -22,8 +20,7 @@ use std::time::{Duration, Instant};
 use common::layers::{LAYERS, Layer};
 use common::net::floats;
 use common::{Pattern, mask_of, nets};
-use pool::Threads;
-use sluicegate::{ChannelMask, Isa, Model, Options, View, default_isa};
+use sluicegate::{ChannelMask, Isa, Model, Options, Threads, View, default_isa};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 

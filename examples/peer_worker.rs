@@ -7,16 +7,13 @@
 //! Inputs of a density below one get a run-time mask. `SLUICEGATE_ISA` caps the instruction set; `SLUICEGATE_CONV` (`fastest`, `direct`,
 //! `winograd2`, `winograd4`) says how convolutions are computed.
 
-#[path = "common/pool.rs"]
-mod pool;
-
 use std::collections::HashMap;
 use std::error::Error;
 use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
 
 use sluicegate::graph::Dim;
-use sluicegate::{Model, Options, Tensor};
+use sluicegate::{Model, Options, Tensor, Threads};
 use sluicegate_kernels::epilogue::Activation;
 use sluicegate_kernels::ops::conv::Conv;
 use sluicegate_kernels::ops::depthwise::Depthwise;
@@ -24,8 +21,6 @@ use sluicegate_kernels::ops::matmul::{MatMul, MatMulSpec, Rows, RowsMut};
 use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec};
 use sluicegate_kernels::pool::Pool as _;
 use sluicegate_kernels::{Buffer, Channels, Isa};
-
-use pool::Threads;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 type Run = Box<dyn FnMut()>;

@@ -3,19 +3,18 @@
 mod arena;
 mod run;
 mod step;
-mod threads;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use self::arena::Arena;
 use self::step::Frame;
-use self::threads::Threads;
 use crate::mask::BatchMask;
 use crate::model::default_isa;
 use crate::plan::step::Kernel;
 use crate::plan::{Plan, at};
 use crate::{Error, Model, Options, Result, View};
+use sluicegate_kernels::pool::{Pool, Serial};
 
 pub use self::run::{Macs, NodeTrace, Outcome, Outputs, Run, Trace};
 
@@ -26,7 +25,7 @@ pub struct Session {
     model: Model,
     options: Options,
     isa: sluicegate_kernels::Isa,
-    threads: Threads,
+    pool: Option<Arc<dyn Pool + Send + Sync>>,
     plan: Option<Arc<Plan>>,
     state: State,
 }
@@ -62,7 +61,7 @@ impl Session {
     pub(crate) fn new(model: Model, options: Options) -> Result<Self> {
         Ok(Self {
             isa: options.isa.map_or_else(default_isa, Ok)?,
-            threads: Threads::new(&options)?,
+            pool: pool_of(&options)?,
             model,
             options,
             plan: None,
@@ -103,7 +102,7 @@ impl Session {
         self.state.fit(
             &plan,
             samples,
-            self.threads.count(),
+            self.pool.as_ref().map_or(1, |pool| pool.threads().max(1)),
             self.options.memory_limit,
         )?;
         self.plan = Some(plan);
@@ -120,19 +119,20 @@ impl Session {
         let plan = self.plan.as_deref().expect("prepared");
         let state = &mut self.state;
         let (isa, trace) = (self.isa, self.options.trace);
-        self.threads.enter(|pool| {
-            let mut pass = Pass {
-                frame: Frame {
-                    plan,
-                    inputs,
-                    isa,
-                    pool,
+        let mut pass = Pass {
+            frame: Frame {
+                plan,
+                inputs,
+                isa,
+                pool: match &self.pool {
+                    Some(pool) => &**pool,
+                    None => &Serial,
                 },
-                state,
-                trace,
-            };
-            pass.run()
-        })?;
+            },
+            state,
+            trace,
+        };
+        pass.run()?;
         Ok(Run::new(plan, &self.state, inputs, trace))
     }
 
@@ -171,6 +171,22 @@ impl Session {
             ));
         }
         Ok(())
+    }
+}
+
+/// The threads of a session, if it is not the caller alone.
+fn pool_of(options: &Options) -> Result<Option<Arc<dyn Pool + Send + Sync>>> {
+    if options.pool.is_some() {
+        return Ok(options.pool.clone());
+    }
+    match options.threads {
+        0 | 1 => Ok(None),
+        #[cfg(feature = "rayon")]
+        n => Ok(Some(Arc::new(crate::Threads::new(n)?))),
+        #[cfg(not(feature = "rayon"))]
+        n => Err(Error::Model(format!(
+            "{n} threads need the feature `rayon`, or a pool of the host's in `Options::pool`"
+        ))),
     }
 }
 

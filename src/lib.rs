@@ -14,6 +14,8 @@ pub mod import;
 mod exec;
 mod model;
 mod plan;
+#[cfg(feature = "rayon")]
+mod threads;
 // What every operator means: shapes of results, and the results in plain loops.
 pub mod ops;
 // Floor 4: what flows (tensors), what is computed (the graph), which channels live (masks).
@@ -29,3 +31,5 @@ pub use plan::{Gate, Plan, PlanNode};
 pub use sluicegate_kernels as kernels;
 pub use sluicegate_kernels::Isa;
 pub use tensor::{DType, Shape, Tensor, View, ViewMut};
+#[cfg(feature = "rayon")]
+pub use threads::Threads;

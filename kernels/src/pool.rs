@@ -4,12 +4,30 @@ use core::marker::PhantomData;
 use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+mod team;
+
+pub use team::Team;
+
 /// Runs the jobs of a kernel. Hosts implement it over their own threads.
 pub trait Pool: Sync {
     /// Threads that may run jobs at the same time, at least 1. Kernels cut their work by it; results do not depend on it.
     fn threads(&self) -> usize;
     /// Calls `job(i)` once for each `i` in `0..jobs`, in any order and on any thread, and returns when all are done.
     fn run(&self, jobs: usize, job: &(dyn Fn(usize) + Sync));
+    /// Multiplications below which kernels do not fork, because that would cost more than it gains. The default is about 30 us of one core
+    /// with the widest vectors, for threads that must be woken.
+    fn least_macs(&self) -> usize {
+        1 << 21
+    }
+}
+
+/// `pool`, or the calling thread alone when the work is small.
+pub(crate) fn worth(pool: &dyn Pool, macs: usize) -> &dyn Pool {
+    if macs < pool.least_macs() {
+        &Serial
+    } else {
+        pool
+    }
 }
 
 /// The calling thread alone.

@@ -20,6 +20,10 @@ struct Counted {
 }
 
 impl Pool for Counted {
+    // Small layers are cut as well.
+    fn least_macs(&self) -> usize {
+        0
+    }
     fn threads(&self) -> usize {
         self.threads.threads()
     }

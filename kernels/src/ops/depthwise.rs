@@ -9,7 +9,7 @@ use super::pointwise;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
 use crate::panel::{LINE, from_line};
-use crate::pool::{Pool, Tile};
+use crate::pool::{Pool, Tile, worth};
 use crate::{Channels, Error, Isa};
 
 mod lanes;
@@ -25,6 +25,9 @@ use planar::Planar;
 
 /// Floats of a level-two cache of 1 MiB. Below it, fetching ahead costs more than it brings (Zen 5: 8 % of 3 x 3; above it brings 15 to 20 %).
 const LARGE: usize = 1 << 18;
+
+/// Time of a multiplication against one of a product.
+const SLOWER: usize = 4;
 
 /// A depthwise convolution, ready to run: weights, bias, activation and the masks that were known at load.
 #[derive(Debug, Clone)]
@@ -277,6 +280,8 @@ impl Depthwise {
         let layout = Layout::of(self.isa, &call.shape, map, out);
         let planar = Planar::of(self.isa, &call.shape, map, out);
         let each = layout.map_or(0, |layout| layout.room(self.isa));
+        let taps = shape.kernel[0] * shape.kernel[1];
+        let pool = worth(pool, len.saturating_mul(taps).saturating_mul(SLOWER));
         // Twice as many blocks as threads, since a mask makes some blocks short; for one thread a block is all.
         let threads = pool.threads().max(1);
         let blocks = if threads == 1 { 1 } else { threads * 2 };

@@ -14,7 +14,7 @@ use crate::buffer::Buffer;
 use crate::epilogue::Activation;
 use crate::pack::{self, check_len, check_mask, extent, partial};
 use crate::panel::{Below, Bounded, from_line, lines, take_indices};
-use crate::pool::{Pool, Serial, Tile};
+use crate::pool::{Pool, Tile};
 use crate::tile::gemm::{self, FEW_ROWS, NV};
 use crate::{Channels, Error, Isa};
 
@@ -369,12 +369,4 @@ impl MatMul {
         product.run(self.isa, pool, out, rest);
         Ok(())
     }
-}
-
-/// Work below which a fork costs more than it gains: about 30 us of one core with the widest vectors.
-pub(crate) const FORK_MACS: usize = 1 << 21;
-
-/// `pool`, or the calling thread alone when the work is small.
-pub(crate) fn worth(pool: &dyn Pool, macs: usize) -> &dyn Pool {
-    if macs < FORK_MACS { &Serial } else { pool }
 }

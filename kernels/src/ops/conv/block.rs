@@ -15,11 +15,10 @@ use crate::isa::{F32s, Task};
 use crate::ops::conv::lanes::{self, Lanes};
 use crate::ops::conv::planes::Geometry;
 use crate::ops::conv::{Terms, Wanted};
-use crate::ops::matmul::worth;
 use crate::ops::pointwise;
 use crate::pack::even_height;
 use crate::panel::{Below, Gathered, Lhs, Listed, Side, lines, take, take_indices};
-use crate::pool::{NOWHERE, Pool, Rows, Tile};
+use crate::pool::{NOWHERE, Pool, Rows, Tile, worth};
 use crate::tile::gemm::{
     NV, Next, Place, Sieve, Sieved, Start, for_height, tallest, tallest_gathered, tile,
 };

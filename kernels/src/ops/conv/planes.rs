@@ -19,9 +19,9 @@ use crate::tile::gemm::Sieved;
 /// Output pixels of a strip: what one thread takes, and what stays in L2 while the depth blocks pass over it.
 const STRIP: usize = 512;
 
-/// Output rows of a strip of copies.
+/// Output rows of a strip of copies; strips are as even as can be.
 fn strip_rows((h, w): (usize, usize)) -> usize {
-    STRIP.div_ceil(w).min(h)
+    h.div_ceil(h.div_ceil(STRIP.div_ceil(w)))
 }
 
 /// Output channels from which on a line a tap pays: each input is written once a tap of a row.

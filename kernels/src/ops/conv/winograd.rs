@@ -21,11 +21,10 @@ use alloc::vec::Vec;
 
 use crate::buffer::Buffer;
 use crate::epilogue::Activation;
-use crate::ops::matmul::worth;
 use crate::ops::{Algorithm, ConvShape, ConvSpec};
 use crate::pack::{extent, live_of};
 use crate::panel::{Below, LINE, lines, take, take_indices};
-use crate::pool::{Pool, Tile};
+use crate::pool::{Pool, Tile, worth};
 use crate::{Channels, Error, Isa};
 
 use block::{Block, Inputs};

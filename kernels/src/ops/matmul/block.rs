@@ -20,7 +20,7 @@ use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
 use crate::pack::{even_height, gather_rows, slack};
 use crate::panel::{Below, LINE, lines, take};
-use crate::pool::{Pool, Tile};
+use crate::pool::{Pool, Tile, worth};
 use crate::tile::gemm::{FEW_ROWS, NV, Next, Start, tallest};
 
 /// Depth of a block, at most: its panel is 128 KiB with the widest vectors and comes from L2 for every row tile, which takes a
@@ -120,7 +120,7 @@ impl Product<'_> {
             Columns::Picked { panels, .. } => panels.len() * nr,
             Columns::Some { to, .. } => to.len(),
         };
-        let pool = super::worth(pool, self.m * depth * columns);
+        let pool = worth(pool, self.m * depth * columns);
         if self.m <= FEW_ROWS && matches!(self.columns, Columns::All) && pool.threads() == 1 {
             return isa.run(Alone(self, out));
         }

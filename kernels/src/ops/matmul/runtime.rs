@@ -2,13 +2,12 @@
 #![forbid(unsafe_code)]
 
 use super::block::{self, Columns, Product};
-use super::worth;
 use crate::Error;
 use crate::epilogue::Activation;
 use crate::isa::Isa;
 use crate::pack::{check_len, column_panels, extent, panel_width};
 use crate::panel::{Below, from_line, lines, take, take_indices};
-use crate::pool::{Pool, Tile};
+use crate::pool::{Pool, Tile, worth};
 
 /// A matrix of any strides: element (i, j) is `data[i * strides.0 + j * strides.1]`.
 #[derive(Debug, Clone, Copy)]
