@@ -9,6 +9,10 @@ use crate::isa::{F32s, Task};
 use crate::pool::{Pool, Tile};
 use crate::{Channels, Error, Isa};
 
+mod plane;
+
+use plane::Plane;
+
 /// The window of a 2-D pooling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PoolShape {
@@ -72,162 +76,6 @@ pub enum PoolOp {
         /// Whether padding counts.
         include_pad: bool,
     },
-}
-
-/// Floats of a row of windows that are joined over the rows of the map before they are joined along the row; on the stack.
-const STRIP: usize = 1024;
-
-#[derive(Clone, Copy)]
-struct Plane<'a> {
-    op: PoolOp,
-    shape: &'a PoolShape,
-    x: &'a [f32],
-    map: (usize, usize),
-    out: (usize, usize),
-}
-
-impl Plane<'_> {
-    #[inline(always)]
-    fn join_all<S: F32s>(s: S, max: bool, x: &[f32], to: &mut [f32]) {
-        let n = x.len().min(to.len());
-        let (x, to) = (&x[..n], &mut to[..n]);
-        for at in (0..n).step_by(S::LANES) {
-            let (a, b) = (s.load_some(&to[at..]), s.load_some(&x[at..]));
-            let v = if max { s.max_nan(a, b) } else { s.add(a, b) };
-            s.store_some(v, &mut to[at..]);
-        }
-    }
-
-    /// to[i] = join(to[i], x[i * step])
-    #[inline(always)]
-    fn join_steps<S: F32s>(s: S, max: bool, x: &[f32], step: usize, to: &mut [f32]) {
-        match step {
-            1 => Self::join_all(s, max, x, to),
-            2 => Self::join_scalar(max, x.iter().step_by(2), to),
-            _ => Self::join_scalar(max, x.iter().step_by(step), to),
-        }
-    }
-
-    #[inline(always)]
-    fn join_scalar<'x>(max: bool, x: impl Iterator<Item = &'x f32>, to: &mut [f32]) {
-        if max {
-            for (to, &x) in to.iter_mut().zip(x) {
-                *to = if *to > x || to.is_nan() { *to } else { x };
-            }
-        } else {
-            for (to, &x) in to.iter_mut().zip(x) {
-                *to += x;
-            }
-        }
-    }
-
-    /// One output row, `y`, in pieces whose windows fit a strip: the rows of the map are joined first, whole vectors at a time, then the
-    /// taps along the row, which the strip has neutral padding for.
-    #[inline(always)]
-    fn row<S: F32s>(self, s: S, o: usize, y: &mut [f32]) {
-        let ([_, kw], [sh, sw], [dh, dw]) =
-            (self.shape.kernel, self.shape.stride, self.shape.dilation);
-        let (h, w) = self.map;
-        let max = self.op == PoolOp::Max;
-        let neutral = if max { f32::NEG_INFINITY } else { 0.0 };
-        let (top, left) = (self.shape.pads[0], self.shape.pads[1]);
-        let (first, end) = self.shape.taps(0, o, 0, h as isize);
-        let reach = (kw - 1) * dw + 1;
-        let piece = ((STRIP - reach) / sw + 1).min(y.len());
-        for (i, y) in y.chunks_mut(piece).enumerate() {
-            let from = i * piece * sw;
-            let mut strip = [neutral; STRIP];
-            let strip = &mut strip[..(y.len() - 1) * sw + reach];
-            let skip = left.saturating_sub(from).min(strip.len());
-            let inside = (from + skip).saturating_sub(left).min(w);
-            let inside = inside..w.min(inside + strip.len() - skip);
-            for k in first..end {
-                let row = &self.x[(o * sh + k * dh - top) * w..][..w];
-                Self::join_all(s, max, &row[inside.clone()], &mut strip[skip..]);
-            }
-            y.fill(neutral);
-            for k in 0..kw {
-                Self::join_steps(s, max, &strip[k * dw..], sw, y);
-            }
-        }
-        if let PoolOp::Mean { include_pad } = self.op {
-            let edges = |i: usize, n: usize| match include_pad {
-                true => (
-                    -(self.shape.pads[i] as isize),
-                    (n + self.shape.pads[i + 2]) as isize,
-                ),
-                false => (0, n as isize),
-            };
-            let count = |i, o, n| {
-                let (from, to) = edges(i, n);
-                let (first, end) = self.shape.taps(i, o, from, to);
-                end - first
-            };
-            let rows = count(0, o, h);
-            for (c, y) in y.iter_mut().enumerate() {
-                // Huge borders count too: the product may be no integer of ours.
-                *y /= rows as f32 * count(1, c, w) as f32;
-            }
-        }
-    }
-
-    /// As [`Plane::row`], for windows wider than a strip.
-    fn row_plain(self, o: usize, y: &mut [f32]) {
-        let (h, w) = self.map;
-        let (first, end) = self.shape.taps(0, o, 0, h as isize);
-        let [dh, dw] = self.shape.dilation;
-        for (c, y) in y.iter_mut().enumerate() {
-            let (left, right) = self.shape.taps(1, c, 0, w as isize);
-            let mut terms = 0.0f32;
-            *y = if self.op == PoolOp::Max {
-                f32::NEG_INFINITY
-            } else {
-                0.0
-            };
-            for k in left..right {
-                for r in first..end {
-                    let i = o * self.shape.stride[0] + r * dh - self.shape.pads[0];
-                    let j = c * self.shape.stride[1] + k * dw - self.shape.pads[1];
-                    let x = self.x[i * w + j];
-                    terms += 1.0;
-                    *y = match self.op {
-                        PoolOp::Max if *y > x || y.is_nan() => *y,
-                        PoolOp::Max => x,
-                        PoolOp::Mean { .. } => *y + x,
-                    };
-                }
-            }
-            if let PoolOp::Mean { include_pad } = self.op {
-                if include_pad {
-                    let count = |i: usize, o, n: usize| {
-                        let pads = self.shape.pads;
-                        let (a, b) = (-(pads[i] as isize), (n + pads[i + 2]) as isize);
-                        let (first, end) = self.shape.taps(i, o, a, b);
-                        end - first
-                    };
-                    terms = count(0, o, h) as f32 * count(1, c, w) as f32;
-                }
-                *y /= terms;
-            }
-        }
-    }
-}
-
-impl Task for (Plane<'_>, &mut [f32]) {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: F32s>(self, s: S) {
-        let (plane, y) = self;
-        let [kw, dw] = [plane.shape.kernel[1], plane.shape.dilation[1]];
-        let fits = (kw - 1) * dw < STRIP / 2 && plane.shape.stride[1] <= STRIP;
-        for (o, y) in y.chunks_exact_mut(plane.out.1).enumerate() {
-            if fits {
-                plane.row(s, o, y);
-            } else {
-                plane.row_plain(o, y);
-            }
-        }
-    }
 }
 
 /// y[c, i, j] = max or mean over the window of x[c, i s_h + k d_h - top, j s_w + l d_w - left]

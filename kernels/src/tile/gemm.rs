@@ -245,7 +245,7 @@ impl<S: F32s, const NV: usize> Columns<S, NV> for Picked<NV> {
         }
         let mut sums = [s.splat(0.0); NV];
         for j in 0..NV {
-            let from = row.get(self.at + j * S::LANES..).unwrap_or_default();
+            let from = &row[(self.at + j * S::LANES).min(row.len())..];
             sums[j] = s.load_where(from, self.lanes[j]);
         }
         sums
@@ -256,7 +256,8 @@ impl<S: F32s, const NV: usize> Columns<S, NV> for Picked<NV> {
             return Whole(self.at).store(s, sums, row);
         }
         for j in 0..NV {
-            let to = row.get_mut(self.at + j * S::LANES..).unwrap_or_default();
+            let at = (self.at + j * S::LANES).min(row.len());
+            let to = &mut row[at..];
             s.store_where(sums[j], self.lanes[j], to);
         }
     }

@@ -15,7 +15,7 @@
 #![forbid(unsafe_code)]
 
 use super::maps::{Tiles, back, inputs, place};
-use super::product::{Weights, from_row, panel_product, picked_product, product};
+use super::product::{Anywhere, Weights, from_row, panel_product, picked_product, product};
 use super::rows::{Order, gathered, order};
 use super::{Form, Live, Sizes, Winograd, height};
 use crate::isa::{F32s, Task};
@@ -224,9 +224,9 @@ impl Block<'_, '_> {
             let m = &mut m[(picked - lo) * step..];
             let rows = &rows[picked..hi];
             if S::REGISTERS >= 32 {
-                self.gathered::<S, 8, NV>(s, point, rows, v, m, step);
+                self.gathered::<S, 8, NV>(s, point, (rows, rows[0]), v, m, step);
             } else {
-                self.gathered::<S, 4, NV>(s, point, rows, v, m, step);
+                self.gathered::<S, 4, NV>(s, point, (rows, rows[0]), v, m, step);
             }
         }
     }
@@ -332,13 +332,13 @@ impl Block<'_, '_> {
         }
     }
 
-    /// Rows anywhere in the panels.
+    /// Rows anywhere in the panels; row `behind` is the first of the next point.
     #[inline(always)]
     fn gathered<S: F32s, const MR: usize, const NV: usize>(
         &self,
         s: S,
         point: usize,
-        rows: &[u32],
+        (rows, behind): (&[u32], u32),
         v: &[f32],
         m: &mut [f32],
         step: usize,
@@ -347,13 +347,27 @@ impl Block<'_, '_> {
         let (high, plane) = (height(S::REGISTERS), self.packed.plane());
         let panel = self.packed.c_in.len() * high;
         let panels = &self.packed.panels[point * plane..][..plane];
-        for (i, rows) in rows.chunks(MR).enumerate() {
+        let start = |row: u32| row as usize / high * panel + row as usize % high;
+        // Asked for in vain where there is nothing to come: nowhere would be a walk through the page tables.
+        let later = |at: usize| self.packed.panels.get(at..).unwrap_or(panels);
+        for (i, tile) in rows.chunks(MR).enumerate() {
             // What is missing in the last tile is computed twice; the room of M holds it.
-            let starts: [usize; MR] = core::array::from_fn(|r| {
-                let row = rows[r.min(rows.len() - 1)] as usize;
-                row / high * panel + row % high
+            let starts: [usize; MR] = core::array::from_fn(|r| start(tile[r.min(tile.len() - 1)]));
+            let behind = [behind];
+            let (point, next) = match rows.get((i + 1) * MR..) {
+                Some(next) if !next.is_empty() => (point, &next[..next.len().min(MR)]),
+                _ => (point + 1, &behind[..]),
+            };
+            let mut panels_of = next.chunk_by(|a, b| *a as usize / high == *b as usize / high);
+            let next = core::array::from_fn(|_| {
+                let row = panels_of.next().map(|rows| rows[0] as usize / high);
+                row.map_or(panels, |row| later(point * plane + row * panel))
             });
-            let lhs = Gathered::new(panels, starts, 1, self.live.offsets);
+            let lhs = Anywhere {
+                rows: Gathered::new(panels, starts, 1, self.live.offsets),
+                next,
+                offsets: self.live.offsets.as_slice(),
+            };
             let m = &mut m[i * MR * step..];
             s.outline(
                 #[inline(always)]

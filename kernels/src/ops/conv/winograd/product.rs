@@ -177,7 +177,20 @@ impl<const MR: usize, const HIGH: usize> Steps<MR> for Picked<'_, MR, HIGH> {
     }
 }
 
-impl<const MR: usize> Steps<MR> for Gathered<'_, MR> {
+/// Panels that are asked for at once, at most.
+pub(super) const PANELS: usize = 2;
+
+/// The weights of rows anywhere in the panels.
+#[derive(Clone, Copy)]
+pub(super) struct Anywhere<'a, const MR: usize> {
+    pub(super) rows: Gathered<'a, MR>,
+    /// The panels of the rows that come next: they are asked for meanwhile.
+    pub(super) next: [&'a [f32]; PANELS],
+    /// Where the steps are in these.
+    pub(super) offsets: &'a [u32],
+}
+
+impl<const MR: usize> Steps<MR> for Anywhere<'_, MR> {
     #[inline(always)]
     fn place(self, t: usize) -> usize {
         t
@@ -185,7 +198,7 @@ impl<const MR: usize> Steps<MR> for Gathered<'_, MR> {
     #[inline(always)]
     fn at(self, place: usize) -> [f32; MR] {
         let mut row = [0.0; MR];
-        self.each(
+        self.rows.each(
             place,
             #[inline(always)]
             |i, x| row[i] = x,
@@ -193,5 +206,10 @@ impl<const MR: usize> Steps<MR> for Gathered<'_, MR> {
         row
     }
     #[inline(always)]
-    fn prefetch<S: F32s>(self, _: S, _: usize) {}
+    fn prefetch<S: F32s>(self, s: S, place: usize) {
+        let at = self.offsets.get(place).map_or(0, |&at| at as usize);
+        for row in self.next {
+            s.prefetch_near(&row[at.min(row.len())..]);
+        }
+    }
 }
