@@ -207,9 +207,9 @@ impl<const MR: usize> Steps<MR> for Anywhere<'_, MR> {
     }
     #[inline(always)]
     fn prefetch<S: F32s>(self, s: S, place: usize) {
-        let at = self.offsets.get(place).map_or(0, |&at| at as usize);
+        let at = self.offsets[place] as usize;
         for row in self.next {
-            s.prefetch_near(&row[at.min(row.len())..]);
+            s.prefetch_ahead(row, at);
         }
     }
 }
