@@ -101,6 +101,17 @@ impl Call<'_> {
         known(&self.packed.live_out, o) && self.live_out.is_none_or(|live| live.contains(o))
     }
 
+    /// The input channel of an output channel.
+    fn input_of(&self, o: usize) -> usize {
+        let shape = &self.shape;
+        // A division for each plane would show.
+        if shape.c_out == shape.c_in {
+            o
+        } else {
+            o / (shape.c_out / shape.c_in)
+        }
+    }
+
     fn given(&self, c: usize) -> bool {
         known(&self.packed.live_in, c) && self.live_in.is_none_or(|live| live.contains(c))
     }
@@ -117,12 +128,10 @@ impl Job<'_, '_> {
     #[inline(always)]
     fn each_wanted(&mut self, mut f: impl FnMut(&Call<'_>, usize, usize, &mut [f32])) {
         let call = self.call;
-        let multiple = call.shape.c_out / call.shape.c_in;
         for i in 0..self.tile.rows() {
             let o = self.from + i;
             if call.wanted(o) {
-                let c = if multiple == 1 { o } else { o / multiple };
-                f(call, o, c, self.tile.row(i));
+                f(call, o, call.input_of(o), self.tile.row(i));
             }
         }
     }
