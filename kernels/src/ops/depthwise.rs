@@ -220,7 +220,7 @@ impl Depthwise {
         };
         let (shape, map, out) = seen(&self.shape, map, out);
         match Layout::of(self.isa, &shape, map, out) {
-            Some(layout) => layout.room(self.isa) * threads.max(1) + LINE,
+            Some(layout) => room(layout, self.isa, threads),
             None => 0,
         }
     }
@@ -263,11 +263,6 @@ impl Depthwise {
             live_out,
             shape.c_out,
         )?;
-        check::covers(
-            "scratch of a depthwise",
-            &[self.scratch_len(map, 1)],
-            scratch.len(),
-        )?;
         let (clamp, after) = match self.activation {
             Activation::None => ((f32::NEG_INFINITY, f32::INFINITY), None),
             Activation::Relu => ((0.0, f32::INFINITY), None),
@@ -289,6 +284,8 @@ impl Depthwise {
         let layout = Layout::of(self.isa, &call.shape, map, out);
         let planar = Planar::of(self.isa, &call.shape, map, out);
         let each = layout.map_or(0, |layout| layout.room(self.isa));
+        let least = layout.map_or(0, |layout| room(layout, self.isa, 1));
+        check::covers("scratch of a depthwise", &[least], scratch.len())?;
         let taps = shape.kernel[0] * shape.kernel[1];
         let pool = worth(pool, len.saturating_mul(taps).saturating_mul(SLOWER));
         // Twice as many blocks as threads, since a mask makes some blocks short; for one thread a block is all.
@@ -335,6 +332,11 @@ impl Depthwise {
         );
         Ok(())
     }
+}
+
+/// Elements of scratch for groups on `threads`.
+fn room(layout: Layout, isa: Isa, threads: usize) -> usize {
+    layout.room(isa) * threads.max(1) + LINE
 }
 
 /// A shape, map and output as the kernels see them.

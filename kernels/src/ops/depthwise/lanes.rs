@@ -88,8 +88,14 @@ impl Layout {
         let transposed = (blocks + self.taps().div_ceil(lanes)) as f64 * square * lanes as f64;
         let (columns, together) = tile_of(isa.registers(), ow);
         let tiles = (oh.div_ceil(together) * ow.div_ceil(columns)) as f64;
-        let step = STEP + FMA * (columns * together) as f64;
-        (GROUP + transposed + tiles * (TILE + self.taps() as f64 * step)) / lanes as f64
+        // Rows of the kernel that are in the map, for all rows of the output: one less for each step that the padding is deeper.
+        let [sh, dh] = [self.stride[0], self.dilation[0]];
+        let outside = |depth: usize| depth * (depth + sh) / (2 * sh * dh);
+        let below = self.height() - (self.top + h);
+        let rows = (oh * self.kernel[0]).saturating_sub(outside(self.top) + outside(below));
+        let taps = (rows * self.kernel[1]) as f64;
+        let sums = tiles * TILE + taps * (STEP * tiles / oh as f64 + FMA * ow as f64);
+        (GROUP + transposed + sums) / lanes as f64
     }
 
     fn taps(&self) -> usize {
