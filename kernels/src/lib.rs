@@ -23,6 +23,7 @@ pub mod epilogue;
 mod pack;
 mod panel;
 mod tile;
+mod transpose;
 // Floor 3: operations with checked operands, and the table of all kernels.
 pub mod ops;
 pub mod table;

@@ -219,7 +219,8 @@ impl Depthwise {
             return 0;
         };
         let (shape, map, out) = seen(&self.shape, map, out);
-        match Layout::of(self.isa, &shape, map, out) {
+        let planar = Planar::of(self.isa, &shape, map, out);
+        match Layout::of(self.isa, &shape, map, out, planar) {
             Some(layout) => room(layout, self.isa, threads),
             None => 0,
         }
@@ -281,8 +282,8 @@ impl Depthwise {
             live_in,
             live_out,
         };
-        let layout = Layout::of(self.isa, &call.shape, map, out);
         let planar = Planar::of(self.isa, &call.shape, map, out);
+        let layout = Layout::of(self.isa, &call.shape, map, out, planar);
         let each = layout.map_or(0, |layout| layout.room(self.isa));
         let least = layout.map_or(0, |layout| room(layout, self.isa, 1));
         check::covers("scratch of a depthwise", &[least], scratch.len())?;

@@ -126,16 +126,21 @@ impl Pool for Team {
 
     /// Panics when a job does.
     fn run(&self, jobs: usize, job: &(dyn Fn(usize) + Sync)) {
-        /// Waits for the shares of others, also when the caller's own panics.
+        /// Waits for the shares of others, also when the caller's own panics, and then lets the next caller in.
         struct Join<'a>(&'a Team);
-        impl Drop for Join<'_> {
-            fn drop(&mut self) {
+        impl Join<'_> {
+            fn wait(&self) {
                 while self.0.take().is_some() {
                     self.0.pending.fetch_sub(1, Ordering::Release);
                 }
                 while self.0.pending.load(Ordering::Acquire) > 0 {
                     spin_loop();
                 }
+            }
+        }
+        impl Drop for Join<'_> {
+            fn drop(&mut self) {
+                self.wait();
                 self.0.busy.store(false, Ordering::Release);
             }
         }
@@ -154,7 +159,7 @@ impl Pool for Team {
         while let Some(share) = self.take() {
             self.perform(share);
         }
-        drop(join);
+        join.wait();
         assert!(
             !self.failed.load(Ordering::Relaxed),
             "a job panicked on another thread"

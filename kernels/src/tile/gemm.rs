@@ -273,9 +273,7 @@ pub(crate) struct Sieve<const NV: usize> {
 
 impl<const NV: usize> Sieve<NV> {
     pub(crate) fn new<S: F32s>(kept: [Sieved; NV]) -> Self {
-        let [[_, at], ..] = kept[..] else {
-            return Self { kept, whole: true };
-        };
+        let [_, at] = kept[0];
         let follows = |(j, &[bits, first]): (usize, &Sieved)| {
             bits == all::<S>() && first as usize == at as usize + j * S::LANES
         };

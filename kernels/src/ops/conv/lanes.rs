@@ -17,8 +17,9 @@ use crate::ops::conv::block::Job;
 use crate::ops::conv::planes::Geometry;
 use crate::pack::even_height;
 use crate::panel::{Below, Listed, Side, lines, take};
-use crate::pool::{NOWHERE, Rows, Tile};
-use crate::tile::gemm::{NV, Next, Place, Start, Whole, each_row, for_height, tallest, tile};
+use crate::pool::{NOWHERE, Tile};
+use crate::tile::gemm::{NV, Next, Place, Start, Whole, for_height, tallest, tile};
+use crate::transpose::to_rows;
 
 /// Depth of a block, as that of products.
 const KC: usize = 1024;
@@ -220,29 +221,7 @@ fn transpose<S: F32s>(
         }
         let mut list = [NOWHERE; WIDEST];
         list[..S::LANES].copy_from_slice(targets);
-        let mut rows = out.listed_or(&list, -(first_row as isize), spare);
-        s.outline(
-            #[inline(always)]
-            || {
-                for p in (0..pixels).step_by(S::LANES) {
-                    let n = S::LANES.min(pixels - p);
-                    let from = &product[p * nr + half * S::LANES..];
-                    let mut v = [s.splat(0.0); WIDEST];
-                    each_row!(WIDEST, i => if i < n {
-                        v[i] = s.load(&from[i * nr..]);
-                    });
-                    s.transpose(&mut v);
-                    if n == S::LANES {
-                        each_row!(WIDEST, i => if i < S::LANES {
-                            s.store(v[i], &mut rows.row(i)[p..]);
-                        });
-                    } else {
-                        each_row!(WIDEST, i => if i < S::LANES {
-                            s.store_some(v[i], &mut rows.row(i)[p..]);
-                        });
-                    }
-                }
-            },
-        );
+        let rows = out.listed_or(&list, -(first_row as isize), spare);
+        to_rows(s, &product[half * S::LANES..], nr, pixels, rows);
     }
 }

@@ -82,19 +82,6 @@ pub(super) const fn height(registers: usize) -> usize {
     if registers >= 32 { 16 } else { 12 }
 }
 
-/// Vector registers of an instruction set.
-fn registers(isa: Isa) -> usize {
-    struct Count;
-    impl crate::isa::Task for Count {
-        type Output = usize;
-        #[inline(always)]
-        fn run<S: crate::isa::F32s>(self, _: S) -> usize {
-            S::REGISTERS
-        }
-    }
-    isa.run(Count)
-}
-
 /// Packed weights: `[point][kept outputs / height][kept inputs][height]`.
 #[derive(Debug)]
 pub(super) struct Winograd {
@@ -174,9 +161,7 @@ impl Sizes {
             stage_pitch: lines((wide * m + 1) * lanes),
         })
     }
-}
 
-impl Sizes {
     /// Elements from a point of the transformed inputs of `channels` to the next.
     fn apart(&self, channels: usize, lanes: usize) -> usize {
         channels * self.wide * lanes + LINE
@@ -203,7 +188,7 @@ impl Winograd {
         spec: &ConvSpec<'_>,
         (c_in, c_out): (Vec<u32>, Vec<u32>),
     ) -> Result<Self, Error> {
-        let height = height(registers(isa));
+        let height = height(isa.registers());
         let (rows, depth) = (c_out.len(), c_in.len());
         let plane = extent(&[rows.next_multiple_of(height), depth], "weights")?;
         let mut panels = Buffer::zeros(extent(&[plane, form.points()], "packed weights")?);

@@ -17,8 +17,9 @@ use crate::isa::{F32s, WIDEST};
 use crate::ops::conv_shape::ConvShape;
 use crate::pack::even_height;
 use crate::panel::{LINE, lines, take, take_indices};
-use crate::pool::{NOWHERE, Rows};
+use crate::pool::NOWHERE;
 use crate::tile::gemm::each_row;
+use crate::transpose::{to_pixels, to_rows};
 
 /// Cycles of a group beside its parts, of a vector of those that are transposed (near, and where L1 does not hold the group), of a tile beside
 /// its taps, of a tap beside its FMAs, of an FMA.
@@ -48,12 +49,13 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// That of a call, if planes as they lie would take longer.
+    /// That of a call, if planes as they lie, by the kernel that takes them, would take longer.
     pub(super) fn of(
         isa: Isa,
         shape: &ConvShape,
         map: (usize, usize),
         out: (usize, usize),
+        planar: Planar,
     ) -> Option<Self> {
         let ((h, w), (oh, ow)) = (map, out);
         let [top, left, ..] = shape.pads;
@@ -74,7 +76,7 @@ impl Layout {
             left,
             pitch,
         };
-        let planar = Planar::of(isa, shape, map, out).cycles(isa, shape, map, out);
+        let planar = planar.cycles(isa, shape, map, out);
         let pays = planar.is_none_or(|planar| layout.cycles(isa) < planar);
         (pays && layout.room(isa) <= PIXELS * isa.lanes()).then_some(layout)
     }
@@ -235,8 +237,8 @@ fn compute<S: F32s>(
         maps[lane] = &call.x[c * h * w..][..h * w];
         bias[lane] = call.packed.bias[o];
     }
-    interleave(s, &weights, None, room.weights);
-    interleave(s, &maps, Some(room.places), room.map);
+    to_pixels(s, &weights, None, room.weights);
+    to_pixels(s, &maps, Some(room.places), room.map);
     let sums = Sums {
         layout,
         taps: room.taps,
@@ -254,80 +256,7 @@ fn compute<S: F32s>(
     );
     let pixels = job.tile.cols();
     let rows = job.tile.listed_or(&group, 0, room.spare);
-    separate(s, room.sums, pixels, rows);
-}
-
-/// Where blocks of LANES pixels begin that cover `len`: the last one reaches back over the one before, unless it is alone.
-#[inline(always)]
-fn blocks(len: usize, lanes: usize) -> impl Iterator<Item = usize> {
-    let last = len.saturating_sub(lanes);
-    (0..len).step_by(lanes).map(move |p| p.min(last))
-}
-
-/// Transposes rows into `to`, pixel by pixel to its place, or one behind the other.
-#[inline(always)]
-fn interleave<S: F32s>(s: S, rows: &[&[f32]; WIDEST], places: Option<&[u32]>, to: &mut [f32]) {
-    s.outline(
-        #[inline(always)]
-        || {
-            let len = rows[0].len();
-            for p in blocks(len, S::LANES) {
-                let mut v = [s.splat(0.0); WIDEST];
-                if len < S::LANES {
-                    each_row!(WIDEST, i => if i < S::LANES {
-                        v[i] = s.load_some(&rows[i][..len]);
-                    });
-                } else {
-                    each_row!(WIDEST, i => if i < S::LANES {
-                        v[i] = s.load(&rows[i][p..]);
-                    });
-                }
-                s.transpose(&mut v);
-                let n = S::LANES.min(len);
-                match places {
-                    Some(places) => {
-                        let places = &places[p..][..n];
-                        each_row!(WIDEST, i => if i < S::LANES && i < n {
-                            s.store(v[i], &mut to[places[i] as usize..]);
-                        });
-                    }
-                    None => {
-                        let to = &mut to[p * S::LANES..][..n * S::LANES];
-                        each_row!(WIDEST, i => if i < S::LANES && i < n {
-                            s.store(v[i], &mut to[i * S::LANES..]);
-                        });
-                    }
-                }
-            }
-        },
-    );
-}
-
-/// Transposes the sums into rows.
-#[inline(always)]
-fn separate<S: F32s>(s: S, sums: &[f32], pixels: usize, mut rows: impl Rows<WIDEST>) {
-    s.outline(
-        #[inline(always)]
-        || {
-            for p in blocks(pixels, S::LANES) {
-                let mut v = [s.splat(0.0); WIDEST];
-                let from = &sums[p * S::LANES..];
-                each_row!(WIDEST, i => if i < S::LANES.min(pixels) {
-                    v[i] = s.load(&from[i * S::LANES..]);
-                });
-                s.transpose(&mut v);
-                if pixels < S::LANES {
-                    each_row!(WIDEST, i => if i < S::LANES {
-                        s.store_some(v[i], &mut rows.row(i)[..pixels]);
-                    });
-                } else {
-                    each_row!(WIDEST, i => if i < S::LANES {
-                        s.store(v[i], &mut rows.row(i)[p..]);
-                    });
-                }
-            }
-        },
-    );
+    to_rows(s, room.sums, S::LANES, pixels, rows);
 }
 
 /// A transposed group.
@@ -376,13 +305,10 @@ impl<V: Copy> Sums<'_, V> {
                         }
                     };
                 }
-                tiles!((1, 1)(2, 1)(3, 1)(4, 1)(5, 1)(6, 1)(7, 1)(8, 1)(9, 1)(
-                    10, 1
-                )(11, 1)(12, 1)(13, 1)(14, 1)(15, 1)(16, 1)(
-                    1, 2
-                )(2, 2)(3, 2)(4, 2)(5, 2)(6, 2)(7, 2)(8, 2)(
-                    1, 3
-                )(2, 3)(3, 3)(4, 3)(5, 3));
+                tiles! {
+                    (1, 1) (2, 1) (3, 1) (4, 1) (5, 1) (6, 1) (7, 1) (8, 1) (9, 1) (10, 1) (11, 1) (12, 1) (13, 1) (14, 1)
+                    (15, 1) (16, 1) (1, 2) (2, 2) (3, 2) (4, 2) (5, 2) (6, 2) (7, 2) (8, 2) (1, 3) (2, 3) (3, 3) (4, 3) (5, 3)
+                }
                 left -= r;
                 if left > 0 {
                     tile.map = &tile.map[r * T * S::LANES..];

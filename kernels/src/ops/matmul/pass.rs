@@ -59,20 +59,25 @@ impl Pass<'_> {
                 if MR <= tallest::<S>() {
                     let next = (next, each);
                     if self.width <= S::LANES {
-                        let cols = match self.lanes {
-                            Some([lanes, _]) => Picked::new::<S>(self.at, [lanes]),
-                            None => Picked::first::<S>(self.at, self.width),
-                        };
+                        let cols = self.picked::<S, 1>();
                         self.tiles::<S, MR, 1>(s, rhs, cols, next, from..to, r, index, out);
                     } else {
-                        let cols = match self.lanes {
-                            Some(lanes) => Picked::new::<S>(self.at, lanes),
-                            None => Picked::first::<S>(self.at, self.width),
-                        };
+                        let cols = self.picked::<S, NV>();
                         self.tiles::<S, MR, NV>(s, rhs, cols, next, from..to, r, index, out);
                     }
                 }
             });
+        }
+    }
+
+    /// The columns that the vectors of a tile are.
+    #[inline(always)]
+    fn picked<S: F32s, const NV: usize>(&self) -> Picked<NV> {
+        match &self.lanes {
+            Some(lanes) => {
+                Picked::new::<S>(self.at, *lanes.first_chunk().expect("as many vectors"))
+            }
+            None => Picked::first::<S>(self.at, self.width),
         }
     }
 

@@ -126,11 +126,6 @@ impl Plane<'_> {
                 }
             }
         }
-        if let PoolOp::Mean { include_pad } = self.op {
-            for (o, y) in y.chunks_mut(ow).enumerate() {
-                self.divide(include_pad, o, y);
-            }
-        }
     }
 
     /// Joins the rows of the map that the windows of row `o` see; column `from` of the padded map is the first of the strip.
@@ -177,14 +172,13 @@ impl Plane<'_> {
         }
     }
 
-    /// A row, for windows wider than a strip.
+    /// A row, of sums as yet for means, of windows wider than a strip.
     fn row_plain(self, o: usize, y: &mut [f32]) {
         let (h, w) = self.map;
         let (first, end) = self.shape.taps(0, o, 0, h as isize);
         let [dh, dw] = self.shape.dilation;
         for (c, y) in y.iter_mut().enumerate() {
             let (left, right) = self.shape.taps(1, c, 0, w as isize);
-            let mut terms = 0.0f32;
             *y = if self.op == PoolOp::Max {
                 f32::NEG_INFINITY
             } else {
@@ -195,25 +189,12 @@ impl Plane<'_> {
                     let i = o * self.shape.stride[0] + r * dh - self.shape.pads[0];
                     let j = c * self.shape.stride[1] + k * dw - self.shape.pads[1];
                     let x = self.x[i * w + j];
-                    terms += 1.0;
                     *y = match self.op {
                         PoolOp::Max if *y > x || y.is_nan() => *y,
                         PoolOp::Max => x,
                         PoolOp::Mean { .. } => *y + x,
                     };
                 }
-            }
-            if let PoolOp::Mean { include_pad } = self.op {
-                if include_pad {
-                    let count = |i: usize, o, n: usize| {
-                        let pads = self.shape.pads;
-                        let (a, b) = (-(pads[i] as isize), (n + pads[i + 2]) as isize);
-                        let (first, end) = self.shape.taps(i, o, a, b);
-                        end - first
-                    };
-                    terms = count(0, o, h) as f32 * count(1, c, w) as f32;
-                }
-                *y /= terms;
             }
         }
     }
@@ -226,11 +207,18 @@ impl Task for (Plane<'_>, &mut [f32]) {
         let (plane, y) = self;
         let [kw, dw] = [plane.shape.kernel[1], plane.shape.dilation[1]];
         let fits = (kw - 1) * dw < STRIP / 2 && plane.shape.stride[1] <= STRIP;
+        let ow = plane.out.1;
         if fits {
-            return plane.rows(s, &mut [0.0; STRIP], y);
+            plane.rows(s, &mut [0.0; STRIP], y);
+        } else {
+            for (o, y) in y.chunks_exact_mut(ow).enumerate() {
+                plane.row_plain(o, y);
+            }
         }
-        for (o, y) in y.chunks_exact_mut(plane.out.1).enumerate() {
-            plane.row_plain(o, y);
+        if let PoolOp::Mean { include_pad } = plane.op {
+            for (o, y) in y.chunks_exact_mut(ow).enumerate() {
+                plane.divide(include_pad, o, y);
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 //! 15 % and 40 %. The cost of a call was raised since, by maps of 7 x 7 to 28 x 28 with 8 and 16 channels.
 #![forbid(unsafe_code)]
 
-use super::{Form, Sizes, height, registers};
+use super::{Form, Sizes, height};
 use crate::Isa;
 use crate::ops::ConvShape;
 
@@ -48,7 +48,7 @@ fn winograd(isa: Isa, form: Form, shape: &ConvShape, sizes: &Sizes) -> f64 {
     };
     let lanes = isa.lanes();
     let (m, points) = (form.m(), form.points() as f64);
-    let rows = shape.c_out.next_multiple_of(height(registers(isa)) / 2) as f64;
+    let rows = shape.c_out.next_multiple_of(height(isa.registers()) / 2) as f64;
     let (c_in, c_out) = (shape.c_in as f64, shape.c_out as f64);
     let (down, across) = sizes.tiles;
     let vectors = (down * across).div_ceil(lanes) as f64;

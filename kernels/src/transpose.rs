@@ -1,0 +1,90 @@
+//! Rows of pixels to pixels whose lanes are rows, and back.
+#![forbid(unsafe_code)]
+
+use crate::isa::{F32s, WIDEST};
+use crate::pool::Rows;
+use crate::tile::gemm::each_row;
+
+/// Where blocks of LANES pixels begin that cover `len`: the last one reaches back over the one before, unless it is alone.
+#[inline(always)]
+fn blocks(len: usize, lanes: usize) -> impl Iterator<Item = usize> {
+    let last = len.saturating_sub(lanes);
+    (0..len).step_by(lanes).map(move |p| p.min(last))
+}
+
+/// Transposes rows into `to`, pixel by pixel to its place, or one behind the other.
+#[inline(always)]
+pub(crate) fn to_pixels<S: F32s>(
+    s: S,
+    rows: &[&[f32]; WIDEST],
+    places: Option<&[u32]>,
+    to: &mut [f32],
+) {
+    s.outline(
+        #[inline(always)]
+        || {
+            let len = rows[0].len();
+            for p in blocks(len, S::LANES) {
+                let mut v = [s.splat(0.0); WIDEST];
+                if len < S::LANES {
+                    each_row!(WIDEST, i => if i < S::LANES {
+                        v[i] = s.load_some(&rows[i][..len]);
+                    });
+                } else {
+                    each_row!(WIDEST, i => if i < S::LANES {
+                        v[i] = s.load(&rows[i][p..]);
+                    });
+                }
+                s.transpose(&mut v);
+                let n = S::LANES.min(len);
+                match places {
+                    Some(places) => {
+                        let places = &places[p..][..n];
+                        each_row!(WIDEST, i => if i < S::LANES && i < n {
+                            s.store(v[i], &mut to[places[i] as usize..]);
+                        });
+                    }
+                    None => {
+                        let to = &mut to[p * S::LANES..][..n * S::LANES];
+                        each_row!(WIDEST, i => if i < S::LANES && i < n {
+                            s.store(v[i], &mut to[i * S::LANES..]);
+                        });
+                    }
+                }
+            }
+        },
+    );
+}
+
+/// Transposes pixels, `pitch` elements apart, into rows.
+#[inline(always)]
+pub(crate) fn to_rows<S: F32s>(
+    s: S,
+    from: &[f32],
+    pitch: usize,
+    pixels: usize,
+    mut rows: impl Rows<WIDEST>,
+) {
+    s.outline(
+        #[inline(always)]
+        || {
+            for p in blocks(pixels, S::LANES) {
+                let mut v = [s.splat(0.0); WIDEST];
+                let from = &from[p * pitch..];
+                each_row!(WIDEST, i => if i < S::LANES.min(pixels) {
+                    v[i] = s.load(&from[i * pitch..]);
+                });
+                s.transpose(&mut v);
+                if pixels < S::LANES {
+                    each_row!(WIDEST, i => if i < S::LANES {
+                        s.store_some(v[i], &mut rows.row(i)[..pixels]);
+                    });
+                } else {
+                    each_row!(WIDEST, i => if i < S::LANES {
+                        s.store(v[i], &mut rows.row(i)[p..]);
+                    });
+                }
+            }
+        },
+    );
+}
