@@ -83,6 +83,7 @@ fn bundled(group: &mut BenchmarkGroup<'_, WallTime>, dense_equivalent: bool) {
         ("kws_dynamic", [49, 10]),
         ("kws_gates", [49, 10]),
         ("kwt_static", [49, 40]),
+        ("kwt_dynamic", [49, 40]),
     ] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("models")

@@ -81,6 +81,7 @@ fn a_run_allocates_nothing_after_the_first() {
         ("kws_static", "mfcc"),
         ("kws_gates", "mfcc"),
         ("kwt_static", "logmel"),
+        ("kwt_dynamic", "logmel"),
     ] {
         let model = Model::load(models(&format!("{name}.onnx"))).unwrap();
         let (shape, x) = npy::<f32>(models(&format!("expected/{features}.npy")));

@@ -5,11 +5,12 @@ mod common;
 use common::{models, npy};
 use sluicegate::{Isa, Mode, Model, Options, Outcome, View};
 
-const MODELS: [(&str, &str); 4] = [
+const MODELS: [(&str, &str); 5] = [
     ("kws_static", "mfcc"),
     ("kws_dynamic", "mfcc"),
     ("kws_gates", "mfcc"),
     ("kwt_static", "logmel"),
+    ("kwt_dynamic", "logmel"),
 ];
 
 /// Largest difference allowed, as a share of the range of an output.
@@ -207,7 +208,7 @@ fn inlined_models() {
 
 #[test]
 fn staged_models() {
-    for (name, features) in &MODELS[..3] {
+    for (name, features) in MODELS {
         check(".staged", name, features, Isa::best(), Mode::Skip, 1);
     }
 }

@@ -5,7 +5,7 @@
 
 Reads NAME.safetensors, clips/*.wav with clips.json, and stream.wav. Writes
 
-    NAME.onnx, NAME.inlined.onnx, and NAME.staged.onnx for CNNs    (see export.py)
+    NAME.onnx, NAME.inlined.onnx, NAME.staged.onnx    (see export.py)
     expected/mfcc.npy, logmel.npy        features of the clips, [clips, 1, 49, 10] and [clips, 1, 49, 40]
     expected/NAME.logits.npy, .gate_j.npy, .mask_j.npy (dynamic), .exit.npy              of the clips
     expected/NAME.stream_logits.npy, .stream_gate_j.npy, .stream_exit.npy    of the stream, every 0.2 s
@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from scipy.io import wavfile
 
-from export import export_file, flat
+from export import FORMS, export_file, flat
 from features import HOP, RATE, log_mel, mfcc, windows
 from metrics import exits, gate_scores
 from runtime import run
@@ -121,7 +121,7 @@ def main():
     for path in sorted(folder.glob("*.safetensors")):
         weights = Weights.load(path)
         cnn = weights.cfg["kind"] == "dscnn"
-        for written in export_file(weights, path, ["flat", "inlined", "staged"] if cnn else ["flat", "inlined"]):
+        for written in export_file(weights, path, list(FORMS)):
             print(written, written.stat().st_size)
         model = flat(weights).SerializeToString()
         for prefix, features in zip(("", "stream_"), inputs["mfcc" if cnn else "logmel"]):

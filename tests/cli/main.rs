@@ -29,6 +29,28 @@ fn listen_hears_the_words_of_the_bundled_stream() {
 }
 
 #[test]
+fn listen_skips_in_a_transformer() {
+    let model = "models/kwt_dynamic.onnx";
+    let json = good(&["listen", model, "--json", "--rounds=1", "--no-dense"]);
+    let summary: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let left: Vec<_> = (0..2)
+        .map(|g| summary["gates"][g]["left"].as_u64().unwrap())
+        .collect();
+    assert_eq!(left, [275, 2]); // models/expected/kwt_dynamic.stream_exit.npy
+    assert_eq!(summary["completed"], 94);
+    let masks = summary["masks"].as_array().unwrap();
+    assert!(masks.len() >= 2, "{masks:?}");
+    for mask in masks {
+        let (live, all) = (&mask["mean_live"], &mask["channels"]);
+        assert!(
+            live.as_f64().unwrap() < 0.4 * all.as_f64().unwrap(),
+            "{mask}"
+        );
+    }
+    assert!(summary["macs"]["skipped_share"].as_f64().unwrap() > 0.6);
+}
+
+#[test]
 fn listen_prints_a_summary_and_draws() {
     let dir = folder();
     let plot = dir.path().join("out.svg");

@@ -55,11 +55,15 @@ mutants! {
     mutants_of_kws_gates "kws_gates.onnx";
     mutants_of_kws_static "kws_static.onnx";
     mutants_of_kwt_static "kwt_static.onnx";
+    mutants_of_kwt_dynamic "kwt_dynamic.onnx";
     mutants_of_kws_dynamic_inlined "kws_dynamic.inlined.onnx";
     mutants_of_kws_gates_inlined "kws_gates.inlined.onnx";
     mutants_of_kws_static_inlined "kws_static.inlined.onnx";
     mutants_of_kwt_static_inlined "kwt_static.inlined.onnx";
+    mutants_of_kwt_dynamic_inlined "kwt_dynamic.inlined.onnx";
     mutants_of_kws_dynamic_staged "kws_dynamic.staged.onnx";
     mutants_of_kws_gates_staged "kws_gates.staged.onnx";
     mutants_of_kws_static_staged "kws_static.staged.onnx";
+    mutants_of_kwt_static_staged "kwt_static.staged.onnx";
+    mutants_of_kwt_dynamic_staged "kwt_dynamic.staged.onnx";
 }

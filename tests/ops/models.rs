@@ -58,3 +58,8 @@ fn kws_dynamic() {
 fn kwt_static() {
     model_gives_what_is_expected("kwt_static", "logmel.npy");
 }
+
+#[test]
+fn kwt_dynamic() {
+    model_gives_what_is_expected("kwt_dynamic", "logmel.npy");
+}
