@@ -60,6 +60,7 @@ mod operands;
 mod walk;
 mod window;
 // The families.
+mod attention;
 mod binary;
 mod cast;
 mod conv;
@@ -71,6 +72,7 @@ mod pad;
 mod pool;
 mod reduce;
 mod reshape;
+mod rotary;
 mod select;
 mod softmax;
 mod unary;
@@ -162,7 +164,7 @@ fn check(op: &Op, inputs: &[Option<View<'_>>], outputs: &[Option<ViewMut<'_>>]) 
 fn results(op: &Op) -> usize {
     match op {
         Op::Gate { .. } => 0,
-        Op::MaxPool { .. } => 2,
+        Op::Attention(_) | Op::MaxPool { .. } => 2,
         Op::LayerNorm { .. } => 3,
         Op::Split { .. } => usize::MAX,
         _ => 1,
@@ -175,6 +177,7 @@ fn result(op: &Op, x: Operands<'_, '_>, outputs: usize, k: usize) -> Result<(DTy
         return Err(fail(format!("has no result {k}")));
     }
     match op {
+        Op::Attention(of) => attention::result(x, of, k),
         Op::AveragePool { window, ceil, .. } => pool::average_result(x, window, *ceil),
         Op::BatchNorm { .. } => norm::batch_result(x),
         Op::Binary(op) => binary::result(*op, x),
@@ -207,6 +210,7 @@ fn result(op: &Op, x: Operands<'_, '_>, outputs: usize, k: usize) -> Result<(DTy
         } => reduce::result(x, *kind, *keep_dims, *noop_with_empty_axes),
         Op::Reshape { allow_zero } => reshape::reshape_result(x, *allow_zero),
         Op::RmsNorm { axis, .. } => norm::rms_result(x, *axis),
+        Op::RotaryEmbedding(of) => rotary::result(x, *of),
         Op::Shape { start, end } => reshape::shape_result(x, *start, *end),
         Op::Slice => index::slice_result(x),
         Op::Split { axis } => movement::split_result(x, *axis, outputs, k),
@@ -221,6 +225,7 @@ fn result(op: &Op, x: Operands<'_, '_>, outputs: usize, k: usize) -> Result<(DTy
 /// The results, of operands that were checked by [`result`].
 fn compute(op: &Op, x: Operands<'_, '_>, outputs: &mut [Option<ViewMut<'_>>]) -> Result<()> {
     match op {
+        Op::Attention(of) => return attention::eval(x, of, outputs),
         Op::Split { axis } => return movement::split(x, *axis, outputs),
         Op::LayerNorm { axis, epsilon } => return norm::layer(x, *axis, *epsilon, outputs),
         Op::MaxPool {
@@ -269,12 +274,17 @@ fn compute(op: &Op, x: Operands<'_, '_>, outputs: &mut [Option<ViewMut<'_>>]) ->
             ..
         } => reduce::eval(x, *kind, *noop_with_empty_axes, y),
         Op::RmsNorm { axis, epsilon } => norm::rms(x, *axis, *epsilon, y),
+        Op::RotaryEmbedding(of) => rotary::eval(x, *of, y),
         Op::Shape { start, end } => reshape::shape(x, *start, *end, y),
         Op::Slice => index::slice(x, y),
         Op::Softmax { axis, flatten } => softmax::eval(x, *axis, *flatten, false, y),
         Op::Transpose { perm } => movement::transpose(x, perm.as_deref(), y),
         Op::Unary(op) => unary::eval(*op, x, y),
         Op::Where => select::choose(x, y),
-        Op::Gate { .. } | Op::LayerNorm { .. } | Op::MaxPool { .. } | Op::Split { .. } => Ok(()),
+        Op::Attention(_)
+        | Op::Gate { .. }
+        | Op::LayerNorm { .. }
+        | Op::MaxPool { .. }
+        | Op::Split { .. } => Ok(()),
     }
 }

@@ -196,7 +196,8 @@ fn derive(graph: &Graph, facts: &[Facts], node: &Node, result: usize) -> Facts {
             f.zero_one = (0..node.inputs.len()).all(|i| input(i).zero_one);
         }
         Op::Conv { .. } => f.rank = a.rank.or(b.rank),
-        Op::AveragePool { .. }
+        Op::Attention(_)
+        | Op::AveragePool { .. }
         | Op::BatchNorm { .. }
         | Op::GlobalAveragePool
         | Op::GlobalMaxPool
@@ -205,6 +206,7 @@ fn derive(graph: &Graph, facts: &[Facts], node: &Node, result: usize) -> Facts {
         | Op::MaxPool { .. }
         | Op::Pad { .. }
         | Op::RmsNorm { .. }
+        | Op::RotaryEmbedding(_)
         | Op::Softmax { .. } => f.rank = a.rank.filter(|_| result == 0),
         Op::Slice | Op::Split { .. } | Op::Transpose { .. } => {
             f = a.moved();

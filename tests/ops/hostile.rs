@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 use proptest::sample::select;
-use sluicegate::graph::{Binary, Op, PadMode, Padding, Reduction, Unary, Window};
+use sluicegate::graph::{
+    Attention, Binary, Op, PadMode, Padding, Reach, Reduction, Rotary, Scores, Unary, Window,
+};
 use sluicegate::ops::{Fact, eval, infer};
 use sluicegate::tensor::Element;
 use sluicegate::{DType, Shape, Tensor};
@@ -126,6 +128,73 @@ fn layers() -> BoxedStrategy<Op> {
     .boxed()
 }
 
+fn scores() -> impl Strategy<Value = Scores> {
+    use Scores::{Biased, Capped, Probabilities, Products};
+    select(vec![Products, Capped, Biased, Probabilities])
+}
+
+fn attention() -> BoxedStrategy<Op> {
+    let some = || prop::option::of(lengths());
+    let heads = prop::option::of((lengths(), lengths()));
+    let attention = (heads, some(), some(), scores(), any::<bool>()).prop_map(
+        |(heads, before, after, scores, capped)| {
+            Op::Attention(Attention {
+                heads,
+                reach: Reach { before, after },
+                scale: capped.then_some(f32::NAN),
+                softcap: capped.into(),
+                scores,
+            })
+        },
+    );
+    let rotary = (some(), some(), any::<bool>()).prop_map(|(heads, dims, interleaved)| {
+        Op::RotaryEmbedding(Rotary {
+            heads,
+            dims,
+            interleaved,
+        })
+    });
+    prop_oneof![attention, rotary].boxed()
+}
+
+/// Operands of attention that fit, more often than not.
+fn heads() -> impl Strategy<Value = (Option<(usize, usize)>, Vec<Option<Tensor>>)> {
+    let extents = (
+        0usize..3,
+        1usize..3,
+        1usize..3,
+        0usize..4,
+        0usize..4,
+        0usize..3,
+        0usize..70,
+    );
+    let extras = (
+        tensors(),
+        prop::collection::vec(numbers(), 1..4),
+        any::<[bool; 5]>(),
+    );
+    (extents, extras).prop_map(|((n, h, group, tq, tk, d, dv), (mask, list, given))| {
+        let of = |dims: &[usize]| filled(Shape::new(dims).expect("small"), &list, |x| x as f32);
+        let joined = given[0];
+        let heads = joined.then_some((h * group, h));
+        let operand = |heads, tokens, width| match joined {
+            true => of(&[n, tokens, heads * width]),
+            false => of(&[n, heads, tokens, width]),
+        };
+        let long = |dims: &[usize]| filled(Shape::new(dims).expect("small"), &list, |x| x);
+        let operands = vec![
+            Some(operand(h * group, tq, d)),
+            Some(operand(h, tk, d)),
+            Some(operand(h, tk, dv)),
+            given[1].then_some(mask),
+            given[2].then(|| long(&[n])),
+            given[3].then(|| of(&[1, tk])),
+            given[4].then(|| long(&[1])),
+        ];
+        (heads, operands)
+    })
+}
+
 fn moves() -> BoxedStrategy<Op> {
     let modes = vec![
         PadMode::Constant,
@@ -189,7 +258,7 @@ proptest! {
 
     #[test]
     fn nothing_panics(
-        op in prop_oneof![layers(), moves(), pointwise()],
+        op in prop_oneof![4 => layers(), 4 => moves(), 4 => pointwise(), 1 => attention()],
         inputs in prop::collection::vec(prop::option::weighted(0.95, tensors()), 0..6),
         same in any::<bool>(),
         outputs in 0usize..4,
@@ -217,5 +286,20 @@ proptest! {
         let mut results: Vec<_> = results.iter_mut().map(|t| Some(t.view_mut())).collect();
         // An error is a good answer too: indices out of range, division by zero.
         let _ = eval(&op, &views, &mut results);
+    }
+    #[test]
+    fn attention_of_any_numbers(
+        (heads, operands) in heads(),
+        (before, after) in (prop::option::of(lengths()), prop::option::of(lengths())),
+        (scores, softcap) in (scores(), select(vec![0.0, 1.0, f32::INFINITY, f32::NAN])),
+    ) {
+        let reach = Reach { before, after };
+        let op = Op::Attention(Attention { heads, reach, scale: None, softcap, scores });
+        let operands: Vec<_> = operands.iter().map(Option::as_ref).collect();
+        if let Ok(results) = crate::run_all(&op, &operands, 2) {
+            prop_assert_eq!(results.len(), 2);
+        } else {
+            prop_assert!(operands[3].is_some(), "only the mask is arbitrary");
+        }
     }
 }

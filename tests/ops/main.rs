@@ -1,6 +1,7 @@
 //! The meaning of the operators: values computed by hand, and laws.
 
 mod arithmetic;
+mod attention;
 #[path = "../common/mod.rs"]
 mod common;
 mod hostile;
