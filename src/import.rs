@@ -5,13 +5,14 @@
 //! branches are counted). External data is read only from regular files below the model's folder.
 //!
 //! ```text
-//! bytes -> wire -> proto -> scope -> call -> lower, gated -> builder -> masks, finish -> Graph
+//! bytes -> wire -> proto -> scope -> call -> lower, contrib, gated -> builder -> masks, finish -> Graph
 //! ```
 
 mod builder;
 mod call;
 mod condition;
 mod constants;
+mod contrib;
 mod finish;
 mod gated;
 mod lower;

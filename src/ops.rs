@@ -70,6 +70,7 @@ mod movement;
 mod norm;
 mod pad;
 mod pool;
+mod range;
 mod reduce;
 mod reshape;
 mod rotary;
@@ -182,6 +183,7 @@ fn result(op: &Op, x: Operands<'_, '_>, outputs: usize, k: usize) -> Result<(DTy
         Op::BatchNorm { .. } => norm::batch_result(x),
         Op::Binary(op) => binary::result(*op, x),
         Op::Cast { to } => Ok((*to, x.get(0, "input")?.shape)),
+        Op::CastLike => Ok((x.get(1, "like")?.dtype, x.get(0, "input")?.shape)),
         Op::Clip => select::clip_result(x),
         Op::Concat { axis } => movement::concat_result(x, *axis),
         Op::Conv { window, groups } => conv::result(x, window, *groups),
@@ -203,6 +205,7 @@ fn result(op: &Op, x: Operands<'_, '_>, outputs: usize, k: usize) -> Result<(DTy
         Op::MatMul => matmul::result(x),
         Op::MaxPool { window, ceil, .. } => pool::max_result(x, window, *ceil, k),
         Op::Pad { .. } => pad::result(x),
+        Op::Range => range::result(x),
         Op::Reduce {
             kind,
             keep_dims,
@@ -246,7 +249,7 @@ fn compute(op: &Op, x: Operands<'_, '_>, outputs: &mut [Option<ViewMut<'_>>]) ->
         } => pool::average(x, window, *ceil, *count_include_pad, y),
         Op::BatchNorm { epsilon } => norm::batch(x, *epsilon, y),
         Op::Binary(op) => binary::eval(*op, x, y),
-        Op::Cast { .. } => cast::eval(x, y),
+        Op::Cast { .. } | Op::CastLike => cast::eval(x, y),
         Op::Clip => select::clip(x, y),
         Op::Concat { axis } => movement::concat(x, *axis, y),
         Op::Conv { window, groups } => conv::eval(x, window, *groups, y),
@@ -268,6 +271,7 @@ fn compute(op: &Op, x: Operands<'_, '_>, outputs: &mut [Option<ViewMut<'_>>]) ->
         Op::Mask { axis } => select::mask(x, *axis, y),
         Op::MatMul => matmul::eval(x, y),
         Op::Pad { mode } => pad::eval(x, *mode, y),
+        Op::Range => range::eval(x, y),
         Op::Reduce {
             kind,
             noop_with_empty_axes,

@@ -217,6 +217,8 @@ pub enum Op {
     Cast {
         to: DType,
     },
+    /// (X, like) -> X in the type of `like`; planning knows the type and makes it a [`Op::Cast`].
+    CastLike,
     /// (X, min?, max?)
     Clip,
     Concat {
@@ -269,6 +271,8 @@ pub enum Op {
     Pad {
         mode: PadMode,
     },
+    /// (start, limit, delta)
+    Range,
     /// (X, axes?)
     Reduce {
         kind: Reduction,
@@ -334,6 +338,7 @@ impl Op {
                 Binary::Sub => "Sub",
             },
             Op::Cast { .. } => "Cast",
+            Op::CastLike => "CastLike",
             Op::Clip => "Clip",
             Op::Concat { .. } => "Concat",
             Op::Conv { .. } => "Conv",
@@ -351,6 +356,7 @@ impl Op {
             Op::MatMul => "MatMul",
             Op::MaxPool { .. } => "MaxPool",
             Op::Pad { .. } => "Pad",
+            Op::Range => "Range",
             Op::Reduce { kind, .. } => match kind {
                 Reduction::Max => "ReduceMax",
                 Reduction::Mean => "ReduceMean",

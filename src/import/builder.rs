@@ -169,6 +169,14 @@ impl<'m> Builder<'m> {
         Ok(outputs[0].expect("the result was asked for"))
     }
 
+    /// The name of a result, made up when nobody asks for it.
+    pub(super) fn result_name(&mut self, call: &Call<'m>, i: usize, role: &str) -> String {
+        match call.results.get(i) {
+            Some(Some(name)) => name.clone(),
+            _ => self.unique(&call.name, role),
+        }
+    }
+
     /// The node that makes a value.
     pub(super) fn maker(&self, id: ValueId) -> Option<&Node> {
         self.makers.get(&id).map(|&i| &self.graph.nodes[i])

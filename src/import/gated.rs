@@ -74,7 +74,7 @@ pub(super) fn lower<'m>(
         Function::Mask => {
             call.arity(5..=5, 1)?;
             let pooled = Pooled::new(b, call)?;
-            let name = result_name(b, call, 0, "mask");
+            let name = b.result_name(call, 0, "mask");
             vec![Some(computed_mask(b, call, &pooled, 1, name)?)]
         }
         Function::Conv { bias } => {
@@ -109,7 +109,7 @@ fn layer<'m>(
 
     let role = if chained { "own" } else { "mask" };
     let name = |b: &mut Builder<'m>| match chained {
-        false => result_name(b, call, 3, "mask"),
+        false => b.result_name(call, 3, "mask"),
         true => b.unique(&call.name, "own"),
     };
     let own = if dynamic {
@@ -122,7 +122,7 @@ fn layer<'m>(
         b.named_part(call, role, Op::Identity, &[call.operand(3)?], name)?
     };
     let mask = if chained {
-        let name = result_name(b, call, 3, "mask");
+        let name = b.result_name(call, 3, "mask");
         let prev = call.operand(operands - 1)?;
         b.named_part(call, "mask", Op::Binary(Binary::Mul), &[own, prev], name)?
     } else {
@@ -207,14 +207,6 @@ fn pool<'m>(
     Ok(made)
 }
 
-/// The name of a result, made up when nobody asks for it.
-fn result_name<'m>(b: &mut Builder<'m>, call: &Call<'m>, i: usize, role: &str) -> String {
-    match call.results.get(i) {
-        Some(Some(name)) => name.clone(),
-        _ => b.unique(&call.name, role),
-    }
-}
-
 fn gemm<'m>(
     b: &mut Builder<'m>,
     call: &Call<'m>,
@@ -248,12 +240,12 @@ fn gate<'m>(
         &[pooled.average, max],
     )?;
     let logit = gemm(b, call, "gate_logit", both, 1)?;
-    let name = result_name(b, call, first, "score");
+    let name = b.result_name(call, first, "score");
     let score = b.named_part(call, "score", Op::Unary(Unary::Sigmoid), &[logit], name)?;
     let mut stop = None;
     if call.wants(first + 1) {
         let theta = b.operand(call, "threshold", Tensor::scalar(threshold));
-        let name = result_name(b, call, first + 1, "stop");
+        let name = b.result_name(call, first + 1, "stop");
         let less = Op::Binary(Binary::Less);
         let id = b.named_part(call, "stop", less, &[score, theta], name)?;
         b.stops.insert(id);

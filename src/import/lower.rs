@@ -3,6 +3,7 @@
 //! An attribute that is an operand at the latest version becomes a constant operand. What an attribute says is checked where it can be
 //! checked without shapes.
 
+pub(super) mod attention;
 mod data;
 mod pointwise;
 mod shape;
@@ -10,6 +11,7 @@ mod window;
 
 use super::builder::Builder;
 use super::call::Call;
+use super::contrib;
 use crate::graph::{Op, Reduction, ValueId};
 use crate::{Result, Tensor};
 
@@ -43,9 +45,11 @@ pub(super) fn lower<'m>(b: &mut Builder<'m>, call: &Call<'m>) -> Result<Results>
     match call.op {
         "Min" | "Max" | "Sum" | "Mean" => pointwise::chain(b, call),
         "Cast" => pointwise::cast(b, call),
+        "CastLike" => pointwise::cast_like(b, call),
         "Clip" => pointwise::clip(b, call),
         "Dropout" => pointwise::dropout(b, call),
         "Identity" => plain(b, call, 1, Op::Identity),
+        "Mod" => pointwise::modulo(b, call),
         "Where" => plain(b, call, 3, Op::Where),
 
         "AveragePool" | "MaxPool" => window::pool(b, call),
@@ -57,6 +61,7 @@ pub(super) fn lower<'m>(b: &mut Builder<'m>, call: &Call<'m>) -> Result<Results>
         "GlobalAveragePool" => plain(b, call, 1, Op::GlobalAveragePool),
         "GlobalMaxPool" => plain(b, call, 1, Op::GlobalMaxPool),
 
+        "Attention" => attention::attention(b, call),
         "BatchNormalization" => batch_norm(b, call),
         "Gemm" => gemm(b, call),
         "LayerNormalization" | "RMSNormalization" => norm(b, call),
@@ -65,14 +70,19 @@ pub(super) fn lower<'m>(b: &mut Builder<'m>, call: &Call<'m>) -> Result<Results>
         "ReduceMax" => reduce(b, call, Reduction::Max, 18),
         "ReduceMean" => reduce(b, call, Reduction::Mean, 18),
         "ReduceSum" => reduce(b, call, Reduction::Sum, 13),
+        "RotaryEmbedding" => attention::rotary(b, call),
+        // Written by onnxruntime's optimizer, in the standard domain.
+        "SimplifiedLayerNormalization" => contrib::simplified_norm(b, call),
 
         "Concat" => shape::concat(b, call),
         "Expand" => plain(b, call, 2, Op::Expand),
         "Flatten" => shape::flatten(b, call),
         "Gather" => shape::gather(b, call),
         "Pad" => shape::pad(b, call),
+        "Range" => plain(b, call, 3, Op::Range),
         "Reshape" => shape::reshape(b, call),
         "Shape" => shape::shape(b, call),
+        "Size" => shape::size(b, call),
         "Slice" => shape::slice(b, call),
         "Split" => shape::split(b, call),
         "Squeeze" | "Unsqueeze" => shape::squeeze(b, call),

@@ -150,6 +150,13 @@ fn derive(graph: &Graph, facts: &[Facts], node: &Node, result: usize) -> Facts {
                 ..a
             };
         }
+        Op::CastLike => {
+            f = Facts {
+                dtype: b.dtype,
+                zero_one: a.zero_one || b.dtype == Some(DType::Bool),
+                ..a
+            };
+        }
         Op::Unary(crate::graph::Unary::Not) => f = a,
         Op::Unary(_) | Op::Clip => {
             f.rank = a.rank;
@@ -277,7 +284,7 @@ fn derive(graph: &Graph, facts: &[Facts], node: &Node, result: usize) -> Facts {
                 ..a.moved()
             };
         }
-        Op::Shape { .. } => f.rank = Some(1),
+        Op::Shape { .. } | Op::Range => f.rank = Some(1),
         Op::Gate { .. } => {}
     }
     f

@@ -7,7 +7,7 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use super::builder::Builder;
 use super::call::{Argument, Call};
 use super::proto::{Attr, Function, Graph, Model, Node, Opset};
-use super::{condition, gated, lower};
+use super::{condition, contrib, gated, lower};
 use crate::graph::ValueId;
 use crate::{Error, Result};
 
@@ -208,6 +208,11 @@ impl<'s, 'm> Scope<'s, 'm> {
             gated::lower(b, &call, function)?
         } else if let Some(f) = library.functions.get(&(domain, node.op, node.overload)) {
             self.inline(b, library, &call, f)?
+        } else if domain == contrib::DOMAIN
+            && let Some(results) = contrib::lower(b, &call)?
+        {
+            call.all_attributes_read()?;
+            results
         } else {
             return Err(
                 call.unsupported(format!("the operator `{}` of domain `{domain}`", node.op))

@@ -126,17 +126,26 @@ impl Net {
             });
         }
         for node in &graph.nodes {
-            let item = Item {
+            let mut item = Item {
                 label: node.label(),
                 work: Work::Op(node.op.clone()),
                 inputs: node.inputs.clone(),
                 outputs: node.outputs.clone(),
             };
             net.type_results(graph, &item, &node.op)?;
-            if let Op::Gate { .. } = node.op {
+            let mut op = &node.op;
+            let cast;
+            if let (Op::CastLike, Some(y)) = (op, item.output(0)) {
+                let to = net.value(y).dtype;
+                cast = Op::Cast { to };
+                op = &cast;
+                item.work = Work::Op(cast.clone());
+                item.inputs.truncate(1);
+            }
+            if let Op::Gate { .. } = op {
                 net.check_gate(&item)?;
             }
-            if !net.fold(&item, &node.op)? {
+            if !net.fold(&item, op)? {
                 net.items.push(item);
             }
         }
@@ -378,6 +387,7 @@ fn shape_operands(op: &Op) -> std::ops::Range<usize> {
         | Op::Unsqueeze
         | Op::Reduce { .. } => 1..2,
         Op::Pad { .. } => 1..4,
+        Op::Range => 0..3,
         Op::Slice => 1..5,
         _ => 0..0,
     }

@@ -1,5 +1,6 @@
 //! The ONNX importer: every law of `sluicegate::import`, on small models written here and on the bundled ones.
 
+mod attention;
 mod bundled;
 mod damage;
 mod functions;

@@ -208,3 +208,22 @@ proptest! {
         prop_assert_eq!(view.to_tensor(), x);
     }
 }
+
+#[test]
+fn ranges_up_and_down() {
+    let range = |all: [i64; 3]| run(Op::Range, &all.map(Tensor::scalar).each_ref());
+    assert_eq!(range([3, 9, 3]), ints(&[3, 6]));
+    assert_eq!(range([3, 10, 3]), ints(&[3, 6, 9]));
+    assert_eq!(range([10, 4, -2]), ints(&[10, 8, 6]));
+    assert_eq!(range([1, 1, 5]), ints(&[]));
+    assert_eq!(range([1, 0, 5]), ints(&[]));
+    let half = run(Op::Range, &[1f32, 2.2, 0.5].map(Tensor::scalar).each_ref());
+    assert_eq!(floats(&half), [1., 1.5, 2.]);
+    let refused = |all: [i64; 3], says: &str| {
+        let text = crate::try_run(Op::Range, &all.map(Tensor::scalar).each_ref());
+        let text = text.expect_err("refused").to_string();
+        assert!(text.contains(says), "{text}");
+    };
+    refused([1, 2, 0], "`delta`");
+    refused([i64::MIN, i64::MAX, 1], "too many elements");
+}

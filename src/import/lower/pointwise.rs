@@ -111,6 +111,35 @@ pub(super) fn cast<'m>(b: &mut Builder<'m>, call: &Call<'m>) -> Result<Results> 
     b.emit(call, Op::Cast { to: dtype }, call.inputs.clone())
 }
 
+/// (X, like) -> X in the type of `like`
+pub(super) fn cast_like<'m>(b: &mut Builder<'m>, call: &Call<'m>) -> Result<Results> {
+    call.arity(2..=2, 1)?;
+    call.ignore(&["saturate", "round_mode"]);
+    b.emit(call, Op::CastLike, call.inputs.clone())
+}
+
+/// ((a rem b) + b) rem b with a rem b = a - b · (a / b) of integers, whose division truncates: the remainder has the sign of b.
+pub(super) fn modulo<'m>(b: &mut Builder<'m>, call: &Call<'m>) -> Result<Results> {
+    call.arity(2..=2, 1)?;
+    if call.flag("fmod", false)? {
+        return Err(call.unsupported("attribute `fmod` = 1; compute a - b * Floor(a / b) instead"));
+    }
+    let (x, by) = (call.operand(0)?, call.operand(1)?);
+    let multiple = |b: &mut Builder<'m>, x| -> Result<_> {
+        let quotient = b.part(call, "quotient", Op::Binary(Binary::Div), &[x, by])?;
+        b.part(call, "multiple", Op::Binary(Binary::Mul), &[quotient, by])
+    };
+    let whole = multiple(b, x)?;
+    let rest = b.part(call, "rest", Op::Binary(Binary::Sub), &[x, whole])?;
+    let above = b.part(call, "above", Op::Binary(Binary::Add), &[rest, by])?;
+    let whole = multiple(b, above)?;
+    b.emit(
+        call,
+        Op::Binary(Binary::Sub),
+        vec![Some(above), Some(whole)],
+    )
+}
+
 pub(super) fn clip<'m>(b: &mut Builder<'m>, call: &Call<'m>) -> Result<Results> {
     let mut inputs = call.inputs.clone();
     if call.version >= 11 {

@@ -63,6 +63,18 @@ pub(super) fn shape<'m>(b: &mut Builder<'m>, call: &Call<'m>) -> Result<Results>
     b.emit(call, op, call.inputs.clone())
 }
 
+/// The number of elements: the second extent of all of them in one row.
+pub(super) fn size<'m>(b: &mut Builder<'m>, call: &Call<'m>) -> Result<Results> {
+    call.arity(1..=1, 1)?;
+    let row = b.part(call, "row", Op::Flatten { axis: 0 }, &[call.operand(0)?])?;
+    let op = Op::Shape {
+        start: 1,
+        end: Some(2),
+    };
+    let extent = b.part(call, "extent", op, &[row])?;
+    b.emit(call, Op::Squeeze, vec![Some(extent)])
+}
+
 pub(super) fn slice<'m>(b: &mut Builder<'m>, call: &Call<'m>) -> Result<Results> {
     let mut inputs = call.inputs.clone();
     if call.version >= 10 {
