@@ -22,8 +22,16 @@ Gate, mask and consumers apart (the staged form):
     GcConvNoBias    (X, mask, W)                -> Y = Conv(X * mask, W)
     GcMatMul        (A, mask, B)                -> Y = MatMul(A * mask, B)
 
+Attention of live heads among live tokens; attributes heads, kv_heads, scale, and causal (0 or 1):
+
+    GcAttention     (q, k, v, head_mask, token_mask) -> y
+
+        y_h = softmax(scale q_h k_g' over live keys) v_g     g = h kv_heads / heads     heads side by side
+        y is 0 for dead heads and in the rows of dead tokens, whatever q, k and v hold there
+
 Shapes: X [N, C, H, W] or [N, T, C]; gate_w [2C, 1]; gate_b [1]; h1_w [C, K]; h2_w [K, C]; mask [N, C] or
-[1, C], 1 for a live channel; score [N, 1]; stop [N, 1] bool.
+[1, C], 1 for a live channel; score [N, 1]; stop [N, 1] bool; q and y [N, T, heads * width]; k and v
+[N, T, kv_heads * width]; head_mask and token_mask as mask, but over heads and over tokens.
 """
 
 import numpy as np
@@ -146,9 +154,65 @@ def gc_matmul():
     return body.function("GcMatMul", ["A", "mask", "B"], ["Y"], [])
 
 
+def gc_attention():
+    body = Body()
+    for name, source in (("head_count", "heads"), ("kv_count", "kv_heads"), ("is_causal", "causal")):
+        body.add("Constant", [], name, {"value_int": (source, INT)})
+    for name, value in (("one", [1]), ("as_is", [0, 0]), ("rest", [-1])):
+        body.constant(np.array(value, np.int64), name)
+    body.add("Reshape", ["kv_count", "one"], "kv_list")
+    body.add("Div", ["head_count", "kv_list"], "each_list")
+
+    # Queries of a group side by side: [N, kv, each, T, width] against keys [N, kv, 1, width, T].
+    body.add("Concat", ["as_is", "kv_list", "each_list", "rest"], "query_shape", axis=0)
+    body.add("Concat", ["as_is", "kv_list", "one", "rest"], "key_shape", axis=0)
+    for name, order in (("q", [0, 2, 3, 1, 4]), ("k", [0, 2, 3, 4, 1]), ("v", [0, 2, 3, 1, 4])):
+        body.add("Reshape", [name, "query_shape" if name == "q" else "key_shape"], f"{name}_split")
+        body.add("Transpose", [f"{name}_split"], f"{name}_heads", perm=order)
+    body.add("MatMul", ["q_heads", "k_heads"], "products")
+    body.add("Constant", [], "factor", {"value_float": ("scale", FLOAT)})
+    body.add("Mul", ["products", "factor"], "scores")
+
+    # Which keys a query sees: live ones, and none behind it.
+    body.constant(np.array([1, 2, 3], np.int64), "key_axes")
+    body.add("Unsqueeze", ["token_mask", "key_axes"], "key_mask")
+    body.constant(np.float32(0), "zero")
+    body.add("Greater", ["key_mask", "zero"], "live_keys")
+    body.add("Shape", ["q"], "token_list", start=1, end=2)
+    for name, value in (("first", 0), ("step", 1)):
+        body.constant(np.int64(value), name)
+    body.add("Squeeze", ["token_list"], "token_count")
+    body.add("Range", ["first", "token_count", "step"], "places")
+    body.add("Unsqueeze", ["places", "one"], "query_places")
+    body.add("Greater", ["places", "query_places"], "behind")
+    body.add("Cast", ["is_causal"], "causal_flag", to=TensorProto.BOOL)
+    body.add("And", ["behind", "causal_flag"], "hidden_keys")
+    body.add("Not", ["hidden_keys"], "keys_before")
+    body.add("And", ["live_keys", "keys_before"], "seen")
+    body.constant(np.float32(np.finfo(np.float32).min), "lowest")
+    body.add("Where", ["seen", "scores", "lowest"], "seen_scores")
+    body.add("Softmax", ["seen_scores"], "weights", axis=-1)
+    body.add("MatMul", ["weights", "v_heads"], "mix")
+
+    body.constant(np.array([0], np.int64), "same")
+    body.add("Concat", ["same", "kv_list", "each_list"], "group_shape", axis=0)
+    body.add("Reshape", ["head_mask", "group_shape"], "head_groups")
+    body.constant(np.array([3, 4], np.int64), "head_axes")
+    body.add("Unsqueeze", ["head_groups", "head_axes"], "head_spread")
+    body.add("Mul", ["mix", "head_spread"], "live_mix")
+    body.add("Transpose", ["live_mix"], "mix_tokens", perm=[0, 3, 1, 2, 4])
+    body.add("Concat", ["as_is", "rest"], "merge_shape", axis=0)
+    body.add("Reshape", ["mix_tokens", "merge_shape"], "merged")
+    body.constant(np.array([2], np.int64), "query_axes")
+    body.add("Unsqueeze", ["token_mask", "query_axes"], "query_mask")
+    body.add("Mul", ["merged", "query_mask"], "y")
+    inputs = ["q", "k", "v", "head_mask", "token_mask"]
+    return body.function("GcAttention", inputs, ["y"], ["heads", "kv_heads", "scale", "causal"])
+
+
 def all_functions():
     layers = [gc_layer(dynamic, chained) for dynamic in (False, True) for chained in (False, True)]
-    return [*layers, gc_gate(), gc_mask(), gc_conv(bias=True), gc_conv(bias=False), gc_matmul()]
+    return [*layers, gc_gate(), gc_mask(), gc_conv(bias=True), gc_conv(bias=False), gc_matmul(), gc_attention()]
 
 
 def functions_used(nodes):

@@ -3,9 +3,10 @@
     cargo build --release --example window_time
     python time_onnxruntime.py ../models ../target/release/examples/window_time --only kwt_static kwt_dynamic
 
-A call is one window of one second. A turn is all 371 windows, several times over; the turns of the two alternate, and the one
-that begins changes from round to round, so that both meet the same phases of the machine. For every file the medians over
-rounds are printed, in microseconds a window, and the median and the quartiles of the ratio within a round.
+A call is one window of one second. A turn is all 371 windows, several times over; the turns of the two alternate,
+and the one that begins changes from round to round, so that both meet the same phases of the machine. For every file
+the medians over rounds are printed, in microseconds a window, and the median and the quartiles of the ratio within
+a round.
 onnxruntime reads from and writes to buffers that are bound once. The flat form it computes densely; in
 the staged form it leaves at gates as well.
 """
