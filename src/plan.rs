@@ -1,13 +1,14 @@
 //! Planning: from a graph and the shapes of one run to a list of kernels with packed weights, their storage and their masks.
 //!
-//! `net` types the graph and folds constants, `rewrite` fuses nodes into kernels, `masks` carries the dead channels, `kernels` picks and
-//! packs, `lower` assigns storage by `layout` and writes the `step`s.
+//! `net` types the graph and folds constants, `patterns` finds operators that a file spells out in smaller ones, `rewrite` fuses nodes
+//! into kernels, `masks` carries the dead channels, `kernels` picks and packs, `lower` assigns storage by `layout` and writes the `step`s.
 
 mod kernels;
 mod layout;
 mod lower;
 pub(crate) mod masks;
 mod net;
+mod patterns;
 mod rewrite;
 pub(crate) mod step;
 
@@ -119,6 +120,7 @@ impl Plan {
         if key.mode == Mode::Dense {
             net.items.retain(|item| !item.work.is_gate());
         }
+        patterns::fuse(&mut net)?;
         rewrite::rewrite(&mut net)?;
         let masks = match key.mode {
             Mode::Skip => masks::propagate(&net),

@@ -49,6 +49,7 @@ pub(super) fn lower<'m>(b: &mut Builder<'m>, call: &Call<'m>) -> Result<Results>
         "Clip" => pointwise::clip(b, call),
         "Dropout" => pointwise::dropout(b, call),
         "Identity" => plain(b, call, 1, Op::Identity),
+        "IsNaN" => pointwise::is_nan(b, call),
         "Mod" => pointwise::modulo(b, call),
         "Where" => plain(b, call, 3, Op::Where),
 
@@ -87,6 +88,7 @@ pub(super) fn lower<'m>(b: &mut Builder<'m>, call: &Call<'m>) -> Result<Results>
         "Split" => shape::split(b, call),
         "Squeeze" | "Unsqueeze" => shape::squeeze(b, call),
         "Transpose" => shape::transpose(b, call),
+        "Trilu" => shape::triangle(b, call),
 
         "Constant" => data::constant(b, call),
         "ConstantOfShape" => data::constant_of_shape(b, call),

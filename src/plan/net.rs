@@ -180,17 +180,57 @@ impl Net {
         data: Vec<f32>,
     ) -> Result<ValueId> {
         self.spend(size_of_val(&data[..]), &name)?;
-        let tensor = Tensor::new(dims, data)?;
-        let id = ValueId(
-            u32::try_from(self.values.len()).map_err(|_| Error::Model("too many values".into()))?,
-        );
+        self.known(name, Tensor::new(dims, data)?)
+    }
+
+    /// Adds a shape as a constant.
+    pub(super) fn extents(&mut self, name: String, dims: &[usize]) -> Result<ValueId> {
+        let list = dims.iter().map(|&d| d as i64).collect();
+        self.known(name, Tensor::new(&[dims.len()], list)?)
+    }
+
+    fn known(&mut self, name: String, tensor: Tensor) -> Result<ValueId> {
+        let id = self.next_id()?;
         self.values.push(Some(Value {
             name,
-            dtype: DType::F32,
+            dtype: tensor.dtype(),
             shape: tensor.shape(),
             constant: Some(Arc::new(tensor)),
         }));
         Ok(id)
+    }
+
+    /// Types the one result of an item that planning adds.
+    pub(super) fn make(&mut self, mut item: Item) -> Result<Item> {
+        let Work::Op(op) = &item.work else {
+            unreachable!("only operators are added");
+        };
+        let typed = |id: &Option<ValueId>| {
+            id.map(|id| self.value(id)).map(|value| Fact {
+                dtype: value.dtype,
+                shape: value.shape,
+                value: value.constant.as_ref().map(|t| t.view()),
+            })
+        };
+        let facts: Vec<_> = item.inputs.iter().map(typed).collect();
+        let results = ops::infer(op, &facts, 1).map_err(|e| at(&item.label, e))?;
+        let id = self.next_id()?;
+        for (dtype, shape) in results {
+            self.values.push(Some(Value {
+                name: item.label.clone(),
+                dtype,
+                shape,
+                constant: None,
+            }));
+        }
+        item.outputs = vec![Some(id)];
+        Ok(item)
+    }
+
+    fn next_id(&self) -> Result<ValueId> {
+        let next = u32::try_from(self.values.len());
+        next.map(ValueId)
+            .map_err(|_| Error::Model("too many values".into()))
     }
 
     /// How often each value is read, as an operand or as an output of the graph.

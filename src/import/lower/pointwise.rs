@@ -118,6 +118,14 @@ pub(super) fn cast_like<'m>(b: &mut Builder<'m>, call: &Call<'m>) -> Result<Resu
     b.emit(call, Op::CastLike, call.inputs.clone())
 }
 
+/// Nothing else differs from itself.
+pub(super) fn is_nan<'m>(b: &mut Builder<'m>, call: &Call<'m>) -> Result<Results> {
+    call.arity(1..=1, 1)?;
+    let x = call.operand(0)?;
+    let number = b.part(call, "number", Op::Binary(Binary::Equal), &[x, x])?;
+    b.emit(call, Op::Unary(Unary::Not), vec![Some(number)])
+}
+
 /// ((a rem b) + b) rem b with a rem b = a - b · (a / b) of integers, whose division truncates: the remainder has the sign of b.
 pub(super) fn modulo<'m>(b: &mut Builder<'m>, call: &Call<'m>) -> Result<Results> {
     call.arity(2..=2, 1)?;

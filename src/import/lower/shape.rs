@@ -1,7 +1,7 @@
 //! Operators that move elements.
 
 use super::Results;
-use crate::graph::{Op, PadMode};
+use crate::graph::{Binary, Op, PadMode};
 use crate::import::builder::Builder;
 use crate::import::call::Call;
 use crate::{Result, Tensor};
@@ -61,6 +61,41 @@ pub(super) fn shape<'m>(b: &mut Builder<'m>, call: &Call<'m>) -> Result<Results>
         end: call.int("end")?,
     };
     b.emit(call, op, call.inputs.clone())
+}
+
+/// (X, k?) -> X with zeros below (`upper`) or above the k-th diagonal of its last two axes: column - row >= k, or <= k, chooses.
+pub(super) fn triangle<'m>(b: &mut Builder<'m>, call: &Call<'m>) -> Result<Results> {
+    call.arity(1..=2, 1)?;
+    let x = call.operand(0)?;
+    let zero = b.operand(call, "zero", Tensor::scalar(0i64));
+    let one = b.operand(call, "one", Tensor::scalar(1i64));
+    let mut places = [zero; 2];
+    for (place, (role, start, end)) in
+        (places.iter_mut()).zip([("rows", -2, Some(-1)), ("columns", -1, None)])
+    {
+        let extent = b.part(
+            call,
+            &format!("{role}_shape"),
+            Op::Shape { start, end },
+            &[x],
+        )?;
+        let extent = b.part(call, &format!("{role}_extent"), Op::Squeeze, &[extent])?;
+        *place = b.part(call, role, Op::Range, &[zero, extent, one])?;
+    }
+    let [mut rows, columns] = places;
+    let axis = b.list(call, "rows_axis", &[1])?;
+    rows = b.part(call, "rows_down", Op::Unsqueeze, &[rows, axis])?;
+    if let Some(k) = call.input(1) {
+        let k = b.part(call, "k", Op::Squeeze, &[k])?;
+        rows = b.part(call, "rows_moved", Op::Binary(Binary::Add), &[rows, k])?;
+    }
+    let kept = match call.flag("upper", true)? {
+        true => Binary::GreaterOrEqual,
+        false => Binary::LessOrEqual,
+    };
+    let kept = b.part(call, "kept", Op::Binary(kept), &[columns, rows])?;
+    let nothing = b.part(call, "nothing", Op::CastLike, &[zero, x])?;
+    b.emit(call, Op::Where, vec![Some(kept), Some(x), Some(nothing)])
 }
 
 /// The number of elements: the second extent of all of them in one row.
