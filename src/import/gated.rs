@@ -5,6 +5,10 @@
 //! score = Sigmoid(Gemm(Concat(avg, max), gate_w, gate_b))         stop = Less(score, threshold)
 //! own   = mask_in   or   Cast(Greater(Gemm(Relu(Gemm(avg, h1_w, h1_b)), h2_w, h2_b), 0))
 //! mask  = own   or   Mul(own, prev)                               Y = Mul(X, Unsqueeze(mask, axes))
+//!
+//! GcAttention: attended = Attention(q, k, v, live: token_mask)    [N, T, heads · width]
+//!              rows     = Mul(attended, Unsqueeze(token_mask, 2))                          a mask on axis 1
+//!              y        = Join(Mul(Split(rows), Unsqueeze(head_mask, [1, 3])))             a mask on axis 2 of [N, T, heads, width]
 //! ```
 //! A function with a gate adds an [`Op::Gate`] on the score. The last product becomes an [`Op::Mask`] in [`super::masks`], where the
 //! mask is proven to be one.
@@ -12,7 +16,7 @@
 use super::builder::Builder;
 use super::call::Call;
 use super::lower::{self, Results};
-use crate::graph::{Binary, Dim, Op, Reduction, Unary, ValueId};
+use crate::graph::{Attention, Binary, Dim, Op, Reach, Reduction, Unary, ValueId};
 use crate::{DType, Result, Tensor};
 
 /// A function of the domain.
@@ -28,6 +32,8 @@ pub(super) enum Function {
     Conv { bias: bool },
     /// (A, mask, B) -> Y
     MatMul,
+    /// (q, k, v, head_mask?, token_mask?) -> y
+    Attention,
 }
 
 /// The function of this name, if it is one of ours.
@@ -47,6 +53,7 @@ pub(super) fn function(domain: &str, name: &str) -> Option<Function> {
         ("ai.sluicegate", "GcConv") => Function::Conv { bias: true },
         ("ai.sluicegate", "GcConvNoBias") => Function::Conv { bias: false },
         ("ai.sluicegate", "GcMatMul") => Function::MatMul,
+        ("ai.sluicegate", "GcAttention") => Function::Attention,
         _ => return None,
     })
 }
@@ -89,6 +96,7 @@ pub(super) fn lower<'m>(
             let a = masked(b, call, call.operand(0)?, call.operand(1)?, &[1], None)?;
             b.emit(call, Op::MatMul, vec![Some(a), call.input(2)])?
         }
+        Function::Attention => vec![Some(attention(b, call)?)],
     };
     call.all_attributes_read()?;
     Ok(results)
@@ -272,6 +280,73 @@ fn computed_mask<'m>(
     let keep = b.part(call, "keep", Op::Binary(Binary::Greater), &[logit, zero])?;
     let cast = Op::Cast { to: DType::F32 };
     b.named_part(call, "mask", cast, &[keep], name)
+}
+
+/// Attention of live heads among live tokens. What reads the result of the attention are its masks and nothing else, the tokens' own first:
+///
+/// - rows of k and v at dead tokens are not read: the token mask is operand 5 of the attention;
+/// - rows of q at dead tokens are not needed: the result is masked along axis 1 by that same value;
+/// - dead heads need not be computed: what comes next is a `Reshape` to [N, T, heads, width], a mask along axis 2, and a `Reshape` back.
+///
+/// A mask that is left out, or a constant of ones, is no node at all.
+fn attention<'m>(b: &mut Builder<'m>, call: &Call<'m>) -> Result<ValueId> {
+    call.arity(3..=5, 1)?;
+    let count = |name: &str| -> Result<usize> {
+        let heads = lower::attention::heads(call, name)?;
+        heads.ok_or_else(|| call.wrong(format!("attribute `{name}` is missing")))
+    };
+    let heads = (count("heads")?, count("kv_heads")?);
+    let of = Attention {
+        heads: Some(heads),
+        reach: match call.flag("causal", false)? {
+            true => Reach::CAUSAL,
+            false => Reach::default(),
+        },
+        scale: call.optional_float("scale")?,
+        ..Attention::default()
+    };
+    let [head_mask, token_mask] = [3, 4].map(|i| {
+        let is_open = |t: &Tensor| {
+            t.as_slice::<f32>()
+                .is_ok_and(|m| m.iter().all(|&x| x == 1.0))
+        };
+        let mask = call.input(i);
+        mask.filter(|&mask| !b.constant(mask).is_some_and(|t| is_open(t)))
+    });
+    let wish = call.results.first().cloned().flatten();
+    let name = |b: &mut Builder<'m>, role: &str, is_last: bool| match (&wish, is_last) {
+        (Some(wish), true) => wish.clone(),
+        _ => b.unique(&call.name, role),
+    };
+    let mut inputs = (0..3)
+        .map(|i| call.operand(i).map(Some))
+        .collect::<Result<Vec<_>>>()?;
+    if token_mask.is_some() {
+        inputs.extend([None, None, token_mask]);
+    }
+    for id in inputs[..3].iter().flatten() {
+        expect_rank(b, *id, 3);
+    }
+    let is_last = head_mask.is_none() && token_mask.is_none();
+    let attended = name(b, "attended", is_last);
+    let role = format!("{}/attended", call.name);
+    let made = b.node(role, Op::Attention(of), inputs, &[Some(attended)])?;
+    let mut y = made[0].expect("the result was asked for");
+    if let Some(mask) = token_mask {
+        let rows = name(b, "rows", head_mask.is_none());
+        y = masked(b, call, y, mask, &[2], Some(rows))?;
+    }
+    if let Some(mask) = head_mask {
+        let reshape = Op::Reshape { allow_zero: false };
+        let apart = b.list(call, "apart", &[0, 0, heads.0 as i64, -1])?;
+        let split = b.part(call, "split", reshape.clone(), &[y, apart])?;
+        let live = b.unique(&call.name, "live_heads");
+        let live = masked(b, call, split, mask, &[1, 3], Some(live))?;
+        let joined = b.list(call, "joined", &[0, 0, -1])?;
+        let last = name(b, "join", true);
+        y = b.named_part(call, "join", reshape, &[live, joined], last)?;
+    }
+    Ok(y)
 }
 
 /// X times the mask, which is spread over the given axes. Consumers of the same masked tensor share it.

@@ -235,11 +235,11 @@ impl<'a> Bias<'a> {
         let out_of_reach = before.is_some_and(|n| key < place.saturating_sub_unsigned(n as u64))
             || after.is_some_and(|n| key > place.saturating_add_unsigned(n as u64));
         let padding = self.lengths.is_some_and(|lengths| key >= lengths[sample]);
-        let dead = self.live.is_some_and(|(live, step)| match live {
-            Truth::Floats(live) => live[sample * step + j] == 0.0,
-            Truth::Bools(live) => live[sample * step + j] == 0,
+        let is_live = self.live.is_none_or(|(live, step)| match live {
+            Truth::Floats(live) => live[sample * step + j] > 0.0,
+            Truth::Bools(live) => live[sample * step + j] != 0,
         });
-        if out_of_reach || padding || dead {
+        if out_of_reach || padding || !is_live {
             return f64::NEG_INFINITY;
         }
         let Some((mask, steps, keys)) = self.mask else {

@@ -1,6 +1,8 @@
 //! The functions of gated compression, flat and staged.
 
-use sluicegate::graph::{Graph, Op};
+use sluicegate::Tensor;
+use sluicegate::graph::{Attention, Graph, Op, Reach};
+use sluicegate::ops::interpret;
 
 use crate::writer::{self, Message, Model, f32s, float, ints, node};
 use crate::{assert_sound, error, floats, graph, operand, ops};
@@ -273,4 +275,101 @@ fn masked_matrix_products() {
     let graph = graph(&heads(model).constant(f32s("b", &[4, 2], &[0.5; 8])));
     assert_eq!(ops(&graph), ["Mask", "MatMul"]);
     assert_eq!(masks(&graph), [2]);
+}
+
+/// Attention of two heads that share one of keys, three tokens, heads of width 2.
+fn attention(operands: &[&str], more: &[Message]) -> Model {
+    let attributes = [writer::int("heads", 2), writer::int("kv_heads", 1)];
+    let call = node("GcAttention", operands, &["y"]).of("ai.sluicegate");
+    let call = call.with(&attributes).with(more);
+    let model = Model::new(vec![call], &["y"])
+        .input(writer::value("q", 1, &[-1, 3, 4]))
+        .input(writer::value("k", 1, &[-1, 3, 2]))
+        .input(writer::value("v", 1, &[-1, 3, 2]))
+        .input(writer::value("dh", 9, &[-1, 2]));
+    model
+        .constant(f32s("hm", &[1, 2], &[1.0, 0.0]))
+        .constant(f32s("tm", &[1, 3], &[1.0, 0.0, 1.0]))
+        .constant(f32s("all", &[1, 2], &[1.0, 1.0]))
+}
+
+fn of(graph: &Graph) -> (Attention, Vec<Option<String>>) {
+    let found = graph.nodes.iter().find_map(|n| match n.op {
+        Op::Attention(of) => Some((of, n)),
+        _ => None,
+    });
+    let (of, node) = found.expect("an attention");
+    let name = |id: &Option<sluicegate::graph::ValueId>| id.map(|id| graph.value(id).name.clone());
+    (of, node.inputs.iter().map(name).collect())
+}
+
+#[test]
+fn attention_of_live_heads_among_live_tokens() {
+    let causal = [writer::int("causal", 1), float("scale", 0.5)];
+    let graph = graph(&attention(&["q", "k", "v", "hm", "tm"], &causal));
+    assert_sound(&graph);
+    assert_eq!(
+        ops(&graph),
+        ["Attention", "Mask", "Reshape", "Mask", "Reshape"]
+    );
+    assert_eq!(masks(&graph), [1, 2]);
+    let (of, operands) = of(&graph);
+    assert_eq!((of.heads, of.scale), (Some((2, 1)), Some(0.5)));
+    assert_eq!(of.reach, Reach::CAUSAL);
+    let name = |name: &str| Some(name.to_string());
+    let expected = [name("q"), name("k"), name("v"), None, None, name("tm")];
+    assert_eq!(operands, expected);
+
+    // What dead tokens hold does not show, and neither do dead heads.
+    let dims = [[2, 3, 4], [2, 3, 2], [2, 3, 2]];
+    let clean = dims.map(|d| {
+        Tensor::new(
+            &d,
+            (0..d.iter().product()).map(|i| i as f32 / 8.0).collect(),
+        )
+        .unwrap()
+    });
+    let mut poisoned = clean.clone();
+    for t in &mut poisoned {
+        let width = t.shape()[2];
+        let mut view = t.view_mut();
+        let x = view.as_slice::<f32>().unwrap();
+        x[width..2 * width].fill(f32::NAN);
+        x[4 * width..5 * width].fill(f32::NAN);
+    }
+    let x = Tensor::zeros(
+        sluicegate::DType::F32,
+        sluicegate::Shape::new(&[2, 4, 3, 3]).unwrap(),
+    );
+    let heads = Tensor::from_bools(&[2, 2], &[true; 4]).unwrap();
+    let run = |t: &[Tensor; 3]| {
+        let views = [&x, &t[0], &t[1], &t[2], &heads].map(Tensor::view);
+        interpret(&graph, &views, 1 << 20).unwrap().remove(0)
+    };
+    let y = run(&clean);
+    assert_eq!(run(&poisoned), y);
+    for (i, y) in y.as_slice::<f32>().unwrap().iter().enumerate() {
+        let (token, head) = (i / 4 % 3, i % 4 / 2);
+        assert_eq!(*y == 0.0, (token == 1 || head == 1) || i < 1, "{i}");
+    }
+}
+
+#[test]
+fn masks_of_attention_that_are_not_there() {
+    let plain = graph(&attention(&["q", "k", "v"], &[]));
+    assert_eq!(ops(&plain), ["Attention"]);
+    assert_eq!(of(&plain).1.len(), 3);
+    assert_eq!(
+        ops(&graph(&attention(&["q", "k", "v", "all"], &[]))),
+        ["Attention"]
+    );
+    let tokens = graph(&attention(&["q", "k", "v", "all", "tm"], &[]));
+    assert_eq!(ops(&tokens), ["Attention", "Mask"]);
+    let heads = graph(&attention(&["q", "k", "v", "hm"], &[]));
+    assert_eq!(ops(&heads), ["Attention", "Reshape", "Mask", "Reshape"]);
+    assert_eq!(heads.value(heads.outputs[0]).name, "y");
+    let call = node("GcAttention", &["q", "k", "v"], &["y"]).of("ai.sluicegate");
+    let mut bare = attention(&["q", "k", "v"], &[]);
+    bare.nodes = vec![call];
+    assert!(error(&bare).contains("`heads` is missing"));
 }
