@@ -98,6 +98,14 @@ pub trait F32s: Copy + Send + Sync + 'static {
     fn copysign(self, magnitude: Self::V, sign: Self::V) -> Self::V;
     /// 2^n for integral n in -126..=127, by writing the exponent field.
     fn exp2i(self, n: Self::V) -> Self::V;
+    /// v * 2^n for integral n in -252..=254, rounded once where that is a denormal number.
+    #[inline(always)]
+    fn scale2(self, v: Self::V, n: Self::V) -> Self::V {
+        // In two factors, since 2^128 and 2^-150 are no floats.
+        let half = self.round(self.mul(n, self.splat(0.5)));
+        let v = self.mul(v, self.exp2i(half));
+        self.mul(v, self.exp2i(self.sub(n, half)))
+    }
     /// a < b, false where either is NaN.
     fn lt(self, a: Self::V, b: Self::V) -> Self::M;
     /// The even and the odd elements of `a` followed by `b`.

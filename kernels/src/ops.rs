@@ -2,6 +2,7 @@
 
 use crate::table::{Row, on_every_isa};
 
+pub mod attention;
 pub mod binary;
 mod check;
 pub mod conv;
@@ -29,6 +30,8 @@ pub(crate) const ROWS: &[Row] = on_every_isa! {
     // Two vectors of tiles; one takes twice the rows.
     "winograd_2x2" 8 2;
     "winograd_4x4" 8 2;
+    // Keys by queries, and elements by queries.
+    "attention" 12 2;
     "maxpool" 1 1;
     "avgpool" 1 1;
     "mean_max" 1 4;

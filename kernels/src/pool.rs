@@ -197,15 +197,30 @@ impl<'a> Tile<'a> {
         each: usize,
         job: impl Fn(usize, usize, Tile<'_>, &mut [f32]) + Sync,
     ) {
+        let cuts = (Cuts::Every(block.0.max(1)), Cuts::Every(block.1.max(1)));
+        self.cut(pool, cuts, scratch, each, job);
+    }
+
+    /// As [`Tile::split_with`], cut along either axis. Panics when the cuts do not ascend or are beyond the tile.
+    pub(crate) fn cut(
+        self,
+        pool: &dyn Pool,
+        (rows, cols): (Cuts<'_>, Cuts<'_>),
+        scratch: &mut [f32],
+        each: usize,
+        job: impl Fn(usize, usize, Tile<'_>, &mut [f32]) + Sync,
+    ) {
         struct Shared(*mut f32);
         // SAFETY: the pointers are only used below, for blocks and parts that do not overlap.
         unsafe impl Sync for Shared {}
         if self.rows == 0 || self.cols == 0 {
             return;
         }
-        let (rb, cb) = (block.0.max(1), block.1.max(1));
-        let (down, across) = (self.rows.div_ceil(rb), self.cols.div_ceil(cb));
+        let (down, across) = (rows.count(self.rows), cols.count(self.cols));
         let jobs = down * across;
+        if jobs == 0 {
+            return;
+        }
         let parts = scratch.len().checked_div(each).unwrap_or(usize::MAX);
         assert!(parts > 0, "scratch is too short");
         let workers = pool.threads().min(jobs).min(parts);
@@ -213,16 +228,20 @@ impl<'a> Tile<'a> {
         let (output, parts) = (Shared(self.at), Shared(scratch.as_mut_ptr()));
         let (output, parts) = (&output, &parts);
         let run = |i: usize, mine: &mut [f32]| {
-            let (r, c) = (i / across * rb, i % across * cb);
+            let (r, c) = (
+                rows.block(i / across, self.rows),
+                cols.block(i % across, self.cols),
+            );
             let tile = Tile {
-                // SAFETY: (r, c) is inside the matrix, and each `i` is claimed once, so no other job has this block.
-                at: unsafe { output.0.add(r * self.ld + c) },
-                rows: rb.min(self.rows - r),
-                cols: cb.min(self.cols - c),
+                // SAFETY: the block is inside the matrix, since `count` saw the cuts ascend; they do not overlap, and each `i` is claimed
+                // once, so no other job has this block.
+                at: unsafe { output.0.add(r.start * self.ld + c.start) },
+                rows: r.len(),
+                cols: c.len(),
                 ld: self.ld,
                 of: PhantomData,
             };
-            job(r, c, tile, mine);
+            job(r.start, c.start, tile, mine);
         };
         if workers == 1 {
             (0..jobs).for_each(|i| run(i, &mut scratch[..each]));
@@ -248,6 +267,41 @@ impl<'a> Tile<'a> {
         pool.run(workers, &work);
         // A worker leaves only when no block is left, so this does nothing unless the pool started none.
         work(0);
+    }
+}
+
+/// Where a tile is cut along an axis.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Cuts<'a> {
+    /// Before every so many.
+    Every(usize),
+    /// Before each of these, times a unit; what is before the first belongs to it.
+    At(&'a [u32], usize),
+}
+
+impl Cuts<'_> {
+    /// Number of blocks that `len` is cut into. Panics unless the cuts ascend within it.
+    fn count(self, len: usize) -> usize {
+        match self {
+            Cuts::Every(n) => len.div_ceil(n),
+            Cuts::At(starts, unit) => {
+                let last = starts.last().map_or(0, |&last| last as usize);
+                let inside = last.checked_mul(unit).is_some_and(|last| last < len);
+                assert!(inside && starts.is_sorted(), "cuts out of range");
+                starts.len()
+            }
+        }
+    }
+
+    /// Block `i` of `len`.
+    fn block(self, i: usize, len: usize) -> Range<usize> {
+        match self {
+            Cuts::Every(n) => i * n..len.min((i + 1) * n),
+            Cuts::At(starts, unit) => {
+                let start = if i == 0 { 0 } else { starts[i] as usize * unit };
+                start..starts.get(i + 1).map_or(len, |&next| next as usize * unit)
+            }
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the kernels must compute, in plain loops with f64 sums.
 
+pub mod attention;
 pub mod binary;
 pub mod conv;
 pub mod depthwise;

@@ -233,6 +233,11 @@ impl F32s for Avx512 {
         }
     }
     #[inline(always)]
+    fn scale2(self, v: __m512, n: __m512) -> __m512 {
+        // SAFETY: see above the impl.
+        unsafe { _mm512_scalef_ps(v, n) }
+    }
+    #[inline(always)]
     fn lt(self, a: __m512, b: __m512) -> __mmask16 {
         // SAFETY: see above the impl.
         unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) }

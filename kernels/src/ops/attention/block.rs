@@ -1,0 +1,518 @@
+//! The queries of one block against all keys.
+#![forbid(unsafe_code)]
+
+use core::ops::Range;
+
+use super::{Attention, KC, Lists, Live, Operands};
+use crate::Channels;
+use crate::epilogue::Activation;
+use crate::isa::{F32s, Task, WIDEST};
+use crate::ops::pointwise::{exp2, tanh};
+use crate::pack::even_height;
+use crate::panel::{Below, Gathered, Listed, Side, Spaced, take};
+use crate::pool::{NOWHERE, Tile};
+use crate::tile::gemm::{
+    NV, Next, Place, Start, Whole, for_height, tallest, tallest_gathered, tile,
+};
+use crate::transpose::{to_pixels, to_rows};
+
+/// Queries of some heads that share K and V.
+pub(super) struct Block<'a, 't> {
+    pub(super) attention: &'a Attention,
+    pub(super) x: &'a Operands<'a>,
+    pub(super) live: &'a Live<'a>,
+    pub(super) lists: Lists<'a>,
+    /// The first head of the block.
+    pub(super) head: usize,
+    /// The tokens that the output is for.
+    pub(super) tokens: Range<usize>,
+    /// Rows of the output are tokens and not heads.
+    pub(super) by_token: bool,
+    pub(super) out: Tile<'t>,
+    pub(super) scratch: &'a mut [f32],
+}
+
+/// The query of a lane: a head of the block and a token.
+pub(super) type Lane = (usize, usize);
+
+impl Task for Block<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: F32s>(mut self, s: S) {
+        let heads = self.attention.heads;
+        let mut lanes = [(0, 0); NV * WIDEST];
+        let mut count = 0;
+        let mut put = |head: usize, token: usize| {
+            lanes[count] = (head, token);
+            count += 1;
+        };
+        for head in self.head..self.head + heads {
+            if self.live.heads.is_some_and(|live| !live.contains(head)) {
+                continue;
+            }
+            match self.lists.queries {
+                None => self.tokens.clone().for_each(|token| put(head, token)),
+                Some(list) => {
+                    let from = list.partition_point(|&i| (i as usize) < self.tokens.start);
+                    let to = list.partition_point(|&i| (i as usize) < self.tokens.end);
+                    list[from..to].iter().for_each(|&i| put(head, i as usize));
+                }
+            }
+        }
+        // What would leave most lanes of a vector idle is another kernel's. In cycles for a key: two FMAs in each, and softmax.
+        let rest = count % S::LANES;
+        let terms = self.attention.spec.width + self.attention.spec.v_width;
+        let idle = rest * (terms / (2 * S::LANES) + 3) > terms / 2 + 7;
+        let few = if idle { 0 } else { rest };
+        let (lanes, few) = lanes[..count].split_at(count - few);
+        let scratch = core::mem::take(&mut self.scratch);
+        if lanes.len() > S::LANES {
+            self.attend::<S, NV>(s, lanes, scratch);
+        } else if !lanes.is_empty() {
+            self.attend::<S, 1>(s, lanes, scratch);
+        }
+        if !few.is_empty() {
+            self.few(s, few, scratch);
+        }
+    }
+}
+
+impl<'a> Block<'a, '_> {
+    #[inline(always)]
+    fn attend<S: F32s, const N: usize>(&mut self, s: S, lanes: &[Lane], scratch: &mut [f32]) {
+        let spec = self.attention.spec;
+        let pitch = NV * S::LANES;
+        let mut rest = scratch;
+        let q = take(&mut rest, spec.width * pitch);
+        let p = take(&mut rest, self.attention.rows.len() * pitch);
+        let o = take(&mut rest, spec.v_width * pitch);
+
+        self.load_queries::<S, N>(s, lanes, q, rest);
+        let kv = self.kv();
+        let keys = self.seen(lanes);
+        let mut max = [s.splat(f32::MIN); N];
+        let mut sum = [s.splat(0.0); N];
+        for from in (0..keys.len()).step_by(KC) {
+            let keys = keys.part(from..keys.len().min(from + KC));
+            self.scores::<S, N>(s, kv, keys, q, p, rest);
+            let p = &mut p[..keys.len() * pitch];
+            self.finish_scores::<S, N>(s, lanes, keys.as_slice(), p, rest);
+            let factor = s.outline(
+                #[inline(always)]
+                || exponentials::<S, N>(s, p, &mut max, &mut sum),
+            );
+            if from > 0 {
+                for row in o.chunks_exact_mut(pitch) {
+                    for j in 0..N {
+                        let at = &mut row[j * S::LANES..];
+                        s.store(s.mul(s.load(at), factor[j]), at);
+                    }
+                }
+            }
+            let start = if from > 0 {
+                Start::Partial
+            } else {
+                Start::Zero
+            };
+            self.values::<S, N>(s, kv, keys, p, o, start);
+        }
+        if keys.len() == 0 {
+            o.fill(0.0);
+        }
+        self.store::<S, N>(s, lanes, kv, &sum, o, rest);
+    }
+
+    /// Queries as lanes, times the scale.
+    #[inline(always)]
+    fn load_queries<S: F32s, const N: usize>(
+        &self,
+        s: S,
+        lanes: &[Lane],
+        q: &mut [f32],
+        rest: &mut [f32],
+    ) {
+        let spec = &self.attention.spec;
+        let from = &self.x.q;
+        let columns = self.attention.columns.all().as_slice();
+        let zeros = &mut rest[..spec.width];
+        zeros.fill(0.0);
+        for j in 0..N {
+            let mut rows = [&*zeros; WIDEST];
+            let lanes = &lanes[lanes.len().min(j * S::LANES)..];
+            for (row, &(head, token)) in rows.iter_mut().zip(lanes).take(S::LANES) {
+                *row = &from.data[head * from.head + token * from.token..][..spec.width];
+            }
+            to_pixels(s, &rows, Some(columns), &mut q[j * S::LANES..]);
+        }
+        let scale = s.splat(self.scale());
+        for row in q.chunks_exact_mut(NV * S::LANES) {
+            for j in 0..N {
+                let at = &mut row[j * S::LANES..];
+                s.store(s.mul(s.load(at), scale), at);
+            }
+        }
+    }
+
+    /// What queries are multiplied by: their scores are logarithms to the base of 2 unless a function comes in between.
+    #[inline(always)]
+    pub(super) fn scale(&self) -> f32 {
+        let spec = &self.attention.spec;
+        if spec.softcap == 0.0 {
+            spec.scale * core::f32::consts::LOG2_E
+        } else {
+            spec.scale
+        }
+    }
+
+    /// The head of K and V.
+    #[inline(always)]
+    pub(super) fn kv(&self) -> usize {
+        let spec = &self.attention.spec;
+        self.head / (spec.q_heads / spec.kv_heads)
+    }
+
+    /// The keys that some query of the block sees.
+    #[inline(always)]
+    pub(super) fn seen(&self, lanes: &[Lane]) -> Below<'a> {
+        let keys = self.lists.keys;
+        let tokens = || lanes.iter().map(|&(_, token)| token);
+        let (first, last) = (tokens().min().unwrap_or(0), tokens().max().unwrap_or(0));
+        let from = self.sees(first, keys.as_slice()).start;
+        let to = self.sees(last, keys.as_slice()).end;
+        keys.part(from..to.max(from))
+    }
+
+    /// Which of some keys a query sees.
+    #[inline(always)]
+    pub(super) fn sees(&self, token: usize, keys: &[u32]) -> Range<usize> {
+        let spec = &self.attention.spec;
+        let at = (token as isize).saturating_add(self.x.offset);
+        let before = |bound: isize| keys.partition_point(|&j| (j as isize) < bound);
+        let from = spec
+            .before
+            .map_or(0, |n| before(at.saturating_sub_unsigned(n)));
+        let to = spec.after.map_or(keys.len(), |n| {
+            before(at.saturating_add_unsigned(n).saturating_add(1))
+        });
+        from..to.max(from)
+    }
+
+    /// p[j] = k[j] · q
+    #[inline(always)]
+    fn scores<S: F32s, const N: usize>(
+        &self,
+        s: S,
+        kv: usize,
+        keys: Below<'_>,
+        q: &[f32],
+        p: &mut [f32],
+        rest: &mut [f32],
+    ) {
+        let a = self.attention;
+        let k = &self.x.k;
+        let width = a.spec.width;
+        let pitch = NV * S::LANES;
+        let data = &k.data[kv * k.head..];
+        let list = keys.as_slice();
+        let height = even_height(list.len(), tallest::<S>());
+        let mut out = Tile::new(p, list.len(), pitch, pitch);
+        s.outline(
+            #[inline(always)]
+            || {
+                for from in (0..list.len()).step_by(height) {
+                    let list = &list[from..list.len().min(from + height)];
+                    let (first, last) = (list[0] as usize, list[list.len() - 1] as usize);
+                    let (data, ld) = if last - first == list.len() - 1 {
+                        (&data[first * k.token..], k.token)
+                    } else {
+                        for (to, &j) in rest.chunks_exact_mut(width).zip(list) {
+                            to.copy_from_slice(&data[j as usize * k.token..][..width]);
+                        }
+                        (&*rest, width)
+                    };
+                    for_height!(list.len(), MR => {
+                        let lhs = Spaced::<MR>::new(data, ld, 1, a.elements.all());
+                        let rhs = Side::<S, 1, N>::new([q], a.columns.all());
+                        let place = Place {
+                            rows: out.in_order::<MR>(from),
+                            cols: Whole(0),
+                            start: Start::Zero,
+                            activation: Activation::None,
+                            next: Next::NOTHING,
+                        };
+                        tile::<S, MR, N, false>(s, width, lhs, rhs, place);
+                    });
+                }
+            },
+        );
+    }
+
+    /// What is done to scores before the exponential; they are logarithms to the base of 2 behind it.
+    #[inline(always)]
+    fn finish_scores<S: F32s, const N: usize>(
+        &self,
+        s: S,
+        lanes: &[Lane],
+        keys: &[u32],
+        p: &mut [f32],
+        rest: &mut [f32],
+    ) {
+        let spec = &self.attention.spec;
+        let pitch = NV * S::LANES;
+        if spec.softcap != 0.0 {
+            let less = s.splat(1.0 / spec.softcap);
+            let more = s.splat(spec.softcap * core::f32::consts::LOG2_E);
+            for row in p.chunks_exact_mut(pitch) {
+                for j in 0..N {
+                    let at = &mut row[j * S::LANES..];
+                    s.store(s.mul(tanh(s, s.mul(s.load(at), less)), more), at);
+                }
+            }
+        }
+        if let Some(bias) = &self.x.bias {
+            bias.add::<S, N>(s, lanes, keys, p, rest);
+        }
+        self.hide::<S, N>(s, lanes, keys, p);
+    }
+
+    /// Scores of keys that not every query sees become -inf where one does not.
+    #[inline(always)]
+    fn hide<S: F32s, const N: usize>(&self, s: S, lanes: &[Lane], keys: &[u32], p: &mut [f32]) {
+        let spec = &self.attention.spec;
+        if spec.before.is_none() && spec.after.is_none() {
+            return;
+        }
+        let pitch = NV * S::LANES;
+        // Positions relative to the first key: exact floats, as far as a block and its queries reach.
+        let base = keys[0] as isize;
+        let mut bounds = [[0f32; NV * WIDEST]; 2];
+        let (mut least, mut most) = (f32::INFINITY, f32::NEG_INFINITY);
+        let [low, high] = &mut bounds;
+        for (l, &(_, token)) in lanes.iter().enumerate() {
+            let at = (token as isize)
+                .saturating_add(self.x.offset)
+                .saturating_sub(base);
+            low[l] = spec
+                .before
+                .map_or(f32::NEG_INFINITY, |n| at.saturating_sub_unsigned(n) as f32);
+            high[l] = spec
+                .after
+                .map_or(f32::INFINITY, |n| at.saturating_add_unsigned(n) as f32);
+            (least, most) = (least.min(high[l]), most.max(low[l]));
+        }
+        let hidden = s.splat(f32::NEG_INFINITY);
+        for (row, &key) in p.chunks_exact_mut(pitch).zip(keys) {
+            let at = (key as isize - base) as f32;
+            if at <= least && at >= most {
+                continue;
+            }
+            for j in 0..N {
+                let from = j * S::LANES;
+                let mut v = s.load(&row[from..]);
+                v = s.select(s.lt(s.load(&high[from..]), s.splat(at)), hidden, v);
+                v = s.select(s.lt(s.splat(at), s.load(&low[from..])), hidden, v);
+                s.store(v, &mut row[from..]);
+            }
+        }
+    }
+
+    /// o[c] += Σ_j v[j, c] p[j]
+    #[inline(always)]
+    fn values<S: F32s, const N: usize>(
+        &self,
+        s: S,
+        kv: usize,
+        keys: Below<'_>,
+        p: &[f32],
+        o: &mut [f32],
+        start: Start<'_>,
+    ) {
+        let a = self.attention;
+        let v = &self.x.v;
+        let width = a.spec.v_width;
+        let pitch = NV * S::LANES;
+        let depth = keys.len();
+        let data = &v.data[kv * v.head..];
+        let rows = Below::new(&a.rows.all().as_slice()[..depth], (depth - 1) * pitch + 1);
+        let mut out = Tile::new(o, width, pitch, pitch);
+        let mut live = self.values_live().map(|live| live.live_from(kv * width));
+        s.outline(
+            #[inline(always)]
+            || match &mut live {
+                None => {
+                    let height = even_height(width, tallest::<S>());
+                    for c in (0..width).step_by(height) {
+                        for_height!(height.min(width - c), MR => {
+                            let lhs = Listed::<MR>::new(&data[c..], v.token, keys);
+                            let rhs = Side::<S, 1, N>::new([p], rows);
+                            let place = Place {
+                                rows: out.in_order::<MR>(c),
+                                cols: Whole(0),
+                                start,
+                                activation: Activation::None,
+                                next: Next::NOTHING,
+                            };
+                            tile::<S, MR, N, false>(s, depth, lhs, rhs, place);
+                        });
+                    }
+                }
+                Some(channels) => {
+                    let mut some = channels.map(|c| c - kv * width).take_while(|&c| c < width);
+                    loop {
+                        let mut list = [0u32; WIDEST];
+                        let mut count = 0;
+                        for (to, c) in list
+                            .iter_mut()
+                            .zip(some.by_ref().take(tallest_gathered::<S>()))
+                        {
+                            *to = c as u32;
+                            count += 1;
+                        }
+                        if count == 0 {
+                            break;
+                        }
+                        for_some!(count, MR => {
+                            let list: &[u32; MR] = list.first_chunk().expect("as many");
+                            let starts = list.map(|c| c as usize);
+                            let lhs = Gathered::<MR>::new(data, starts, v.token, keys);
+                            let rhs = Side::<S, 1, N>::new([p], rows);
+                            let place = Place {
+                                rows: out.listed::<MR>(list, 0),
+                                cols: Whole(0),
+                                start,
+                                activation: Activation::None,
+                                next: Next::NOTHING,
+                            };
+                            tile::<S, MR, N, false>(s, depth, lhs, rhs, place);
+                        });
+                    }
+                }
+            },
+        );
+    }
+
+    /// y = o / sum
+    #[inline(always)]
+    fn store<S: F32s, const N: usize>(
+        &mut self,
+        s: S,
+        lanes: &[Lane],
+        kv: usize,
+        sum: &[S::V; N],
+        o: &mut [f32],
+        rest: &mut [f32],
+    ) {
+        let width = self.attention.spec.v_width;
+        let pitch = NV * S::LANES;
+        let direct = self.attention.heads == 1 && self.values_live().is_none();
+        for j in 0..N {
+            // A query that saw no key has a sum of zero, and sums of zero.
+            let one = s.splat(1.0);
+            let none = s.lt(sum[j], s.splat(f32::MIN_POSITIVE));
+            let factor = s.div(one, s.select(none, one, sum[j]));
+            for row in o[j * S::LANES..].chunks_mut(pitch).take(width) {
+                s.store(s.mul(s.load(row), factor), row);
+            }
+            let from = &o[j * S::LANES..];
+            let lanes = &lanes[lanes.len().min(j * S::LANES)..];
+            let lanes = &lanes[..lanes.len().min(S::LANES)];
+            if direct {
+                let mut rows = [NOWHERE; WIDEST];
+                for (row, &(_, token)) in rows.iter_mut().zip(lanes) {
+                    *row = (token - self.tokens.start) as u32;
+                }
+                if self.by_token {
+                    to_rows(s, from, pitch, width, self.out.listed_or(&rows, 0, rest));
+                } else {
+                    let all = self.out.row(0);
+                    let mut out = Tile::new(all, self.tokens.len(), width, width);
+                    to_rows(s, from, pitch, width, out.listed_or(&rows, 0, rest));
+                }
+                continue;
+            }
+            let mut rows = Tile::new(rest, WIDEST, width, width);
+            to_rows(s, from, pitch, width, rows.in_order::<WIDEST>(0));
+            for (i, &lane) in lanes.iter().enumerate() {
+                self.write(lane, kv, rows.row(i));
+            }
+        }
+    }
+
+    /// Elements of V, if some are dead.
+    #[inline(always)]
+    fn values_live(&self) -> Option<Channels<'a>> {
+        self.live.values.filter(|live| !live.is_full())
+    }
+
+    /// y[lane] = row
+    #[inline(always)]
+    pub(super) fn write(&mut self, (head, token): Lane, kv: usize, row: &[f32]) {
+        let width = row.len();
+        let (r, c) = if self.by_token {
+            (token - self.tokens.start, head - self.head)
+        } else {
+            (head - self.head, token - self.tokens.start)
+        };
+        let live = self.values_live();
+        let to = &mut self.out.row(r)[c * width..][..width];
+        match live {
+            None => to.copy_from_slice(row),
+            Some(live) => {
+                let live = live.live_from(kv * width).map(|c| c - kv * width);
+                for c in live.take_while(|&c| c < width) {
+                    to[c] = row[c];
+                }
+            }
+        }
+    }
+}
+
+/// Scores become powers of two less the maximum of each lane; returns what earlier sums are to be multiplied by.
+#[inline(always)]
+fn exponentials<S: F32s, const N: usize>(
+    s: S,
+    p: &mut [f32],
+    max: &mut [S::V; N],
+    sum: &mut [S::V; N],
+) -> [S::V; N] {
+    let pitch = NV * S::LANES;
+    let before = *max;
+    // Two chains: a maximum takes longer than a load.
+    let mut other = before;
+    let mut pairs = p.chunks_exact(2 * pitch);
+    for pair in &mut pairs {
+        for j in 0..N {
+            max[j] = s.max(max[j], s.load(&pair[j * S::LANES..]));
+            other[j] = s.max(other[j], s.load(&pair[pitch + j * S::LANES..]));
+        }
+    }
+    let last = pairs.remainder();
+    for j in 0..N {
+        max[j] = s.max(max[j], other[j]);
+        if last.len() >= pitch {
+            max[j] = s.max(max[j], s.load(&last[j * S::LANES..]));
+        }
+    }
+    let mut factor = *max;
+    for j in 0..N {
+        factor[j] = exp2(s, s.sub(before[j], max[j]));
+        sum[j] = s.mul(sum[j], factor[j]);
+    }
+    for row in p.chunks_exact_mut(pitch) {
+        for j in 0..N {
+            let at = &mut row[j * S::LANES..];
+            let e = exp2(s, s.sub(s.load(at), max[j]));
+            sum[j] = s.add(sum[j], e);
+            s.store(e, at);
+        }
+    }
+    factor
+}
+
+/// As `for_height!`, for rows that are gathered.
+macro_rules! for_some {
+    ($rows:expr, $mr:ident => $call:expr) => {
+        for_height!(@ $rows, $mr, $call, 1 2 3 4 5 6 7 8)
+    };
+}
+use for_some;
