@@ -33,10 +33,9 @@ struct Case {
     bias: BiasKind,
     valid: usize,
     offset: isize,
-    heads: Mask,
+    outputs: Mask,
     queries: Mask,
     keys: Mask,
-    values: Mask,
     seed: u64,
 }
 
@@ -118,13 +117,14 @@ impl Inputs {
     fn poisoned(mut self, case: &Case) -> Self {
         let s = &case.spec;
         self.q.poison([s.q_heads, s.queries, s.width], |h, t, _| {
-            !case.heads.live(h) || !case.queries.live(t)
+            !case.head_lives(h) || !case.queries.live(t)
         });
         let gone = |t: usize| !case.keys.live(t) || t >= case.valid;
         self.k
             .poison([s.kv_heads, s.keys, s.width], |_, t, _| gone(t));
         self.v.poison([s.kv_heads, s.keys, s.v_width], |h, t, c| {
-            gone(t) || !case.values.live(h * s.v_width + c)
+            let mut group = h * (s.q_heads / s.kv_heads)..(h + 1) * (s.q_heads / s.kv_heads);
+            gone(t) || !group.any(|h| case.outputs.live(h * s.v_width + c))
         });
         self
     }
@@ -157,12 +157,15 @@ impl Inputs {
 }
 
 impl Case {
+    fn head_lives(&self, h: usize) -> bool {
+        let width = self.spec.v_width;
+        self.outputs.view().any_in(h * width..(h + 1) * width)
+    }
     fn live(&self) -> Live<'_> {
         Live {
-            heads: Some(self.heads.view()),
+            outputs: Some(self.outputs.view()),
             queries: Some(self.queries.view()),
             keys: Some(self.keys.view()),
-            values: Some(self.values.view()),
         }
     }
     fn run(
@@ -234,6 +237,13 @@ impl Case {
     }
 }
 
+/// The live elements of live heads.
+fn within(heads: &Mask, elements: &Mask, width: usize) -> Mask {
+    let live = |c: usize| heads.live(c / width) && elements.live(c);
+    let all: Vec<bool> = (0..elements.view().len()).map(live).collect();
+    Mask::new(&all)
+}
+
 fn case(tokens: usize, keys: usize, width: usize) -> impl Strategy<Value = Case> {
     let extents = (1..4usize, 1..6usize, 0..tokens, 0..keys, 1..width, 1..width);
     extents.prop_flat_map(|(kv_heads, group, queries, keys, width, v_width)| {
@@ -241,7 +251,7 @@ fn case(tokens: usize, keys: usize, width: usize) -> impl Strategy<Value = Case>
             mask(kv_heads * group),
             mask(queries),
             mask(keys),
-            mask(kv_heads * v_width),
+            mask(kv_heads * group * v_width),
         );
         let window = (
             prop::option::of(0..40usize),
@@ -265,7 +275,7 @@ fn case(tokens: usize, keys: usize, width: usize) -> impl Strategy<Value = Case>
         );
         (masks, window, flags).prop_map(
             move |(
-                (heads, queries_live, keys_live, values),
+                (heads, queries_live, keys_live, elements),
                 (before, after, offset),
                 (by_token, pad, bias, softcap, valid, seed),
             )| Case {
@@ -286,10 +296,9 @@ fn case(tokens: usize, keys: usize, width: usize) -> impl Strategy<Value = Case>
                 bias,
                 valid,
                 offset,
-                heads,
+                outputs: within(&heads, &elements, v_width),
                 queries: queries_live,
                 keys: keys_live,
-                values,
                 seed,
             },
         )
@@ -338,13 +347,11 @@ proptest! {
     fn full_masks_are_no_masks(case in case(70, 90, 40)) {
         let s = &case.spec;
         let full = |n: usize| Mask::new(&vec![true; n]);
-        let (heads, queries, keys, values) =
-            (full(s.q_heads), full(s.queries), full(s.keys), full(s.kv_heads * s.v_width));
+        let (outputs, queries, keys) = (full(s.q_heads * s.v_width), full(s.queries), full(s.keys));
         let live = Live {
-            heads: Some(heads.view()),
+            outputs: Some(outputs.view()),
             queries: Some(queries.view()),
             keys: Some(keys.view()),
-            values: Some(values.view()),
         };
         let x = Inputs::new(&case);
         for isa in Isa::available() {
@@ -391,10 +398,9 @@ fn plain(queries: usize, keys: usize) -> Case {
         bias: BiasKind::None,
         valid: keys,
         offset: 0,
-        heads: full(2),
+        outputs: full(16),
         queries: full(queries),
         keys: full(keys),
-        values: full(16),
         seed: 5,
     }
 }
@@ -547,7 +553,7 @@ fn operands_that_do_not_fit_are_refused() {
     let other = Some(other.view());
     for live in [
         Live {
-            heads: other,
+            outputs: other,
             ..all
         },
         Live {
@@ -555,10 +561,6 @@ fn operands_that_do_not_fit_are_refused() {
             ..all
         },
         Live { keys: other, ..all },
-        Live {
-            values: other,
-            ..all
-        },
     ] {
         mismatch(refused(good, live, 80, Layout::Heads, &mut scratch));
     }

@@ -17,6 +17,7 @@
 mod bias;
 mod block;
 mod few;
+mod reach;
 
 use alloc::vec::Vec;
 
@@ -89,14 +90,12 @@ pub struct Operands<'a> {
 /// What is live of the operands; none = all.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Live<'a> {
-    /// Heads of the result.
-    pub heads: Option<Channels<'a>>,
+    /// Elements of all heads of the result, `q_heads * v_width`; a head without a live one is dead.
+    pub outputs: Option<Channels<'a>>,
     /// Tokens of Q and of the result.
     pub queries: Option<Channels<'a>>,
     /// Tokens of K and V.
     pub keys: Option<Channels<'a>>,
-    /// Elements of all heads of V, `kv_heads * v_width`.
-    pub values: Option<Channels<'a>>,
 }
 
 /// The result.
@@ -224,7 +223,7 @@ impl Attention {
     /// `h' = h kv_heads / q_heads`; zero where it sees none
     ///
     /// # Shapes    see [`AttentionSpec`], [`Operands`]
-    /// # Masks     a dead key is no key; dead heads, queries and elements of V have dead elements of `y`. Nothing dead is read or written
+    /// # Masks     a dead key is no key; dead queries and elements of heads are not written. Of a dead head nothing is read, and nothing dead shows
     /// # Numerics  scores as matmul sums them; sums over keys in order in blocks of 256 live ones, joined with factors that are rounded.
     ///   `scale` goes into Q, together with 1 / ln 2
     /// # Errors    [`Error::TooShort`], [`Error::TooLarge`], [`Error::Mismatch`]; nothing is written then
@@ -328,11 +327,10 @@ impl Attention {
         if let Some(bias) = &x.bias {
             bias.check([s.q_heads, s.queries, x.valid])?;
         }
-        check::mask("heads of the mask of attention", live.heads, s.q_heads)?;
         check::mask("queries of the mask of attention", live.queries, s.queries)?;
         check::mask("keys of the mask of attention", live.keys, s.keys)?;
-        let values = s.kv_heads * s.v_width;
-        check::mask("values of the mask of attention", live.values, values)?;
+        let outputs = s.q_heads * s.v_width;
+        check::mask("outputs of the mask of attention", live.outputs, outputs)?;
         let what = "result of attention";
         match y.layout {
             Layout::Heads => {

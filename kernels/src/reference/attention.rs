@@ -24,9 +24,7 @@ pub fn attention(spec: &AttentionSpec, x: &Operands<'_>, live: &Live<'_>) -> Vec
     for h in 0..spec.q_heads {
         let kv = h / group;
         for i in 0..spec.queries {
-            let dead = live.heads.is_some_and(|live| !live.contains(h))
-                || live.queries.is_some_and(|live| !live.contains(i));
-            if dead {
+            if live.queries.is_some_and(|live| !live.contains(i)) {
                 y.extend((0..spec.v_width).map(|_| None));
                 continue;
             }
@@ -65,8 +63,8 @@ pub fn attention(spec: &AttentionSpec, x: &Operands<'_>, live: &Live<'_>) -> Vec
             };
             let sum: f64 = scores.iter().map(|&s| weight(s)).sum();
             for c in 0..spec.v_width {
-                let channel = kv * spec.v_width + c;
-                if live.values.is_some_and(|live| !live.contains(channel)) {
+                let output = h * spec.v_width + c;
+                if live.outputs.is_some_and(|live| !live.contains(output)) {
                     y.push(None);
                     continue;
                 }

@@ -4,10 +4,9 @@
 use core::ops::Range;
 
 use super::{Attention, KC, Lists, Live, Operands};
-use crate::Channels;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task, WIDEST};
-use crate::ops::pointwise::{exp2, tanh};
+use crate::ops::pointwise::exp2;
 use crate::pack::even_height;
 use crate::panel::{Below, Gathered, Listed, Side, Spaced, take};
 use crate::pool::{NOWHERE, Tile};
@@ -47,7 +46,10 @@ impl Task for Block<'_, '_> {
             count += 1;
         };
         for head in self.head..self.head + heads {
-            if self.live.heads.is_some_and(|live| !live.contains(head)) {
+            if self
+                .live_in(head)
+                .is_some_and(|mut live| live.next().is_none())
+            {
                 continue;
             }
             match self.lists.queries {
@@ -119,7 +121,7 @@ impl<'a> Block<'a, '_> {
         if keys.len() == 0 {
             o.fill(0.0);
         }
-        self.store::<S, N>(s, lanes, kv, &sum, o, rest);
+        self.store::<S, N>(s, lanes, &sum, o, rest);
     }
 
     /// Queries as lanes, times the scale.
@@ -151,50 +153,6 @@ impl<'a> Block<'a, '_> {
                 s.store(s.mul(s.load(at), scale), at);
             }
         }
-    }
-
-    /// What queries are multiplied by: their scores are logarithms to the base of 2 unless a function comes in between.
-    #[inline(always)]
-    pub(super) fn scale(&self) -> f32 {
-        let spec = &self.attention.spec;
-        if spec.softcap == 0.0 {
-            spec.scale * core::f32::consts::LOG2_E
-        } else {
-            spec.scale
-        }
-    }
-
-    /// The head of K and V.
-    #[inline(always)]
-    pub(super) fn kv(&self) -> usize {
-        let spec = &self.attention.spec;
-        self.head / (spec.q_heads / spec.kv_heads)
-    }
-
-    /// The keys that some query of the block sees.
-    #[inline(always)]
-    pub(super) fn seen(&self, lanes: &[Lane]) -> Below<'a> {
-        let keys = self.lists.keys;
-        let tokens = || lanes.iter().map(|&(_, token)| token);
-        let (first, last) = (tokens().min().unwrap_or(0), tokens().max().unwrap_or(0));
-        let from = self.sees(first, keys.as_slice()).start;
-        let to = self.sees(last, keys.as_slice()).end;
-        keys.part(from..to.max(from))
-    }
-
-    /// Which of some keys a query sees.
-    #[inline(always)]
-    pub(super) fn sees(&self, token: usize, keys: &[u32]) -> Range<usize> {
-        let spec = &self.attention.spec;
-        let at = (token as isize).saturating_add(self.x.offset);
-        let before = |bound: isize| keys.partition_point(|&j| (j as isize) < bound);
-        let from = spec
-            .before
-            .map_or(0, |n| before(at.saturating_sub_unsigned(n)));
-        let to = spec.after.map_or(keys.len(), |n| {
-            before(at.saturating_add_unsigned(n).saturating_add(1))
-        });
-        from..to.max(from)
     }
 
     /// p[j] = k[j] · q
@@ -247,75 +205,6 @@ impl<'a> Block<'a, '_> {
         );
     }
 
-    /// What is done to scores before the exponential; they are logarithms to the base of 2 behind it.
-    #[inline(always)]
-    fn finish_scores<S: F32s, const N: usize>(
-        &self,
-        s: S,
-        lanes: &[Lane],
-        keys: &[u32],
-        p: &mut [f32],
-        rest: &mut [f32],
-    ) {
-        let spec = &self.attention.spec;
-        let pitch = NV * S::LANES;
-        if spec.softcap != 0.0 {
-            let less = s.splat(1.0 / spec.softcap);
-            let more = s.splat(spec.softcap * core::f32::consts::LOG2_E);
-            for row in p.chunks_exact_mut(pitch) {
-                for j in 0..N {
-                    let at = &mut row[j * S::LANES..];
-                    s.store(s.mul(tanh(s, s.mul(s.load(at), less)), more), at);
-                }
-            }
-        }
-        if let Some(bias) = &self.x.bias {
-            bias.add::<S, N>(s, lanes, keys, p, rest);
-        }
-        self.hide::<S, N>(s, lanes, keys, p);
-    }
-
-    /// Scores of keys that not every query sees become -inf where one does not.
-    #[inline(always)]
-    fn hide<S: F32s, const N: usize>(&self, s: S, lanes: &[Lane], keys: &[u32], p: &mut [f32]) {
-        let spec = &self.attention.spec;
-        if spec.before.is_none() && spec.after.is_none() {
-            return;
-        }
-        let pitch = NV * S::LANES;
-        // Positions relative to the first key: exact floats, as far as a block and its queries reach.
-        let base = keys[0] as isize;
-        let mut bounds = [[0f32; NV * WIDEST]; 2];
-        let (mut least, mut most) = (f32::INFINITY, f32::NEG_INFINITY);
-        let [low, high] = &mut bounds;
-        for (l, &(_, token)) in lanes.iter().enumerate() {
-            let at = (token as isize)
-                .saturating_add(self.x.offset)
-                .saturating_sub(base);
-            low[l] = spec
-                .before
-                .map_or(f32::NEG_INFINITY, |n| at.saturating_sub_unsigned(n) as f32);
-            high[l] = spec
-                .after
-                .map_or(f32::INFINITY, |n| at.saturating_add_unsigned(n) as f32);
-            (least, most) = (least.min(high[l]), most.max(low[l]));
-        }
-        let hidden = s.splat(f32::NEG_INFINITY);
-        for (row, &key) in p.chunks_exact_mut(pitch).zip(keys) {
-            let at = (key as isize - base) as f32;
-            if at <= least && at >= most {
-                continue;
-            }
-            for j in 0..N {
-                let from = j * S::LANES;
-                let mut v = s.load(&row[from..]);
-                v = s.select(s.lt(s.load(&high[from..]), s.splat(at)), hidden, v);
-                v = s.select(s.lt(s.splat(at), s.load(&low[from..])), hidden, v);
-                s.store(v, &mut row[from..]);
-            }
-        }
-    }
-
     /// o[c] += Σ_j v[j, c] p[j]
     #[inline(always)]
     fn values<S: F32s, const N: usize>(
@@ -335,7 +224,11 @@ impl<'a> Block<'a, '_> {
         let data = &v.data[kv * v.head..];
         let rows = Below::new(&a.rows.all().as_slice()[..depth], (depth - 1) * pitch + 1);
         let mut out = Tile::new(o, width, pitch, pitch);
-        let mut live = self.values_live().map(|live| live.live_from(kv * width));
+        // Heads together have all that one of them has.
+        let mut live = match a.heads {
+            1 => self.live_in(self.head),
+            _ => None,
+        };
         s.outline(
             #[inline(always)]
             || match &mut live {
@@ -356,37 +249,34 @@ impl<'a> Block<'a, '_> {
                         });
                     }
                 }
-                Some(channels) => {
-                    let mut some = channels.map(|c| c - kv * width).take_while(|&c| c < width);
-                    loop {
-                        let mut list = [0u32; WIDEST];
-                        let mut count = 0;
-                        for (to, c) in list
-                            .iter_mut()
-                            .zip(some.by_ref().take(tallest_gathered::<S>()))
-                        {
-                            *to = c as u32;
-                            count += 1;
-                        }
-                        if count == 0 {
-                            break;
-                        }
-                        for_some!(count, MR => {
-                            let list: &[u32; MR] = list.first_chunk().expect("as many");
-                            let starts = list.map(|c| c as usize);
-                            let lhs = Gathered::<MR>::new(data, starts, v.token, keys);
-                            let rhs = Side::<S, 1, N>::new([p], rows);
-                            let place = Place {
-                                rows: out.listed::<MR>(list, 0),
-                                cols: Whole(0),
-                                start,
-                                activation: Activation::None,
-                                next: Next::NOTHING,
-                            };
-                            tile::<S, MR, N, false>(s, depth, lhs, rhs, place);
-                        });
+                Some(some) => loop {
+                    let mut list = [0u32; WIDEST];
+                    let mut count = 0;
+                    for (to, c) in list
+                        .iter_mut()
+                        .zip(some.by_ref().take(tallest_gathered::<S>()))
+                    {
+                        *to = c as u32;
+                        count += 1;
                     }
-                }
+                    if count == 0 {
+                        break;
+                    }
+                    for_some!(count, MR => {
+                        let list: &[u32; MR] = list.first_chunk().expect("as many");
+                        let starts = list.map(|c| c as usize);
+                        let lhs = Gathered::<MR>::new(data, starts, v.token, keys);
+                        let rhs = Side::<S, 1, N>::new([p], rows);
+                        let place = Place {
+                            rows: out.listed::<MR>(list, 0),
+                            cols: Whole(0),
+                            start,
+                            activation: Activation::None,
+                            next: Next::NOTHING,
+                        };
+                        tile::<S, MR, N, false>(s, depth, lhs, rhs, place);
+                    });
+                },
             },
         );
     }
@@ -397,14 +287,13 @@ impl<'a> Block<'a, '_> {
         &mut self,
         s: S,
         lanes: &[Lane],
-        kv: usize,
         sum: &[S::V; N],
         o: &mut [f32],
         rest: &mut [f32],
     ) {
         let width = self.attention.spec.v_width;
         let pitch = NV * S::LANES;
-        let direct = self.attention.heads == 1 && self.values_live().is_none();
+        let direct = self.attention.heads == 1 && self.live_in(self.head).is_none();
         for j in 0..N {
             // A query that saw no key has a sum of zero, and sums of zero.
             let one = s.splat(1.0);
@@ -433,36 +322,38 @@ impl<'a> Block<'a, '_> {
             let mut rows = Tile::new(rest, WIDEST, width, width);
             to_rows(s, from, pitch, width, rows.in_order::<WIDEST>(0));
             for (i, &lane) in lanes.iter().enumerate() {
-                self.write(lane, kv, rows.row(i));
+                self.write(lane, rows.row(i));
             }
         }
     }
 
-    /// Elements of V, if some are dead.
+    /// The live elements of a head of the result, if some are dead.
     #[inline(always)]
-    fn values_live(&self) -> Option<Channels<'a>> {
-        self.live.values.filter(|live| !live.is_full())
+    fn live_in(&self, head: usize) -> Option<impl Iterator<Item = usize> + use<'a>> {
+        let width = self.attention.spec.v_width;
+        let (from, to) = (head * width, (head + 1) * width);
+        let live = self.live.outputs?;
+        let elements = live
+            .live_from(from)
+            .take_while(move |&c| c < to)
+            .map(move |c| c - from);
+        (elements.clone().count() < width).then_some(elements)
     }
 
     /// y[lane] = row
     #[inline(always)]
-    pub(super) fn write(&mut self, (head, token): Lane, kv: usize, row: &[f32]) {
+    pub(super) fn write(&mut self, (head, token): Lane, row: &[f32]) {
         let width = row.len();
         let (r, c) = if self.by_token {
             (token - self.tokens.start, head - self.head)
         } else {
             (head - self.head, token - self.tokens.start)
         };
-        let live = self.values_live();
+        let live = self.live_in(head);
         let to = &mut self.out.row(r)[c * width..][..width];
         match live {
             None => to.copy_from_slice(row),
-            Some(live) => {
-                let live = live.live_from(kv * width).map(|c| c - kv * width);
-                for c in live.take_while(|&c| c < width) {
-                    to[c] = row[c];
-                }
-            }
+            Some(live) => live.for_each(|c| to[c] = row[c]),
         }
     }
 }

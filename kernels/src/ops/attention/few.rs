@@ -90,7 +90,7 @@ impl Block<'_, '_> {
             for at in o.chunks_exact_mut(S::LANES) {
                 s.store(s.mul(s.load(at), factor), at);
             }
-            self.write(lane, kv, &o[..spec.v_width]);
+            self.write(lane, &o[..spec.v_width]);
         }
     }
 
