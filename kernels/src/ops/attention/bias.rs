@@ -47,7 +47,7 @@ impl Bias<'_> {
         let kept = |k: u8| if k == 0 { f32::NEG_INFINITY } else { 0.0 };
         match self.scores {
             Scores::Add(x) if together => {
-                to[..keys.len()].copy_from_slice(&x[first..][..keys.len()])
+                to[..keys.len()].copy_from_slice(&x[first..][..keys.len()]);
             }
             Scores::Keep(x) if together => {
                 for (to, &k) in to.iter_mut().zip(&x[first..][..keys.len()]) {
