@@ -183,10 +183,9 @@ impl Net {
         self.known(name, Tensor::new(dims, data)?)
     }
 
-    /// Adds a shape as a constant.
-    pub(super) fn extents(&mut self, name: String, dims: &[usize]) -> Result<ValueId> {
-        let list = dims.iter().map(|&d| d as i64).collect();
-        self.known(name, Tensor::new(&[dims.len()], list)?)
+    /// Adds a list of integers as a constant.
+    pub(super) fn list(&mut self, name: String, list: Vec<i64>) -> Result<ValueId> {
+        self.known(name, Tensor::new(&[list.len()], list)?)
     }
 
     fn known(&mut self, name: String, tensor: Tensor) -> Result<ValueId> {

@@ -6,7 +6,9 @@
 
 mod attention;
 mod gelu;
+mod heads;
 mod norm;
+mod view;
 
 use super::net::{Item, Net};
 use super::rewrite::Work;
@@ -18,87 +20,146 @@ pub(super) fn fuse(net: &mut Net) -> Result<()> {
     forget_identities(net);
     // Readers that nobody reads do not count.
     net.drop_unused();
-    let mut uses = net.uses();
-    let mut makers: Vec<Option<usize>> = vec![None; net.len()];
-    let mut done: Vec<Item> = Vec::with_capacity(net.items.len());
-    for item in std::mem::take(&mut net.items) {
-        let last = done.len();
-        note(&mut makers, &item, last);
-        done.push(item);
+    let uses = net.uses();
+    let items = std::mem::take(&mut net.items);
+    let mut walk = Walk {
+        uses,
+        makers: vec![None; net.len()],
+        done: Vec::with_capacity(items.len()),
+        net,
+    };
+    for item in items {
+        walk.push(item);
+        // What was found may be the end of a larger pattern.
+        while let Some(found) = walk.find() {
+            walk.replace(found)?;
+        }
+    }
+    net.items = walk.done;
+    net.drop_unused();
+    Ok(())
+}
+
+/// The items up to one of them, which is the last.
+struct Walk<'a> {
+    net: &'a mut Net,
+    done: Vec<Item>,
+    /// Which item makes a value.
+    makers: Vec<Option<usize>>,
+    /// How often a value is read.
+    uses: Vec<usize>,
+}
+
+impl Walk<'_> {
+    fn push(&mut self, item: Item) {
+        self.makers.resize(self.net.len(), None);
+        self.uses.resize(self.net.len(), 0);
+        for id in item.outputs.iter().flatten() {
+            self.makers[id.index()] = Some(self.done.len());
+        }
+        self.done.push(item);
+    }
+
+    /// A pattern that ends at the last item.
+    fn find(&self) -> Option<Found> {
+        let last = self.done.len() - 1;
         let known = Known {
-            net,
-            items: &done,
-            makers: &makers,
-            uses: &uses,
+            net: self.net,
+            items: &self.done,
+            makers: &self.makers,
+            uses: &self.uses,
         };
-        let found = attention::find(&known, last)
+        attention::find(&known, last)
+            .or_else(|| heads::find(&known, last))
             .or_else(|| norm::find(&known, last))
-            .or_else(|| gelu::find(&known, last));
-        let Some(found) = found.filter(|found| known.is_alone(&found.parts, last)) else {
-            continue;
-        };
-        let mut item = done.pop().expect("the last one was just added");
+            .or_else(|| gelu::find(&known, last))
+            .filter(|found| known.is_alone(&found.parts, last))
+    }
+
+    /// Puts what was found in the place of the last item. Its other parts stay, unread.
+    fn replace(&mut self, found: Found) -> Result<()> {
+        let mut item = self.done.pop().expect("there is a last item");
         let mut parts = found.parts;
         parts.sort_unstable();
         let own = std::mem::take(&mut item.label);
-        for label in parts.iter().map(|&i| &done[i].label).chain([&own]) {
+        for label in parts.iter().map(|&i| &self.done[i].label).chain([&own]) {
             if item.label.is_empty() {
                 item.label.clone_from(label);
             } else {
                 item.append_label(label);
             }
         }
-        let read = parts.iter().flat_map(|&i| &done[i].inputs);
+        let read = parts.iter().flat_map(|&i| &self.done[i].inputs);
         for id in read.chain(&item.inputs).flatten() {
-            uses[id.index()] -= 1;
+            self.uses[id.index()] -= 1;
         }
+        let is_reshaped = (found.shape.as_deref()).is_some_and(|s| *s != *self.net.shape(item.y()));
         item.work = Work::Op(found.op);
         item.inputs = Vec::with_capacity(found.operands.len());
         for operand in found.operands {
             let id = match operand {
                 None => None,
-                Some(Operand::Value(id)) => Some(id),
-                Some(Operand::Row(shape, row)) => {
-                    Some(net.constant(format!("{} row", item.label), &shape, row)?)
-                }
-                Some(Operand::Of(op, x)) => {
-                    let label = format!("{} operand", item.label);
-                    let mut inputs = vec![Some(x)];
-                    if let Some(shape) = op.1 {
-                        inputs.push(Some(net.extents(format!("{label} shape"), &shape)?));
-                    }
-                    let made = net.make(Item {
-                        label,
-                        work: Work::Op(op.0),
-                        inputs,
-                        outputs: Vec::new(),
-                    })?;
-                    uses[x.index()] += 1;
-                    makers.resize(net.len(), None);
-                    note(&mut makers, &made, done.len());
-                    let id = made.y();
-                    done.push(made);
-                    Some(id)
-                }
+                Some(operand) => Some(self.operand(operand, &item.label)?),
             };
-            makers.resize(net.len(), None);
-            uses.resize(net.len(), 0);
+            self.uses.resize(self.net.len(), 0);
             if let Some(id) = id {
-                uses[id.index()] += 1;
+                self.uses[id.index()] += 1;
             }
             item.inputs.push(id);
         }
-        note(&mut makers, &item, done.len());
-        done.push(item);
+        if is_reshaped {
+            let outputs = std::mem::take(&mut item.outputs);
+            let dims = self
+                .net
+                .shape(outputs[0].expect("patterns end at a result"))
+                .to_vec();
+            let label = item.label.clone();
+            let made = self.net.make(item)?;
+            let x = made.y();
+            self.push(made);
+            let Step { op, lists } = Step::reshape(&dims);
+            let mut inputs = vec![Some(x)];
+            for list in lists {
+                inputs.push(Some(self.net.list(format!("{label} shape"), list)?));
+            }
+            item = Item {
+                label,
+                work: Work::Op(op),
+                inputs,
+                outputs,
+            };
+            self.uses.resize(self.net.len(), 0);
+            self.uses[x.index()] += 1;
+        }
+        self.push(item);
+        Ok(())
     }
-    net.items = done;
-    net.drop_unused();
-    Ok(())
-}
 
-fn note(makers: &mut [Option<usize>], item: &Item, at: usize) {
-    for id in item.outputs.iter().flatten() {
-        makers[id.index()] = Some(at);
+    fn operand(&mut self, operand: Operand, label: &str) -> Result<ValueId> {
+        match operand {
+            Operand::Value(id) => Ok(id),
+            Operand::Row(shape, row) => self.net.constant(format!("{label} row"), &shape, row),
+            Operand::Of(steps, mut id) => {
+                for Step { op, lists } in steps {
+                    let label = format!("{label} operand");
+                    let mut inputs = vec![Some(id)];
+                    for list in lists {
+                        inputs.push(Some(self.net.list(format!("{label} list"), list)?));
+                    }
+                    let outputs = Vec::new();
+                    let made = self.net.make(Item {
+                        label,
+                        work: Work::Op(op),
+                        inputs,
+                        outputs,
+                    })?;
+                    self.uses[id.index()] += 1;
+                    id = made.y();
+                    self.push(made);
+                }
+                Ok(id)
+            }
+        }
     }
 }
 
@@ -126,6 +187,19 @@ struct Found {
     operands: Vec<Option<Operand>>,
     /// The other items that it is made of.
     parts: Vec<usize>,
+    /// The shape of the result, where the last item reshapes it.
+    shape: Option<Vec<usize>>,
+}
+
+impl Found {
+    fn new(op: Op) -> Self {
+        Self {
+            op,
+            operands: Vec::new(),
+            parts: Vec::new(),
+            shape: None,
+        }
+    }
 }
 
 /// An operand of what was found.
@@ -133,8 +207,30 @@ enum Operand {
     Value(ValueId),
     /// A constant of this shape.
     Row(Vec<usize>, Vec<f32>),
-    /// The result of one more operation; a Reshape comes with its shape.
-    Of((Op, Option<Vec<usize>>), ValueId),
+    /// What a few more operations make of a value.
+    Of(Vec<Step>, ValueId),
+}
+
+/// An operation of one value, and the lists that are its other operands.
+struct Step {
+    op: Op,
+    lists: Vec<Vec<i64>>,
+}
+
+impl Step {
+    fn reshape(dims: &[usize]) -> Self {
+        Self {
+            op: Op::Reshape { allow_zero: true },
+            lists: vec![dims.iter().map(|&d| d as i64).collect()],
+        }
+    }
+
+    fn transpose(perm: Vec<usize>) -> Self {
+        Self {
+            op: Op::Transpose { perm: Some(perm) },
+            lists: Vec::new(),
+        }
+    }
 }
 
 /// What patterns are looked for in.
@@ -195,6 +291,21 @@ impl<'a> Known<'a> {
     fn scalar(&self, id: ValueId) -> Option<f64> {
         match self.net.value(id).floats()? {
             [one] => Some((*one).into()),
+            _ => None,
+        }
+    }
+
+    /// The integer that a constant is, or the only one of its list.
+    fn integer(&self, id: ValueId) -> Option<i64> {
+        match self
+            .net
+            .value(id)
+            .constant
+            .as_ref()?
+            .as_slice::<i64>()
+            .ok()?
+        {
+            [one] => Some(*one),
             _ => None,
         }
     }

@@ -6,7 +6,7 @@
 //! A mask may be added, or chosen by `Where`: that is the same as a mask of truth values, but that a row without a key is then zeros
 //! instead of NaN.
 
-use super::{Found, Known, Operand};
+use super::{Found, Known, Operand, Step};
 use crate::graph::{Attention, Binary, Op, Reach, Scores, Unary, ValueId};
 use crate::{DType, Shape};
 
@@ -59,7 +59,7 @@ pub(super) fn find(known: &Known<'_>, last: usize) -> Option<Found> {
     let is_causal = scores.mask.is_some_and(|mask| is_triangle(known, mask));
     let mask = scores.mask.filter(|_| !is_causal);
     let mask = mask.map(|(id, is_dead)| match is_dead {
-        true => Operand::Of((Op::Unary(Unary::Not), None), id),
+        true => Operand::Of(vec![not()], id),
         false => Operand::Value(id),
     });
     let of = Attention {
@@ -83,7 +83,15 @@ pub(super) fn find(known: &Known<'_>, last: usize) -> Option<Found> {
         op: Op::Attention(of),
         operands,
         parts,
+        shape: None,
     })
+}
+
+fn not() -> Step {
+    Step {
+        op: Op::Unary(Unary::Not),
+        lists: Vec::new(),
+    }
 }
 
 /// p of Where(p is NaN, 0, p): rows without a key are zeros, as they are in attention.
@@ -284,7 +292,7 @@ fn product_of(
     let is_identity = perm.iter().enumerate().all(|(i, &p)| i == p);
     let operand = match is_identity {
         true => Operand::Value(x),
-        false => Operand::Of((Op::Transpose { perm: Some(perm) }, None), x),
+        false => Operand::Of(vec![Step::transpose(perm)], x),
     };
     let shape = Shape::new(&dims).ok()?;
     let keys = Keys { operand, shape };
@@ -316,7 +324,7 @@ fn through_rows(known: &Known<'_>, id: ValueId) -> Option<Keys> {
         _ => None,
     };
     let operand = before.map_or_else(
-        || Operand::Of((Op::Reshape { allow_zero: true }, Some(dims)), swap.x()),
+        || Operand::Of(vec![Step::reshape(&dims)], swap.x()),
         Operand::Value,
     );
     Some(Keys { operand, shape })

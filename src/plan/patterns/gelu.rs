@@ -123,6 +123,7 @@ fn with(
         op: Op::Unary(op),
         operands: vec![Some(Operand::Value(x))],
         parts,
+        shape: None,
     })
 }
 

@@ -58,6 +58,7 @@ fn unit(known: &Known<'_>, y: ValueId) -> Option<Found> {
         op,
         operands: vec![Some(Operand::Value(x)), Some(Operand::Row(dims, ones))],
         parts,
+        shape: None,
     })
 }
 
@@ -155,6 +156,7 @@ fn with_scale(known: &Known<'_>, y: ValueId) -> Option<Found> {
             op: op.clone(),
             operands: vec![Some(Operand::Value(item.x())), Some(row)],
             parts: vec![i],
+            shape: None,
         })
     })
 }
@@ -177,6 +179,7 @@ fn with_bias(known: &Known<'_>, y: ValueId) -> Option<Found> {
                 Some(row),
             ],
             parts: vec![i],
+            shape: None,
         })
     })
 }
