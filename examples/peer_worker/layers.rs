@@ -1,0 +1,157 @@
+//! Products and convolutions.
+
+use sluicegate::Threads;
+use sluicegate_kernels::epilogue::Activation;
+use sluicegate_kernels::ops::conv::Conv;
+use sluicegate_kernels::ops::depthwise::Depthwise;
+use sluicegate_kernels::ops::matmul::{MatMul, MatMulSpec, Rows, RowsMut};
+use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec};
+use sluicegate_kernels::pool::Pool as _;
+use sluicegate_kernels::{Buffer, Channels, Isa};
+
+use super::{Case, Outcome, Run, check, floats, mask};
+
+pub(crate) fn product(case: &Case<'_>, isa: Isa, pool: Threads) -> Outcome<(Run, &'static str)> {
+    let (m, n, k) = (case.get("m", 0), case.get("n", 0), case.get("k", 0));
+    let (a, b) = (floats(m * k, 1), floats(k * n, 2));
+    let words = mask(k, case.density());
+    let spec = MatMulSpec {
+        k,
+        n,
+        b: &b,
+        transposed: false,
+        bias: None,
+        activation: Activation::None,
+        live_in: None,
+        live_out: None,
+    };
+    let mm = MatMul::pack(isa, &spec)?;
+    let live = words
+        .as_deref()
+        .map(|words| Channels::new(words, k))
+        .transpose()?;
+    let mut scratch = Buffer::zeros(mm.scratch_len(m, pool.threads()));
+    let mut c = Buffer::zeros(m * n);
+    let to = RowsMut::new(&mut c, m, n);
+    mm.run(&pool, Rows::new(&a, m, k), live, None, to, &mut scratch)?;
+    check(&c, |i| {
+        let live = (0..k).filter(|&t| live.is_none_or(|live| live.contains(t)));
+        live.map(|t| f64::from(a[i / n * k + t]) * f64::from(b[t * n + i % n]))
+            .sum()
+    })?;
+    let name = mm.row_name(m);
+    let run = move || {
+        let live = words
+            .as_deref()
+            .map(|words| Channels::new(words, k).expect("checked"));
+        let to = RowsMut::new(&mut c, m, n);
+        mm.run(&pool, Rows::new(&a, m, k), live, None, to, &mut scratch)
+            .expect("checked");
+    };
+    Ok((Box::new(run), name))
+}
+
+/// Of convolutions, by `SLUICEGATE_CONV`.
+fn algorithm() -> Outcome<Algorithm> {
+    match std::env::var("SLUICEGATE_CONV").as_deref() {
+        Err(_) | Ok("fastest") => Ok(Algorithm::Fastest),
+        Ok("direct") => Ok(Algorithm::Direct),
+        Ok("winograd2") => Ok(Algorithm::Winograd2),
+        Ok("winograd4") => Ok(Algorithm::Winograd4),
+        Ok(other) => Err(format!("SLUICEGATE_CONV={other}").into()),
+    }
+}
+
+pub(crate) fn convolution(
+    case: &Case<'_>,
+    isa: Isa,
+    pool: Threads,
+) -> Outcome<(Run, &'static str)> {
+    let h = case.get("h", 0);
+    let (w, kh, s, p) = (
+        case.get("w", h),
+        case.get("kh", 1),
+        case.get("s", 1),
+        case.get("p", 0),
+    );
+    let pw = case.get("pw", p);
+    let shape = ConvShape {
+        c_in: case.get("c", 0),
+        c_out: case.get("k", 0),
+        groups: case.get("g", 1),
+        kernel: [kh, case.get("kw", kh)],
+        stride: [s, case.get("sw", s)],
+        dilation: [case.get("d", 1), case.get("dw", case.get("d", 1))],
+        pads: [p, pw, p, pw],
+    };
+    let (x, weights) = (
+        floats(shape.c_in * h * w, 1),
+        floats(shape.weights_len()?, 2),
+    );
+    let words = mask(shape.c_in, case.density());
+    let spec = ConvSpec {
+        shape,
+        weights: &weights,
+        bias: None,
+        activation: Activation::None,
+        live_in: None,
+        live_out: None,
+        algorithm: algorithm()?,
+    };
+    if shape.groups == shape.c_in && shape.c_in > 1 {
+        return depthwise(spec, (h, w), words.clone(), x, isa, pool);
+    }
+    let conv = Conv::pack(isa, &spec, (h, w))?;
+    let live = words
+        .as_deref()
+        .map(|words| Channels::new(words, shape.c_in))
+        .transpose()?;
+    let (oh, ow) = shape.output((h, w))?;
+    let mut y = Buffer::zeros(shape.c_out * oh * ow);
+    let mut scratch = Buffer::zeros(conv.scratch_len(pool.threads()));
+    conv.run(&pool, &x, live, None, &mut y, &mut scratch)?;
+    let bias = None;
+    let expected =
+        sluicegate_kernels::reference::conv::conv(&shape, (h, w), &x, &weights, bias, live)?;
+    check(&y, |i| expected[i].value)?;
+    let name = conv.row_name();
+    let run = move || {
+        let live = words
+            .as_deref()
+            .map(|words| Channels::new(words, shape.c_in).expect("checked"));
+        conv.run(&pool, &x, live, None, &mut y, &mut scratch)
+            .expect("checked");
+    };
+    Ok((Box::new(run), name))
+}
+
+fn depthwise(
+    spec: ConvSpec<'_>,
+    map: (usize, usize),
+    words: Option<Vec<u64>>,
+    x: Buffer,
+    isa: Isa,
+    pool: Threads,
+) -> Outcome<(Run, &'static str)> {
+    let shape = spec.shape;
+    let conv = Depthwise::pack(isa, &spec)?;
+    let live = words
+        .as_deref()
+        .map(|words| Channels::new(words, shape.c_in))
+        .transpose()?;
+    let (oh, ow) = shape.output(map)?;
+    let mut y = Buffer::zeros(shape.c_out * oh * ow);
+    let mut scratch = Buffer::zeros(conv.scratch_len(map, pool.threads()));
+    conv.run(&pool, &x, map, live, None, &mut y, &mut scratch)?;
+    let expected =
+        sluicegate_kernels::reference::conv::conv(&shape, map, &x, spec.weights, None, live)?;
+    check(&y, |i| expected[i].value)?;
+    let run = move || {
+        let live = words
+            .as_deref()
+            .map(|words| Channels::new(words, shape.c_in).expect("checked"));
+        conv.run(&pool, &x, map, live, None, &mut y, &mut scratch)
+            .expect("checked");
+    };
+    Ok((Box::new(run), "f32_dwconv"))
+}
