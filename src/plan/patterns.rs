@@ -8,6 +8,7 @@ mod attention;
 mod gelu;
 mod heads;
 mod norm;
+mod parts;
 mod view;
 
 use super::net::{Item, Net};
@@ -37,7 +38,7 @@ pub(super) fn fuse(net: &mut Net) -> Result<()> {
     }
     net.items = walk.done;
     net.drop_unused();
-    Ok(())
+    parts::cut(net)
 }
 
 /// The items up to one of them, which is the last.
