@@ -586,8 +586,25 @@ fn products_with_the_logistic_function() {
         let sigmoid = net.one(Unary::Sigmoid, z);
         net.mul(x, sigmoid)
     });
-    assert_eq!(quick.len(), 2, "{quick:?}");
-    assert!(!quick.contains(&"Mul"), "{quick:?}");
+    // No kernel does that at once, and the operator itself is taken apart.
+    assert_eq!(quick, ["Linear", "Mul", "Activation", "Mul"]);
+    let swish = activation(|net, x| net.one(Unary::Silu { alpha: 1.702 }, x));
+    assert_eq!(swish, ["Linear", "Mul", "Activation", "Mul"]);
+    let swish = activation(|net, x| net.one(Unary::Silu { alpha: 1.0 }, x));
+    assert_eq!(swish, ["Linear"]);
+}
+
+#[test]
+fn sums_of_themselves_are_not_followed_for_ever() {
+    let found = of_x(&[2, 3], |net, x| {
+        let mut z = x;
+        for _ in 0..200 {
+            z = net.add(z, z);
+        }
+        let f = net.one(Unary::Tanh, z);
+        net.mul(f, x)
+    });
+    assert_eq!(found.len(), 202);
 }
 
 #[test]

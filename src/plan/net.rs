@@ -188,12 +188,8 @@ impl Net {
         self.known(name, Tensor::new(dims, data)?)
     }
 
-    /// Adds a list of integers as a constant.
-    pub(super) fn list(&mut self, name: String, list: Vec<i64>) -> Result<ValueId> {
-        self.known(name, Tensor::new(&[list.len()], list)?)
-    }
-
-    fn known(&mut self, name: String, tensor: Tensor) -> Result<ValueId> {
+    /// Adds a small constant of any type.
+    pub(super) fn known(&mut self, name: String, tensor: Tensor) -> Result<ValueId> {
         let id = self.next_id()?;
         self.values.push(Some(Value {
             name,

@@ -14,7 +14,7 @@ mod view;
 use super::net::{Item, Net};
 use super::rewrite::Work;
 use crate::graph::{Binary, Op, Unary, ValueId};
-use crate::{DType, Result, Shape};
+use crate::{DType, Result, Shape, Tensor};
 
 /// Finds all patterns.
 pub(super) fn fuse(net: &mut Net) -> Result<()> {
@@ -118,10 +118,10 @@ impl Walk<'_> {
             let made = self.net.make(item)?;
             let x = made.y();
             self.push(made);
-            let Step { op, lists } = Step::reshape(&dims);
+            let Step { op, more } = Step::reshape(&dims)?;
             let mut inputs = vec![Some(x)];
-            for list in lists {
-                inputs.push(Some(self.net.list(format!("{label} shape"), list)?));
+            for tensor in more {
+                inputs.push(Some(self.net.known(format!("{label} shape"), tensor)?));
             }
             item = Item {
                 label,
@@ -141,11 +141,11 @@ impl Walk<'_> {
             Operand::Value(id) => Ok(id),
             Operand::Row(shape, row) => self.net.constant(format!("{label} row"), &shape, row),
             Operand::Of(steps, mut id) => {
-                for Step { op, lists } in steps {
+                for Step { op, more } in steps {
                     let label = format!("{label} operand");
                     let mut inputs = vec![Some(id)];
-                    for list in lists {
-                        inputs.push(Some(self.net.list(format!("{label} list"), list)?));
+                    for tensor in more {
+                        inputs.push(Some(self.net.known(format!("{label} constant"), tensor)?));
                     }
                     let outputs = Vec::new();
                     let made = self.net.make(Item {
@@ -182,6 +182,9 @@ fn forget_identities(net: &mut Net) {
     }
 }
 
+/// Items that are followed one after the other, at most.
+const LONGEST: usize = 16;
+
 /// A pattern that ends at some item.
 struct Found {
     op: Op,
@@ -212,26 +215,31 @@ enum Operand {
     Of(Vec<Step>, ValueId),
 }
 
-/// An operation of one value, and the lists that are its other operands.
+/// An operation of one value, and the constants that are its other operands.
 struct Step {
     op: Op,
-    lists: Vec<Vec<i64>>,
+    more: Vec<Tensor>,
 }
 
 impl Step {
-    fn reshape(dims: &[usize]) -> Self {
+    fn new(op: Op) -> Self {
         Self {
-            op: Op::Reshape { allow_zero: true },
-            lists: vec![dims.iter().map(|&d| d as i64).collect()],
+            op,
+            more: Vec::new(),
         }
     }
 
-    fn transpose(perm: Vec<usize>) -> Self {
-        Self {
-            op: Op::Transpose { perm: Some(perm) },
-            lists: Vec::new(),
-        }
+    fn reshape(dims: &[usize]) -> Result<Self> {
+        Ok(Self {
+            op: Op::Reshape { allow_zero: true },
+            more: vec![list(dims)?],
+        })
     }
+}
+
+/// Extents or places as an operand.
+fn list(list: &[usize]) -> Result<Tensor> {
+    Tensor::new(&[list.len()], list.iter().map(|&n| n as i64).collect())
 }
 
 /// What patterns are looked for in.
@@ -314,7 +322,7 @@ impl<'a> Known<'a> {
     /// A value as a number times another, which products with constants lead to; the items of these are added to `parts`.
     fn scaled(&self, mut id: ValueId, parts: &mut Vec<usize>) -> (f64, ValueId) {
         let mut factor = 1.0;
-        loop {
+        for _ in 0..LONGEST {
             let product =
                 (self.either(id, Binary::Mul)).find_map(|(i, x, c)| Some((i, x, self.scalar(c)?)));
             let quotient = (self.binary(id, Binary::Div))
@@ -325,9 +333,10 @@ impl<'a> Known<'a> {
                     parts.push(i);
                     id = x;
                 }
-                _ => return (factor, id),
+                _ => break,
             }
         }
+        (factor, id)
     }
 
     /// Whether nobody but the parts of a pattern, and its last item, reads what they make.

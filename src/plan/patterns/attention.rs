@@ -59,7 +59,7 @@ pub(super) fn find(known: &Known<'_>, last: usize) -> Option<Found> {
     let is_causal = scores.mask.is_some_and(|mask| is_triangle(known, mask));
     let mask = scores.mask.filter(|_| !is_causal);
     let mask = mask.map(|(id, is_dead)| match is_dead {
-        true => Operand::Of(vec![not()], id),
+        true => Operand::Of(vec![Step::new(Op::Unary(Unary::Not))], id),
         false => Operand::Value(id),
     });
     let of = Attention {
@@ -85,13 +85,6 @@ pub(super) fn find(known: &Known<'_>, last: usize) -> Option<Found> {
         parts,
         shape: None,
     })
-}
-
-fn not() -> Step {
-    Step {
-        op: Op::Unary(Unary::Not),
-        lists: Vec::new(),
-    }
 }
 
 /// p of Where(p is NaN, 0, p): rows without a key are zeros, as they are in attention.
@@ -292,7 +285,7 @@ fn product_of(
     let is_identity = perm.iter().enumerate().all(|(i, &p)| i == p);
     let operand = match is_identity {
         true => Operand::Value(x),
-        false => Operand::Of(vec![Step::transpose(perm)], x),
+        false => Operand::Of(vec![Step::new(Op::Transpose { perm: Some(perm) })], x),
     };
     let shape = Shape::new(&dims).ok()?;
     let keys = Keys { operand, shape };
@@ -323,9 +316,9 @@ fn through_rows(known: &Known<'_>, id: ValueId) -> Option<Keys> {
         }
         _ => None,
     };
-    let operand = before.map_or_else(
-        || Operand::Of(vec![Step::reshape(&dims)], swap.x()),
-        Operand::Value,
-    );
+    let operand = match before {
+        Some(x) => Operand::Value(x),
+        None => Operand::Of(vec![Step::reshape(&dims).ok()?], swap.x()),
+    };
     Some(Keys { operand, shape })
 }

@@ -4,11 +4,13 @@
 //! gelu = ½ x (1 + erf(x / √2))      or  ½ x (1 + tanh(√(2/π) (x + 0.044715 x³)))        silu = x σ(αx)
 //! ```
 //! Files write these products and sums in every order. So the item is read as a polynomial of x plus a polynomial of x times F, F being
-//! the function, and the argument of F as a polynomial of x; the coefficients tell.
+//! the function, and the argument of F as a polynomial of x; the coefficients tell. What has no kernel of its own stays apart, or is taken apart.
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
 
-use super::{Found, Known, Operand, is_close};
+use super::super::rewrite::activation;
+use super::{Found, Known, Operand, Step, is_close};
+use crate::Tensor;
 use crate::graph::{Binary, Op, Unary, ValueId};
 
 /// Coefficients of 1, x, x², x³.
@@ -23,6 +25,9 @@ const DEEPEST: usize = 5;
 pub(super) fn find(known: &Known<'_>, last: usize) -> Option<Found> {
     let item = &known.items[last];
     let y = item.output(0)?;
+    if let Some(found) = apart(known, last) {
+        return Some(found);
+    }
     if !known.is_float(y)
         || !matches!(
             known.maker(y)?.2,
@@ -34,23 +39,48 @@ pub(super) fn find(known: &Known<'_>, last: usize) -> Option<Found> {
     let (f, function, argument) = function(known, y, DEEPEST)?;
     // x is somewhere on the way to the argument.
     let mut candidates = vec![argument];
-    while let Some(x) = candidates.pop() {
+    let mut next = 0;
+    while let Some(&x) = candidates.get(next).filter(|_| next < LONGEST) {
+        next += 1;
         if let Some(found) = with(known, last, (f, function, argument), x) {
             return Some(found);
         }
-        if let Some((
-            _,
-            item,
-            Op::Binary(Binary::Mul | Binary::Div | Binary::Add | Binary::Pow)
-            | Op::Unary(Unary::Neg),
-        )) = known.maker(x)
-            && candidates.len() < LONGEST
-        {
+        let Some((_, item, op)) = known.maker(x) else {
+            continue;
+        };
+        let is_open = match op {
+            Op::Binary(op) => matches!(op, Binary::Mul | Binary::Div | Binary::Add | Binary::Pow),
+            op => *op == Op::Unary(Unary::Neg),
+        };
+        if is_open && candidates.len() < LONGEST {
             let open = item.inputs.iter().flatten().copied();
             candidates.extend(open.filter(|&id| known.scalar(id).is_none()));
         }
     }
     None
+}
+
+/// x · σ(αx) that no kernel computes at once.
+fn apart(known: &Known<'_>, last: usize) -> Option<Found> {
+    let item = &known.items[last];
+    let (_, _, Op::Unary(op @ Unary::Silu { alpha })) = known.maker(item.output(0)?)? else {
+        return None;
+    };
+    if activation(*op).is_some() || !known.is_float(item.x()) {
+        return None;
+    }
+    let steps = vec![
+        Step {
+            op: Op::Binary(Binary::Mul),
+            more: vec![Tensor::scalar(*alpha)],
+        },
+        Step::new(Op::Unary(Unary::Sigmoid)),
+    ];
+    let x = item.x();
+    Some(Found {
+        operands: vec![Some(Operand::Value(x)), Some(Operand::Of(steps, x))],
+        ..Found::new(Op::Binary(Binary::Mul))
+    })
 }
 
 /// The function that a value is made of, its result and its argument.
@@ -114,6 +144,7 @@ fn with(
         },
         _ => return None,
     };
+    activation(op)?;
     let mut parts = reading.parts;
     parts.extend(known.maker(f).map(|(i, ..)| i));
     parts.sort_unstable();

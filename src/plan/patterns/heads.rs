@@ -9,7 +9,7 @@
 //! and whatever other moves come to the same.
 
 use super::view::{View, merged};
-use super::{Found, Known, Operand, Step};
+use super::{Found, Known, LONGEST, Operand, Step, list};
 use crate::graph::{Attention, Op, ValueId};
 
 pub(super) fn find(known: &Known<'_>, last: usize) -> Option<Found> {
@@ -105,13 +105,13 @@ fn side_by_side(known: &Known<'_>, id: ValueId) -> Option<Operand> {
     }
     let mut steps = Vec::new();
     if *known.shape(base) != [n, tokens, row] {
-        steps.push(Step::reshape(&[n, tokens, row]));
+        steps.push(Step::reshape(&[n, tokens, row]).ok()?);
     }
     if joined != row {
-        let lists = [offset, offset + joined, 2].map(|n| vec![n as i64]);
+        let cut = [offset, offset + joined, 2].map(|n| list(&[n]));
         steps.push(Step {
             op: Op::Slice,
-            lists: lists.to_vec(),
+            more: cut.into_iter().collect::<crate::Result<_>>().ok()?,
         });
     }
     Some(match steps.is_empty() {
@@ -149,7 +149,10 @@ fn unrepeated(known: &Known<'_>, id: ValueId) -> Option<ValueId> {
     };
     // Whatever the shapes in between, elements stay in their order.
     let mut wide = id;
-    while let Some((_, item, Op::Reshape { .. } | Op::Unsqueeze)) = known.maker(wide) {
+    for _ in 0..LONGEST {
+        let Some((_, item, Op::Reshape { .. } | Op::Unsqueeze)) = known.maker(wide) else {
+            break;
+        };
         wide = item.x();
     }
     let (_, expand, Op::Expand) = known.maker(wide)? else {
@@ -165,11 +168,14 @@ fn unrepeated(known: &Known<'_>, id: ValueId) -> Option<ValueId> {
         return None;
     }
     let mut before = expand.x();
-    while *known.shape(before) != [n, kv, tokens, width] {
+    for _ in 0..LONGEST {
+        if *known.shape(before) == [n, kv, tokens, width] {
+            return Some(before);
+        }
         match known.maker(before)? {
             (_, item, Op::Reshape { .. } | Op::Unsqueeze) => before = item.x(),
             _ => return None,
         }
     }
-    Some(before)
+    None
 }

@@ -1,6 +1,6 @@
 //! Where the elements of a value stand in another one that they were only moved from.
 
-use super::Known;
+use super::{Known, LONGEST};
 use crate::graph::{Op, ValueId};
 
 /// A value as a part of another: element `[i, j, ..]` is element `offset + i · stride + j · stride + ..` of `base`.
@@ -12,9 +12,6 @@ pub(super) struct View {
 
 /// The extent and the stride of an axis.
 pub(super) type Axis = (usize, usize);
-
-/// Moves between a value and its base, at most.
-const LONGEST: usize = 16;
 
 impl View {
     /// A value as a part of what the moves before it began with.
