@@ -63,6 +63,12 @@ pub fn from_bytes(bytes: &[u8], dir: Option<&Path>) -> Result<Graph> {
             scope.bind(info.name, Some(id))?;
         }
     }
+    b.declared = (main.values.iter())
+        .filter_map(|info| match &info.kind {
+            ValueKind::Tensor { dims, .. } => Some((info.name, dims.as_ref()?.len())),
+            _ => None,
+        })
+        .collect();
     scope.run(&mut b, &library, &main.nodes)?;
     finish::outputs(&mut b, &scope, main)?;
     for info in main.values.iter().chain(&main.outputs) {

@@ -33,6 +33,8 @@ pub(super) struct Builder<'m> {
     pub(super) stops: HashSet<ValueId>,
     /// Constants inside function bodies, made once however often the function is called.
     shared: HashMap<*const TensorProto<'m>, Arc<Tensor>>,
+    /// Numbers of axes that the file declares for values of its own graph.
+    pub(super) declared: HashMap<&'m str, usize>,
     /// Values that several gated functions need: (what, operands, axes) -> value.
     pub(super) memo: HashMap<Memo, ValueId>,
 }
@@ -53,6 +55,7 @@ impl<'m> Builder<'m> {
             makers: HashMap::new(),
             stops: HashSet::new(),
             shared: HashMap::new(),
+            declared: HashMap::new(),
             memo: HashMap::new(),
         }
     }
@@ -180,6 +183,25 @@ impl<'m> Builder<'m> {
     /// The node that makes a value.
     pub(super) fn maker(&self, id: ValueId) -> Option<&Node> {
         self.makers.get(&id).map(|&i| &self.graph.nodes[i])
+    }
+
+    /// The number of axes of a value, where the file or the operator that makes it says it.
+    pub(super) fn rank(&self, id: ValueId) -> Option<usize> {
+        let value = self.graph.value(id);
+        let dims = value.dims.as_ref().map(Vec::len);
+        let declared = || self.declared.get(value.name.as_str()).copied();
+        let made = || {
+            let node = self.maker(id)?;
+            match &node.op {
+                Op::Transpose { perm } => perm.as_ref().map(Vec::len),
+                Op::Reshape { .. } => {
+                    let shape = node.inputs.get(1).copied().flatten()?;
+                    Some(self.constant(shape)?.shape().elements())
+                }
+                _ => None,
+            }
+        };
+        dims.or_else(declared).or_else(made)
     }
 
     /// The constant that a value is.

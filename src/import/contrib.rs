@@ -3,6 +3,7 @@
 //! ```text
 //! SkipLayerNormalization(X, S, scale, B?, bias?) = LayerNorm(X + S + bias)      ..Simplified.. = RmsNorm
 //! BiasGelu(X, bias) = Gelu(X + bias)      FastGelu(X, bias?) = tanh form      QuickGelu(X) = X · σ(alpha X)
+//! FusedMatMul(A, B) = alpha · A B, either with its last two axes swapped
 //! MultiHeadAttention, Attention = Attention of the standard, of projections [N, T, heads · width]
 //! ```
 //! Source: onnxruntime's `docs/ContribOperators.md`.
@@ -11,8 +12,8 @@ use super::builder::Builder;
 use super::call::Call;
 use super::lower::Results;
 use super::lower::attention::{Operands, Places, additive, emit, heads, rotation};
-use crate::Result;
-use crate::graph::{Attention, Binary, Dim, Op, Reach, Rotary, Scores, Unary, ValueId};
+use crate::graph::{Attention, Binary, Op, Reach, Rotary, Scores, Unary, ValueId};
+use crate::{Result, Tensor};
 
 /// The domain.
 pub(super) const DOMAIN: &str = "com.microsoft";
@@ -49,6 +50,7 @@ pub(super) fn lower<'m>(b: &mut Builder<'m>, call: &Call<'m>) -> Result<Option<R
         "MultiHeadAttention" => multi_head(b, call)?,
         "Attention" => packed(b, call)?,
         "RotaryEmbedding" => rotary(b, call)?,
+        "FusedMatMul" => matmul(b, call)?,
         _ => return Ok(None),
     };
     Ok(Some(results))
@@ -108,19 +110,13 @@ fn skip_norm<'m>(b: &mut Builder<'m>, call: &Call<'m>, simplified: bool) -> Resu
     Ok(vec![y.first().copied().flatten(), None, None, Some(sum)])
 }
 
-/// What is known of the number of axes of a value.
-fn rank(b: &Builder<'_>, id: ValueId) -> Option<usize> {
-    let dims: Option<&Vec<Dim>> = b.graph.value(id).dims.as_ref();
-    dims.map(Vec::len)
-}
-
 /// The bias of a mask [N, keys] or [N, queries, keys] whose elements are 1 where a key is seen.
 fn key_mask<'m>(b: &mut Builder<'m>, call: &Call<'m>, i: usize) -> Result<Option<ValueId>> {
     let Some(mask) = call.input(i) else {
         return Ok(None);
     };
     let masked = call.float("mask_filter_value", -10000.0)?;
-    let axes: &[i64] = match rank(b, mask) {
+    let axes: &[i64] = match b.rank(mask) {
         None | Some(2) => &[1, 2],
         Some(3) => &[1],
         Some(_) => {
@@ -130,6 +126,40 @@ fn key_mask<'m>(b: &mut Builder<'m>, call: &Call<'m>, i: usize) -> Result<Option
         }
     };
     additive(b, call, mask, masked, axes).map(Some)
+}
+
+/// alpha · A B, either of which may be transposed.
+fn matmul<'m>(b: &mut Builder<'m>, call: &Call<'m>) -> Result<Results> {
+    call.arity(2..=2, 1)?;
+    if call.flag("transBatchA", false)? || call.flag("transBatchB", false)? {
+        return Err(call.unsupported("transposed batches; export MatMul and Transpose"));
+    }
+    let mut operands = [call.operand(0)?, call.operand(1)?];
+    for (x, flag) in operands.iter_mut().zip(["transA", "transB"]) {
+        if !call.flag(flag, false)? {
+            continue;
+        }
+        let Some(rank) = b.rank(*x).filter(|&rank| rank >= 2) else {
+            return Err(call.unsupported(format!(
+                "attribute `{flag}` of an operand without a declared shape; export with shapes"
+            )));
+        };
+        let mut perm: Vec<usize> = (0..rank).collect();
+        perm.swap(rank - 1, rank - 2);
+        let perm = Some(perm);
+        *x = b.part(call, flag, Op::Transpose { perm }, &[*x])?;
+    }
+    let alpha = call.float("alpha", 1.0)?;
+    if alpha == 1.0 {
+        return b.emit(call, Op::MatMul, operands.map(Some).to_vec());
+    }
+    let product = b.part(call, "product", Op::MatMul, &operands)?;
+    let alpha = b.operand(call, "alpha", Tensor::scalar(alpha));
+    b.emit(
+        call,
+        Op::Binary(Binary::Mul),
+        vec![Some(product), Some(alpha)],
+    )
 }
 
 /// The sum of two biases, either of which may be missing.
@@ -291,13 +321,13 @@ fn rotary<'m>(b: &mut Builder<'m>, call: &Call<'m>) -> Result<Results> {
     }
     let (x, places) = (call.operand(0)?, call.operand(1)?);
     let of = rotation(call)?;
-    let is_joined = of.heads.is_some() && rank(b, x) != Some(4);
-    if of.heads.is_none() && rank(b, x) != Some(4) {
+    let is_joined = of.heads.is_some() && b.rank(x) != Some(4);
+    if of.heads.is_none() && b.rank(x) != Some(4) {
         return Err(
             call.unsupported("attribute `num_heads` = 0 for three axes; export it with the number")
         );
     }
-    if rank(b, places).is_some_and(|r| r != 2) {
+    if b.rank(places).is_some_and(|r| r != 2) {
         return Err(call.unsupported("places that are not [N, tokens]; export them as such"));
     }
     let of = Rotary {

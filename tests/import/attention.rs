@@ -351,6 +351,41 @@ fn attention_of_onnxruntime() {
 }
 
 #[test]
+fn products_of_onnxruntime() {
+    let inputs: [(&str, i64, &[i64]); 2] = [("x", F32, &[2, 3, 4]), ("z", F32, &[2, 3, 5])];
+    let model = |attributes: &[Message]| {
+        let call = node("FusedMatMul", &["x", "z"], &["y"]).of("com.microsoft");
+        one(call.with(attributes), &inputs, &["y"])
+    };
+    let graph = read(&model(&[int("transA", 1), float("alpha", 0.5)]));
+    assert_eq!(ops(&graph), ["Transpose", "MatMul", "Mul"]);
+    assert_eq!(
+        *run(&graph, &[&wave(&[2, 3, 4], 1), &wave(&[2, 3, 5], 2)])[0].shape(),
+        [2, 4, 5]
+    );
+    assert_eq!(ops(&read(&model(&[]))), ["MatMul"]);
+    assert!(error(&model(&[int("transBatchA", 1)])).contains("transposed batches"));
+    // What is computed has a shape only where the file says so.
+    let nodes = vec![
+        node("Abs", &["x"], &["a"]),
+        node("FusedMatMul", &["a", "x"], &["y"])
+            .of("com.microsoft")
+            .with(&[int("transB", 1)]),
+    ];
+    assert_eq!(
+        ops(&graph_of(&Model::new(nodes, &["y"])))[1..],
+        ["Transpose", "MatMul"]
+    );
+    let nodes = vec![
+        node("Abs", &["x"], &["a"]),
+        node("FusedMatMul", &["x", "a"], &["y"])
+            .of("com.microsoft")
+            .with(&[int("transB", 1)]),
+    ];
+    assert!(error(&Model::new(nodes, &["y"])).contains("declared shape"));
+}
+
+#[test]
 fn attention_of_packed_weights() {
     let attributes = [int("num_heads", 2), int("unidirectional", 1)];
     let call = node("Attention", &["x", "w", "b"], &["y"])
