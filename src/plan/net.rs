@@ -172,11 +172,6 @@ impl Net {
         self.values.len()
     }
 
-    /// Bytes that constants may still take.
-    pub(super) fn room(&self) -> usize {
-        self.limit.saturating_sub(self.folded)
-    }
-
     /// Adds an f32 constant.
     pub(super) fn constant(
         &mut self,

@@ -8,8 +8,6 @@ mod attention;
 mod gelu;
 mod heads;
 mod norm;
-mod parts;
-mod view;
 
 use super::net::{Item, Net};
 use super::rewrite::Work;
@@ -38,7 +36,7 @@ pub(super) fn fuse(net: &mut Net) -> Result<()> {
     }
     net.items = walk.done;
     net.drop_unused();
-    parts::cut(net)
+    Ok(())
 }
 
 /// The items up to one of them, which is the last.
@@ -94,7 +92,6 @@ impl Walk<'_> {
         for id in read.chain(&item.inputs).flatten() {
             self.uses[id.index()] -= 1;
         }
-        let is_reshaped = (found.shape.as_deref()).is_some_and(|s| *s != *self.net.shape(item.y()));
         item.work = Work::Op(found.op);
         item.inputs = Vec::with_capacity(found.operands.len());
         for operand in found.operands {
@@ -107,30 +104,6 @@ impl Walk<'_> {
                 self.uses[id.index()] += 1;
             }
             item.inputs.push(id);
-        }
-        if is_reshaped {
-            let outputs = std::mem::take(&mut item.outputs);
-            let dims = self
-                .net
-                .shape(outputs[0].expect("patterns end at a result"))
-                .to_vec();
-            let label = item.label.clone();
-            let made = self.net.make(item)?;
-            let x = made.y();
-            self.push(made);
-            let Step { op, more } = Step::reshape(&dims)?;
-            let mut inputs = vec![Some(x)];
-            for tensor in more {
-                inputs.push(Some(self.net.known(format!("{label} shape"), tensor)?));
-            }
-            item = Item {
-                label,
-                work: Work::Op(op),
-                inputs,
-                outputs,
-            };
-            self.uses.resize(self.net.len(), 0);
-            self.uses[x.index()] += 1;
         }
         self.push(item);
         Ok(())
@@ -191,8 +164,6 @@ struct Found {
     operands: Vec<Option<Operand>>,
     /// The other items that it is made of.
     parts: Vec<usize>,
-    /// The shape of the result, where the last item reshapes it.
-    shape: Option<Vec<usize>>,
 }
 
 impl Found {
@@ -201,7 +172,6 @@ impl Found {
             op,
             operands: Vec::new(),
             parts: Vec::new(),
-            shape: None,
         }
     }
 }
@@ -300,21 +270,6 @@ impl<'a> Known<'a> {
     fn scalar(&self, id: ValueId) -> Option<f64> {
         match self.net.value(id).floats()? {
             [one] => Some((*one).into()),
-            _ => None,
-        }
-    }
-
-    /// The integer that a constant is, or the only one of its list.
-    fn integer(&self, id: ValueId) -> Option<i64> {
-        match self
-            .net
-            .value(id)
-            .constant
-            .as_ref()?
-            .as_slice::<i64>()
-            .ok()?
-        {
-            [one] => Some(*one),
             _ => None,
         }
     }

@@ -83,7 +83,6 @@ pub(super) fn find(known: &Known<'_>, last: usize) -> Option<Found> {
         op: Op::Attention(of),
         operands,
         parts,
-        shape: None,
     })
 }
 

@@ -154,7 +154,6 @@ fn with(
         op: Op::Unary(op),
         operands: vec![Some(Operand::Value(x))],
         parts,
-        shape: None,
     })
 }
 

@@ -58,7 +58,6 @@ fn unit(known: &Known<'_>, y: ValueId) -> Option<Found> {
         op,
         operands: vec![Some(Operand::Value(x)), Some(Operand::Row(dims, ones))],
         parts,
-        shape: None,
     })
 }
 
@@ -156,7 +155,6 @@ fn with_scale(known: &Known<'_>, y: ValueId) -> Option<Found> {
             op: op.clone(),
             operands: vec![Some(Operand::Value(item.x())), Some(row)],
             parts: vec![i],
-            shape: None,
         })
     })
 }
@@ -179,7 +177,6 @@ fn with_bias(known: &Known<'_>, y: ValueId) -> Option<Found> {
                 Some(row),
             ],
             parts: vec![i],
-            shape: None,
         })
     })
 }
