@@ -1,6 +1,7 @@
 //! Running a plan: step by step over the samples that are still in, leaving at gates.
 
 mod arena;
+mod attention;
 mod run;
 mod step;
 

@@ -1,7 +1,7 @@
 //! Planning: from a graph and the shapes of one run to a list of kernels with packed weights, their storage and their masks.
 //!
 //! `net` types the graph and folds constants, `patterns` finds operators that a file spells out in smaller ones, `rewrite` fuses nodes
-//! into kernels, `masks` carries the dead channels, `kernels` picks and packs, `lower` assigns storage by `layout` and writes the `step`s.
+//! into kernels, `views` finds the operands of attention where they lie, `masks` carries the dead channels, `kernels` picks and packs, `lower` assigns storage by `layout` and writes the `step`s.
 
 mod kernels;
 mod layout;
@@ -11,6 +11,7 @@ mod net;
 mod patterns;
 mod rewrite;
 pub(crate) mod step;
+pub(crate) mod views;
 
 use std::sync::Arc;
 
@@ -122,6 +123,7 @@ impl Plan {
         }
         patterns::fuse(&mut net)?;
         rewrite::rewrite(&mut net)?;
+        views::attend(&mut net);
         let masks = match key.mode {
             Mode::Skip => masks::propagate(&net),
             Mode::Dense => Masks::none(&net),

@@ -9,6 +9,7 @@ use sluicegate_kernels::{Channels, Isa};
 
 use super::State;
 use super::arena::{Opened, RESULTS};
+use super::attention;
 use crate::mask::BatchMask;
 use crate::ops;
 use crate::plan::Plan;
@@ -30,6 +31,7 @@ const OPERANDS: usize = 8;
 /// Elements of f32 scratch that a step needs.
 pub(super) fn scratch_len(isa: Isa, kernel: &Kernel, samples: usize, threads: usize) -> usize {
     match kernel {
+        Kernel::Attention(call) => call.attention.scratch_len(threads),
         Kernel::Conv { conv, .. } => conv.scratch_len(threads),
         Kernel::Depthwise { conv, hw, .. } => conv.scratch_len(*hw, threads),
         Kernel::Linear { matmul, rows } => matmul.scratch_len(rows * samples, threads),
@@ -215,6 +217,14 @@ impl<'a> Frame<'a> {
                     }
                 }
             },
+            Kernel::Attention(call) => attention::run(
+                call,
+                pool,
+                operands,
+                (live_in, live_out),
+                floats_mut(first),
+                scratch,
+            )?,
             Kernel::Binary {
                 op,
                 extents,
@@ -398,7 +408,7 @@ impl<'a> Frame<'a> {
 }
 
 /// The operands of a step for one sample.
-struct Operands<'b> {
+pub(super) struct Operands<'b> {
     frame: &'b Frame<'b>,
     step: &'b Step,
     opened: &'b Opened<'b>,
@@ -408,6 +418,16 @@ struct Operands<'b> {
 }
 
 impl<'b> Operands<'b> {
+    /// The bytes of operand `i`, if the step has it.
+    pub(super) fn find(&self, i: usize) -> Option<&'b [u8]> {
+        self.step
+            .inputs
+            .get(i)
+            .copied()
+            .flatten()
+            .map(|_| self.get(i))
+    }
+
     fn get(&self, i: usize) -> &'b [u8] {
         match self.step.inputs[i].expect("the kernel knows which operands it has") {
             Source::Arena(place) => self.opened.read(range(place, self.sample, self.samples)),

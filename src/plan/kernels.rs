@@ -5,11 +5,13 @@ mod weights;
 
 use sluicegate_kernels::Isa;
 use sluicegate_kernels::ops::Algorithm;
+use sluicegate_kernels::ops::attention::Attention;
 
 use super::masks::{MaskTable, Skip};
 use super::net::{Item, Net};
 use super::rewrite::Work;
-use super::step::{Cost, Kernel, Planes};
+use super::step::{AttentionCall, Cost, Kernel, Planes};
+use super::views::Attend;
 use crate::graph::Op;
 use crate::{DType, Error, Result, Shape};
 
@@ -26,6 +28,7 @@ pub(super) struct Made {
 pub(super) fn op_name(work: &Work) -> &'static str {
     match work {
         Work::Op(op) => op.name(),
+        Work::Attention(_) => "Attention",
         Work::Activate(_) => "Activation",
         Work::Conv(conv) if conv.is_depthwise() => "Depthwise",
         Work::Conv(_) => "Conv",
@@ -42,6 +45,7 @@ pub(super) fn make(
     (isa, algorithm): (Isa, Algorithm),
 ) -> Result<Made> {
     match &item.work {
+        Work::Attention(at) => attention(net, item, skip, at, isa),
         Work::Conv(conv) => weights::convolution(net, table, item, skip, conv, (isa, algorithm)),
         Work::Linear(work) => weights::linear(net, table, item, skip, work, isa),
         Work::Activate(act) => {
@@ -112,7 +116,10 @@ pub(super) fn takes_mask(kernel: &Kernel, shape: Shape, axis: usize) -> bool {
     let are =
         |extents: (usize, usize)| planes.outer == 1 && extents == (planes.channels, planes.inner);
     match kernel {
-        Kernel::Conv { .. } | Kernel::Depthwise { .. } | Kernel::Linear { .. } => true,
+        Kernel::Attention(_)
+        | Kernel::Conv { .. }
+        | Kernel::Depthwise { .. }
+        | Kernel::Linear { .. } => true,
         Kernel::Activate { extents, .. } | Kernel::Binary { extents, .. } => are(*extents),
         Kernel::MeanMax { channels, inner } => are((*channels, *inner)),
         Kernel::Reduce { extents, .. } => are((extents[0], extents[1] * extents[2])),
@@ -131,6 +138,32 @@ fn plain(kernel: Kernel, operands: usize) -> Made {
         cost: Cost::default(),
         folds: false,
     }
+}
+
+fn attention(net: &Net, item: &Item, skip: &Skip, at: &Attend, isa: Isa) -> Result<Made> {
+    let s = &at.spec;
+    let macs = [
+        at.samples,
+        s.q_heads,
+        s.queries,
+        s.keys,
+        s.width + s.v_width,
+    ];
+    let call = AttentionCall {
+        attention: Attention::new(isa, *s)?,
+        at: *at,
+        truth: item
+            .input(3)
+            .is_some_and(|id| net.value(id).dtype == DType::Bool),
+        keys_as_bias: item.input(5).is_some() && skip.input.is_none(),
+    };
+    Ok(Made {
+        cost: Cost {
+            channels: (s.keys, s.q_heads * s.v_width),
+            ..dense_cost(macs.iter().map(|&n| n as u64).product())
+        },
+        ..plain(Kernel::Attention(Box::new(call)), item.inputs.len())
+    })
 }
 
 fn by_definition(net: &Net, item: &Item, op: &Op) -> Made {

@@ -4,6 +4,7 @@ use sluicegate_kernels::epilogue::Activation;
 use sluicegate_kernels::ops::ConvShape;
 
 use super::net::{Item, Net};
+use super::views::Attend;
 use crate::graph::{Binary, Op, Reduction, Unary, ValueId};
 use crate::{DType, Result};
 
@@ -12,6 +13,8 @@ use crate::{DType, Result};
 pub(super) enum Work {
     /// One operator as it is.
     Op(Op),
+    /// Attention over values that hold its operands: (Q, K, V, mask?, kv_lengths?, live?, past?)
+    Attention(Attend),
     /// y = act(x), with a kernel.
     Activate(Activation),
     /// Convolution with constant weights, bias and activation: (x, weights, bias?)

@@ -1,9 +1,10 @@
 //! What the executor walks: kernels with packed weights, and where their operands lie.
 
 use sluicegate_kernels::epilogue::Activation;
-use sluicegate_kernels::ops::{binary, conv, depthwise, matmul, pool, reduce};
+use sluicegate_kernels::ops::{attention, binary, conv, depthwise, matmul, pool, reduce};
 
 use super::masks::MaskId;
+use super::views::Attend;
 use crate::graph::Op;
 use crate::{DType, Shape};
 
@@ -72,6 +73,16 @@ pub(crate) struct Pooling {
     pub(crate) out: (usize, usize),
 }
 
+/// Attention, ready to run.
+pub(crate) struct AttentionCall {
+    pub(crate) attention: attention::Attention,
+    pub(crate) at: Attend,
+    /// The mask of scores is of truth values.
+    pub(crate) truth: bool,
+    /// The dead keys are not a mask of the plan, but have a score of -inf.
+    pub(crate) keys_as_bias: bool,
+}
+
 /// One kernel call per sample, ready to run.
 pub(crate) enum Kernel {
     /// act(x), elementwise over planes `(c, p)`.
@@ -79,6 +90,8 @@ pub(crate) enum Kernel {
         activation: Activation,
         extents: (usize, usize),
     },
+    /// Softmax of scaled products over values. The mask of its input is over keys, that of its output over the elements of all heads.
+    Attention(Box<AttentionCall>),
     /// Elementwise over planes `(c, p)`.
     Binary {
         op: binary::BinaryOp,

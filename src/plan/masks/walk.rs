@@ -87,6 +87,7 @@ impl<'a> Walk<'a> {
                 conv.is_depthwise(),
                 conv.shape.c_out / conv.shape.c_in.max(1),
             ),
+            Work::Attention(_) => self.attention(i),
             Work::Linear(_) => self.kernel(i, self.net.shape(item.x()).rank() - 1, false, 1),
             Work::Activate(act) => {
                 if keeps_zero(*act) {
@@ -158,6 +159,15 @@ impl<'a> Walk<'a> {
             Op::Binary(op) => self.binary(item, *op),
             _ => self.end(item, "its kernel reads every channel"),
         }
+    }
+
+    fn attention(&mut self, i: usize) -> Skip {
+        let item = &self.net.items[i];
+        let mut skip = self.end(item, "attention reads every channel");
+        skip.input = item
+            .input(5)
+            .map(|live| self.masks.table.of_value(self.net, &self.makers, live));
+        skip
     }
 
     fn state_of(&self, id: Option<ValueId>) -> Option<Masked> {

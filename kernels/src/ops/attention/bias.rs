@@ -26,12 +26,14 @@ pub enum Scores<'a> {
     Add(&'a [f32]),
     /// Zero where a query may not see a key.
     Keep(&'a [u8]),
+    /// More than zero where a query may see a key.
+    Live(&'a [f32]),
 }
 
 impl Bias<'_> {
     pub(super) fn check(&self, [heads, queries, keys]: [usize; 3]) -> Result<(), Error> {
         let len = match self.scores {
-            Scores::Add(x) => x.len(),
+            Scores::Add(x) | Scores::Live(x) => x.len(),
             Scores::Keep(x) => x.len(),
         };
         let extents = [(heads, self.head), (queries, self.query), (keys, 1)];
@@ -52,6 +54,11 @@ impl Bias<'_> {
             Scores::Keep(x) if together => {
                 for (to, &k) in to.iter_mut().zip(&x[first..][..keys.len()]) {
                     *to = kept(k);
+                }
+            }
+            Scores::Live(x) => {
+                for (to, &j) in to.iter_mut().zip(keys) {
+                    *to = kept(u8::from(x[at + j as usize] > 0.0));
                 }
             }
             Scores::Add(x) => {
