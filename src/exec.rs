@@ -36,6 +36,8 @@ pub struct Session {
 struct State {
     arena: Arena,
     scratch: Vec<f32>,
+    /// The live rows of the step at hand.
+    rows: Vec<u32>,
     /// By mask, then sample.
     masks: Vec<BatchMask>,
     counts: Vec<Vec<usize>>,
@@ -219,6 +221,9 @@ impl State {
         self.scratch.resize(scratch.max(self.scratch.len()), 0.0);
         self.samples = samples;
         self.active = Vec::with_capacity(samples);
+        let by_row = plan.steps.iter().filter_map(|step| step.masks.rows);
+        let most = by_row.map(|mask| plan.masks.channels[mask.0]).max();
+        self.rows = Vec::with_capacity(most.unwrap_or(0));
         self.exits = vec![None; samples];
         self.masks = plan
             .masks
@@ -335,9 +340,10 @@ impl Pass<'_> {
                 }
                 _ => (1, 1),
             };
-            let (li, ci) = share(step.input_mask, cost.channels.0);
-            let (lo, co) = share(step.output_mask, cost.channels.1);
-            done += cost.planned * li / ci * lo / co;
+            let (li, ci) = share(step.masks.input, cost.channels.0);
+            let (lo, co) = share(step.masks.output, cost.channels.1);
+            let (lr, cr) = share(step.masks.rows, cost.rows);
+            done += cost.planned * li / ci * lo / co * lr / cr;
         }
         state.macs.done += done;
         state.trace[step.node].macs += done;

@@ -248,12 +248,22 @@ impl Masks {
                 Work::Op(Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze)
             )
         };
-        let skip = |item: &net::Item| masks::Skip {
+        let mut table = MaskTable::default();
+        let makers = net.makers();
+        let mut skip = |item: &net::Item| masks::Skip {
             alias: alias(&item.work),
+            // Dead keys beside another mask of scores: there is one bias.
+            input: match (&item.work, item.input(3), item.input(5)) {
+                (Work::Attention(_), Some(_), Some(live)) => {
+                    Some(table.of_value(net, &makers, live))
+                }
+                _ => None,
+            },
             ..masks::Skip::default()
         };
         Self {
-            skips: net.items.iter().map(skip).collect(),
+            skips: net.items.iter().map(&mut skip).collect(),
+            table,
             ..Self::default()
         }
     }

@@ -15,7 +15,7 @@ pub(super) fn run(
     call: &AttentionCall,
     pool: &dyn Pool,
     operands: Operands<'_>,
-    (keys, outputs): (Option<Channels<'_>>, Option<Channels<'_>>),
+    [keys, outputs, queries]: [Option<Channels<'_>>; 3],
     y: &mut [f32],
     scratch: &mut [f32],
 ) -> Result<()> {
@@ -76,8 +76,8 @@ pub(super) fn run(
         };
         let live = Live {
             outputs,
+            queries,
             keys,
-            ..Live::default()
         };
         let to = HeadsMut { data: y, layout };
         call.attention.run(pool, of, live, to, scratch)?;

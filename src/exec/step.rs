@@ -14,7 +14,7 @@ use crate::mask::BatchMask;
 use crate::ops;
 use crate::plan::Plan;
 use crate::plan::masks::{MaskDef, MaskId};
-use crate::plan::step::{Cover, Kernel, Place, Planes, Products, Source, Step};
+use crate::plan::step::{Cover, Kernel, Place, Planes, Products, Source, Step, StepMasks};
 use crate::{Result, View, ViewMut};
 
 /// What all steps of a run read.
@@ -93,8 +93,12 @@ impl<'a> Frame<'a> {
 
     /// Whether one call can take the rows of all samples: nothing about them differs but their data.
     pub(super) fn shares_rows(&self, step: &Step) -> bool {
-        step.input_mask.is_none()
-            && step.output_mask.is_none()
+        let StepMasks {
+            input,
+            output,
+            rows,
+        } = step.masks;
+        [input, output, rows].iter().all(Option::is_none)
             && matches!(step.inputs[0], Some(Source::Arena(_)))
     }
 
@@ -154,6 +158,7 @@ impl<'a> Frame<'a> {
             masks,
             counts,
             order,
+            rows,
             ..
         } = state;
         if let Kernel::Mask(id) = step.kernel {
@@ -182,8 +187,8 @@ impl<'a> Frame<'a> {
             step,
             operands,
             results,
-            mask(step.input_mask),
-            mask(step.output_mask),
+            [step.masks.input, step.masks.output, step.masks.rows].map(mask),
+            rows,
             scratch,
             |id| masks[id.0].sample(sample),
         )
@@ -194,8 +199,8 @@ impl<'a> Frame<'a> {
         step: &Step,
         operands: Operands<'_>,
         results: [&mut [u8]; RESULTS],
-        live_in: Option<Channels<'_>>,
-        live_out: Option<Channels<'_>>,
+        [live_in, live_out, live_rows]: [Option<Channels<'_>>; 3],
+        list: &mut Vec<u32>,
         scratch: &mut [f32],
         mask: impl Fn(MaskId) -> Channels<'m>,
     ) -> Result<()> {
@@ -221,7 +226,7 @@ impl<'a> Frame<'a> {
                 call,
                 pool,
                 operands,
-                (live_in, live_out),
+                [live_in, live_out, live_rows],
                 floats_mut(first),
                 scratch,
             )?,
@@ -272,24 +277,26 @@ impl<'a> Frame<'a> {
             }
             Kernel::LayerNorm { rows, n, epsilon } => {
                 let parameter = |i| step.inputs.get(i).copied().flatten().map(|_| x(i));
-                let y = floats_mut(first);
-                norm::layer_norm(
-                    isa,
-                    x(0),
-                    (*rows, *n),
-                    parameter(1),
-                    parameter(2),
-                    *epsilon,
-                    y,
-                    None,
-                )?;
+                let (x, y) = (x(0), floats_mut(first));
+                let (scale, bias) = (parameter(1), parameter(2));
+                for rows in runs(live_rows, *rows) {
+                    let (m, span) = (rows.len(), rows.start * n..rows.end * n);
+                    let (x, y) = (&x[span.clone()], &mut y[span]);
+                    norm::layer_norm(isa, x, (m, *n), scale, bias, *epsilon, y, None)?;
+                }
             }
             Kernel::Linear { matmul, rows } => {
                 let (k, n) = (matmul.k(), matmul.n());
-                let (a, c) = (
+                let (mut a, mut c) = (
                     Rows::new(x(0), *rows, k),
                     RowsMut::new(floats_mut(first), *rows, n),
                 );
+                if let Some(live) = live_rows.filter(|live| !live.is_full()) {
+                    list.clear();
+                    list.extend(live.live().map(|row| row as u32));
+                    (a.m, c.m) = (list.len(), list.len());
+                    (a.index, c.index) = (Some(list.as_slice()), Some(list.as_slice()));
+                }
                 matmul.run(pool, a, live_in, live_out, c, scratch)?;
             }
             Kernel::MatMul(products) => {
@@ -318,15 +325,12 @@ impl<'a> Frame<'a> {
             }
             Kernel::RmsNorm { rows, n, epsilon } => {
                 let scale = step.inputs.get(1).copied().flatten().map(|_| x(1));
-                norm::rms_norm(
-                    isa,
-                    x(0),
-                    (*rows, *n),
-                    scale,
-                    *epsilon,
-                    live_in,
-                    floats_mut(first),
-                )?;
+                let (x, y) = (x(0), floats_mut(first));
+                for rows in runs(live_rows, *rows) {
+                    let (m, span) = (rows.len(), rows.start * n..rows.end * n);
+                    let (x, y) = (&x[span.clone()], &mut y[span]);
+                    norm::rms_norm(isa, x, (m, *n), scale, *epsilon, live_in, y)?;
+                }
             }
             Kernel::ScaleShift {
                 images,
@@ -402,6 +406,10 @@ impl<'a> Frame<'a> {
                 let a = masks[a.0].sample(sample);
                 mask.set(sample, |c| a.contains(c / times));
             }
+            MaskDef::Tile(a, _) => {
+                let a = masks[a.0].sample(sample);
+                mask.set(sample, |c| a.contains(c % a.len()));
+            }
         }
         masks[id.0] = mask;
     }
@@ -436,6 +444,13 @@ impl<'b> Operands<'b> {
                 .outside(other, self.sample, self.samples, self.order),
         }
     }
+}
+
+/// The runs of live rows.
+fn runs(live: Option<Channels<'_>>, rows: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let all = live.is_none().then_some(0..rows);
+    all.into_iter()
+        .chain(live.into_iter().flat_map(|live| live.runs()))
 }
 
 fn covered(cover: Cover, x: &[f32]) -> Operand<'_> {

@@ -133,7 +133,7 @@ pub enum PadMode {
 /// | 2 `V` | `[N, kv_heads, keys, v_width]` or `[N, keys, kv_heads · v_width]` | likewise |
 /// | 3 `mask`? | broadcasts to `[N, heads, queries, keys]`, but fewer keys are padded with -∞, be it one | f32 or bool |
 /// | 4 `kv_lengths`? | `[N]` | i64: the keys of each sample that count, from the first on |
-/// | 5 `live`? | `[N or 1, keys]` | f32 or bool: keys of more than 0 are live |
+/// | 5 `live`? | `[N or 1, keys]` | f32 or bool: keys that are not 0 are live |
 /// | 6 `past`? | one element | i64: the keys that stand before the first query |
 ///
 /// Each `heads / kv_heads` heads in a row share the head of keys and values. The first result is Y, shaped as Q with the width of V; the

@@ -236,7 +236,7 @@ impl<'a> Bias<'a> {
             || after.is_some_and(|n| key > place.saturating_add_unsigned(n as u64));
         let padding = self.lengths.is_some_and(|lengths| key >= lengths[sample]);
         let is_live = self.live.is_none_or(|(live, step)| match live {
-            Truth::Floats(live) => live[sample * step + j] > 0.0,
+            Truth::Floats(live) => live[sample * step + j] != 0.0,
             Truth::Bools(live) => live[sample * step + j] != 0,
         });
         if out_of_reach || padding || !is_live {

@@ -131,6 +131,17 @@ pub(super) fn takes_mask(kernel: &Kernel, shape: Shape, axis: usize) -> bool {
     }
 }
 
+/// Whether a kernel can leave out some of so many rows.
+pub(super) fn takes_rows(kernel: &Kernel, count: usize) -> bool {
+    match kernel {
+        Kernel::Attention(call) => call.at.samples == 1 && call.at.spec.queries == count,
+        Kernel::LayerNorm { rows, .. }
+        | Kernel::Linear { rows, .. }
+        | Kernel::RmsNorm { rows, .. } => *rows == count,
+        _ => false,
+    }
+}
+
 fn plain(kernel: Kernel, operands: usize) -> Made {
     Made {
         kernel,
@@ -160,6 +171,7 @@ fn attention(net: &Net, item: &Item, skip: &Skip, at: &Attend, isa: Isa) -> Resu
     Ok(Made {
         cost: Cost {
             channels: (s.keys, s.q_heads * s.v_width),
+            rows: s.queries,
             ..dense_cost(macs.iter().map(|&n| n as u64).product())
         },
         ..plain(Kernel::Attention(Box::new(call)), item.inputs.len())
@@ -190,7 +202,7 @@ fn dense_cost(macs: u64) -> Cost {
     Cost {
         dense: macs,
         planned: macs,
-        channels: (0, 0),
+        ..Cost::default()
     }
 }
 

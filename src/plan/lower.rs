@@ -10,7 +10,7 @@ use super::layout::{self, Block};
 use super::masks::{MaskDef, MaskId, Masks, Skip};
 use super::net::{Item, Net, at};
 use super::rewrite::Work;
-use super::step::{Cost, Kernel, Place, Planes, Source, Step};
+use super::step::{Cost, Kernel, Place, Planes, Source, Step, StepMasks};
 use super::{Gate, Output, PlanNode};
 use crate::graph::{Op, ValueId};
 use crate::{Error, Result, Tensor};
@@ -161,21 +161,24 @@ impl Lower<'_> {
         let run_time = |id: Option<MaskId>| {
             id.filter(|&m| takes && !(folds && self.masks.table.as_static(m).is_some()))
         };
-        let (input_mask, output_mask) = (run_time(skip.input), run_time(skip.output));
-        for mask in [input_mask, output_mask].into_iter().flatten() {
+        let row_mask = skip
+            .rows
+            .filter(|&mask| kernels::takes_rows(&kernel, self.masks.table.channels[mask.0]));
+        let masks = StepMasks {
+            input: run_time(skip.input),
+            output: run_time(skip.output),
+            rows: row_mask,
+        };
+        for mask in [masks.input, masks.output, masks.rows]
+            .into_iter()
+            .flatten()
+        {
             self.build(mask);
         }
         let node = self.nodes.len() - 1;
         self.nodes[node].macs = cost.dense;
         let operand_ids: Vec<Option<ValueId>> = operands.iter().map(|&i| item.input(i)).collect();
-        self.push(
-            node,
-            kernel,
-            &operand_ids,
-            &item.outputs,
-            (input_mask, output_mask),
-            cost,
-        );
+        self.push(node, kernel, &operand_ids, &item.outputs, masks, cost);
         Ok(())
     }
 
@@ -200,7 +203,7 @@ impl Lower<'_> {
                 kernel,
                 &[Some(*id)],
                 &item.outputs,
-                (None, None),
+                StepMasks::default(),
                 Cost::default(),
             );
         }
@@ -234,7 +237,7 @@ impl Lower<'_> {
                     kernel,
                     &x,
                     &[*id],
-                    (None, None),
+                    StepMasks::default(),
                     Cost::default(),
                 );
             }
@@ -252,7 +255,7 @@ impl Lower<'_> {
             kernel,
             &[],
             &[Some(id)],
-            (None, None),
+            StepMasks::default(),
             Cost::default(),
         );
     }
@@ -261,12 +264,12 @@ impl Lower<'_> {
     fn build(&mut self, id: MaskId) {
         let mut waiting = vec![id];
         while let Some(&id) = waiting.last() {
-            let (operand, parts) = match &self.masks.table.defs[id.0] {
-                MaskDef::Static(_) => (None, [None, None]),
-                MaskDef::Value(value) => (Some(*value), [None, None]),
-                MaskDef::And(a, b) | MaskDef::Or(a, b) => (None, [Some(*a), Some(*b)]),
-                MaskDef::Stretch(a, _) => (None, [Some(*a), None]),
+            let def = &self.masks.table.defs[id.0];
+            let operand = match def {
+                MaskDef::Value(value) => Some(*value),
+                _ => None,
             };
+            let parts = def.parts();
             if let Some(part) = parts.into_iter().flatten().find(|m| !self.built[m.0]) {
                 waiting.push(part);
                 continue;
@@ -281,7 +284,7 @@ impl Lower<'_> {
                 Kernel::Mask(id),
                 &[operand],
                 &[],
-                (None, None),
+                StepMasks::default(),
                 Cost::default(),
             );
         }
@@ -293,7 +296,7 @@ impl Lower<'_> {
         kernel: Kernel,
         inputs: &[Option<ValueId>],
         outputs: &[Option<ValueId>],
-        masks: (Option<MaskId>, Option<MaskId>),
+        masks: StepMasks,
         cost: Cost,
     ) {
         let now = self.steps.len();
@@ -313,8 +316,7 @@ impl Lower<'_> {
             kernel,
             inputs,
             outputs,
-            input_mask: masks.0,
-            output_mask: masks.1,
+            masks,
             cost,
         });
     }

@@ -1,9 +1,12 @@
 //! Which channels are dead where: masks as sets that are made of each other, and what they do to each item of a net.
 
+mod needs;
+mod rules;
 mod walk;
 
 use std::collections::{BTreeSet, HashMap};
 
+use self::needs::Needs;
 use self::walk::Walk;
 use super::net::Net;
 use super::rewrite::Work;
@@ -27,6 +30,8 @@ pub(crate) enum MaskDef {
     Or(MaskId, MaskId),
     /// Each channel repeated.
     Stretch(MaskId, usize),
+    /// The whole repeated.
+    Tile(MaskId, usize),
 }
 
 /// Definitions that are looked at for one mask. Real chains are as long as a model has gates; a hostile file's are as long as the file.
@@ -131,7 +136,7 @@ impl MaskTable {
     }
 
     /// The mask that a value of zeros and ones stands for. A product of two is live where both are.
-    fn of_value(&mut self, net: &Net, makers: &[Option<usize>], id: ValueId) -> MaskId {
+    pub(super) fn of_value(&mut self, net: &Net, makers: &[Option<usize>], id: ValueId) -> MaskId {
         self.of_product(net, makers, id, &mut { LOOKS })
     }
 
@@ -181,6 +186,8 @@ pub(super) struct Skip {
     pub(super) input: Option<MaskId>,
     /// Channels of the result that are neither computed nor written.
     pub(super) output: Option<MaskId>,
+    /// Rows of the operand and the result that are neither read nor written.
+    pub(super) rows: Option<MaskId>,
     /// Operands whose dead channels are filled with zeros first.
     pub(super) settle: Vec<(ValueId, usize, MaskId)>,
     /// The channel axis of both.
@@ -203,20 +210,83 @@ pub(super) struct Masks {
 pub(super) fn propagate(net: &Net) -> Masks {
     // A mask is an alias of its operand until someone needs the zeros in storage that others still read in full.
     // One at a time, for what follows a conflict may be no conflict then; a hostile file has so many that in the end all are taken.
+    let makers = net.makers();
+    let mut table = MaskTable::default();
+    let needs = Needs::new(net, &makers, &mut table);
     let mut copied = BTreeSet::new();
     let mut rounds = 0;
     loop {
-        let mut walk = Walk::new(net, &copied);
+        let mut walk = Walk::new(net, &makers, &needs, table.clone(), &copied);
         walk.run();
         let Some(&first) = walk.conflicts.first() else {
+            walk.masks.forget_unused();
             return walk.masks;
         };
+        let conflicts = walk.conflicts;
         if rounds < ROUNDS {
             copied.insert(first);
         } else {
-            copied.extend(walk.conflicts);
+            copied.extend(conflicts);
         }
         rounds += 1;
+    }
+}
+
+impl Masks {
+    /// Drops the masks that no item works with.
+    fn forget_unused(&mut self) {
+        let table = std::mem::take(&mut self.table);
+        let mut used = vec![false; table.defs.len()];
+        self.each(|id| used[id.0] = true);
+        // A mask is made of earlier ones.
+        for i in (0..used.len()).rev() {
+            if used[i] {
+                let parts = table.defs[i].parts();
+                parts
+                    .into_iter()
+                    .flatten()
+                    .for_each(|part| used[part.0] = true);
+            }
+        }
+        let mut new = vec![MaskId(0); used.len()];
+        for (i, def) in table.defs.into_iter().enumerate() {
+            if used[i] {
+                let def = def.with_parts(|part| new[part.0]);
+                new[i] = self.table.intern(def, table.channels[i]);
+            }
+        }
+        self.each(|id| *id = new[id.0]);
+    }
+
+    /// Calls `f` for each mention of a mask.
+    fn each(&mut self, mut f: impl FnMut(&mut MaskId)) {
+        for skip in &mut self.skips {
+            let parts = [&mut skip.input, &mut skip.output, &mut skip.rows];
+            parts.into_iter().flatten().for_each(&mut f);
+            skip.settle.iter_mut().for_each(|(_, _, id)| f(id));
+        }
+        self.settle_outputs.iter_mut().for_each(|(_, _, id)| f(id));
+    }
+}
+
+impl MaskDef {
+    /// What it is made of.
+    pub(crate) fn parts(&self) -> [Option<MaskId>; 2] {
+        match *self {
+            MaskDef::Static(_) | MaskDef::Value(_) => [None, None],
+            MaskDef::And(a, b) | MaskDef::Or(a, b) => [Some(a), Some(b)],
+            MaskDef::Stretch(a, _) | MaskDef::Tile(a, _) => [Some(a), None],
+        }
+    }
+
+    fn with_parts(self, new: impl Fn(MaskId) -> MaskId) -> Self {
+        match self {
+            MaskDef::And(a, b) => MaskDef::And(new(a), new(b)),
+            MaskDef::Or(a, b) => MaskDef::Or(new(a), new(b)),
+            MaskDef::Stretch(a, times) => MaskDef::Stretch(new(a), times),
+            MaskDef::Tile(a, times) => MaskDef::Tile(new(a), times),
+            other => other,
+        }
     }
 }
 
@@ -236,6 +306,7 @@ fn words(net: &Net, table: &MaskTable, id: MaskId, deep: u32) -> String {
         MaskDef::And(a, b) => format!("{} and {}", of(a), of(b)),
         MaskDef::Or(a, b) => format!("{} or {}", of(a), of(b)),
         MaskDef::Stretch(a, times) => format!("{}, each {times} times", of(a)),
+        MaskDef::Tile(a, times) => format!("{}, {times} times", of(a)),
     }
 }
 

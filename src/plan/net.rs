@@ -241,6 +241,17 @@ impl Net {
         uses
     }
 
+    /// The item that makes each value.
+    pub(super) fn makers(&self) -> Vec<Option<usize>> {
+        let mut makers = vec![None; self.values.len()];
+        for (i, item) in self.items.iter().enumerate() {
+            for id in item.outputs.iter().flatten() {
+                makers[id.index()] = Some(i);
+            }
+        }
+        makers
+    }
+
     /// Drops the work whose results nobody reads, gates excepted.
     pub(super) fn drop_unused(&mut self) {
         let mut needed = vec![false; self.values.len()];

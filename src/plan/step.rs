@@ -164,6 +164,17 @@ pub(crate) enum Kernel {
     Softmax { log: bool, extents: [usize; 3] },
 }
 
+/// What a step leaves out, where that is decided at run time.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct StepMasks {
+    /// Channels of the operand that are not read.
+    pub(crate) input: Option<MaskId>,
+    /// Channels of the result that are not written.
+    pub(crate) output: Option<MaskId>,
+    /// Rows of both.
+    pub(crate) rows: Option<MaskId>,
+}
+
 /// A step of the plan.
 pub(crate) struct Step {
     /// The node of the report that it belongs to.
@@ -171,10 +182,7 @@ pub(crate) struct Step {
     pub(crate) kernel: Kernel,
     pub(crate) inputs: Vec<Option<Source>>,
     pub(crate) outputs: Vec<Option<Place>>,
-    /// Channels of the operand that are not read, where that is decided at run time.
-    pub(crate) input_mask: Option<MaskId>,
-    /// Channels of the result that are not written, where that is decided at run time.
-    pub(crate) output_mask: Option<MaskId>,
+    pub(crate) masks: StepMasks,
     pub(crate) cost: Cost,
 }
 
@@ -187,4 +195,6 @@ pub(crate) struct Cost {
     pub(crate) planned: u64,
     /// Channels that the run-time masks are out of: operand and result. The result's is 0 where it does not count (depthwise).
     pub(crate) channels: (usize, usize),
+    /// Rows that the mask of rows is out of.
+    pub(crate) rows: usize,
 }

@@ -194,12 +194,9 @@ impl View {
 
 /// Gives attention the kernel, where its operands are such.
 pub(super) fn attend(net: &mut Net) {
-    let mut makers: Vec<Option<usize>> = vec![None; net.len()];
+    let makers = net.makers();
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); net.len()];
     for (i, item) in net.items.iter().enumerate() {
-        for id in item.outputs.iter().flatten() {
-            makers[id.index()] = Some(i);
-        }
         for id in item.inputs.iter().flatten() {
             readers[id.index()].push(i);
         }

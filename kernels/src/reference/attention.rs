@@ -102,7 +102,7 @@ fn added(bias: &Bias<'_>, h: usize, i: usize, j: usize) -> f64 {
     match bias.scores {
         Scores::Add(x) => f64::from(x[at]),
         Scores::Keep(x) if x[at] == 0 => f64::NEG_INFINITY,
-        Scores::Live(x) if x[at] <= 0.0 || x[at].is_nan() => f64::NEG_INFINITY,
+        Scores::Live(x) if x[at] == 0.0 => f64::NEG_INFINITY,
         Scores::Keep(_) | Scores::Live(_) => 0.0,
     }
 }

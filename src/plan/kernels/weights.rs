@@ -70,6 +70,7 @@ pub(super) fn convolution(
         dense,
         planned: planned.round() as u64,
         channels,
+        rows: 0,
     };
     Ok(Made {
         kernel,
@@ -108,6 +109,7 @@ pub(super) fn linear(
         dense: work.rows as u64 * work.k as u64 * work.n as u64,
         planned: work.rows as u64 * kept(live_in, work.k) * kept(live_out, work.n),
         channels: (dynamic_in, dynamic_out),
+        rows: work.rows,
     };
     Ok(Made {
         kernel: Kernel::Linear {

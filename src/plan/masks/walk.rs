@@ -2,24 +2,26 @@
 
 use std::collections::BTreeSet;
 
-use super::{MaskId, Masked, Masks, Skip, describe};
-use crate::graph::{Binary, Op, ValueId};
-use crate::plan::net::{Item, Net};
+use super::needs::Needs;
+use super::{MaskId, MaskTable, Masked, Masks, Skip, describe};
+use crate::graph::{Op, ValueId};
+use crate::plan::net::Net;
 use crate::plan::rewrite::{Work, keeps_zero};
-use crate::{ChannelMask, DType, Shape};
 
-/// Channels of a mask at most, once it is stretched over the elements of a flattened map.
-const WIDEST: usize = 1 << 18;
+/// Dead channels along two axes at most: channels, and tokens.
+type Slots = [Option<Masked>; 2];
 
 pub(super) struct Walk<'a> {
-    net: &'a Net,
-    copied: &'a BTreeSet<usize>,
+    pub(super) net: &'a Net,
+    pub(super) copied: &'a BTreeSet<usize>,
     /// The item that makes a value.
-    makers: Vec<Option<usize>>,
+    pub(super) makers: &'a [Option<usize>],
     /// The last item that reads a value; `usize::MAX` for outputs.
     last: Vec<usize>,
-    uses: Vec<usize>,
-    state: Vec<Option<Masked>>,
+    pub(super) needs: &'a Needs<'a>,
+    state: Vec<Slots>,
+    /// Operands of the item at hand, and axes, whose dead channels its rule has seen to.
+    pub(super) handled: Vec<(ValueId, usize)>,
     /// For a result that is its operand's storage: the item, and whether it names dead channels that the operand does not have.
     aliased_by: Vec<Option<(usize, bool)>>,
     /// The value whose storage a value is, itself where it has its own.
@@ -27,20 +29,23 @@ pub(super) struct Walk<'a> {
     /// For a value with storage of its own: the others that are it.
     aliases: Vec<Vec<ValueId>>,
     /// The item at which the walk is; `usize::MAX` at the outputs.
-    now: usize,
+    pub(super) now: usize,
     pub(super) masks: Masks,
     /// Masks that cannot be aliases after all.
     pub(super) conflicts: Vec<usize>,
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(net: &'a Net, copied: &'a BTreeSet<usize>) -> Self {
+    pub(super) fn new(
+        net: &'a Net,
+        makers: &'a [Option<usize>],
+        needs: &'a Needs<'a>,
+        table: MaskTable,
+        copied: &'a BTreeSet<usize>,
+    ) -> Self {
         let n = net.len();
-        let (mut makers, mut last) = (vec![None; n], vec![0; n]);
+        let mut last = vec![0; n];
         for (i, item) in net.items.iter().enumerate() {
-            for id in item.outputs.iter().flatten() {
-                makers[id.index()] = Some(i);
-            }
             for id in item.inputs.iter().flatten() {
                 last[id.index()] = i;
             }
@@ -53,13 +58,17 @@ impl<'a> Walk<'a> {
             copied,
             makers,
             last,
-            uses: net.uses(),
-            state: vec![None; n],
+            needs,
+            state: vec![[None; 2]; n],
+            handled: Vec::new(),
             aliased_by: vec![None; n],
             tops: (0..n).map(|i| ValueId(i as u32)).collect(),
             aliases: vec![Vec::new(); n],
             now: 0,
-            masks: Masks::default(),
+            masks: Masks {
+                table,
+                ..Masks::default()
+            },
             conflicts: Vec::new(),
         }
     }
@@ -72,9 +81,8 @@ impl<'a> Walk<'a> {
         }
         self.now = usize::MAX;
         for &id in &self.net.outputs {
-            if let Some(settle) = self.settle(id) {
-                self.masks.settle_outputs.push(settle);
-            }
+            let settled = self.settle_all(id);
+            self.masks.settle_outputs.extend(settled);
         }
     }
 
@@ -87,7 +95,7 @@ impl<'a> Walk<'a> {
                 conv.is_depthwise(),
                 conv.shape.c_out / conv.shape.c_in.max(1),
             ),
-            Work::Attention(_) => self.attention(i),
+            Work::Attention(at) => self.attention(i, at),
             Work::Linear(_) => self.kernel(i, self.net.shape(item.x()).rank() - 1, false, 1),
             Work::Activate(act) => {
                 if keeps_zero(*act) {
@@ -99,31 +107,23 @@ impl<'a> Walk<'a> {
             Work::MeanMax => self.carry(item, Some(1)),
             Work::Op(op) => self.operator(i, op),
         };
-        // Whatever rule was taken, an operand that it does not skip is read in full.
+        // Whatever rule was taken, an operand that it has not seen to is read in full, unless nobody reads what is made of the rest.
         let mut skip = skip;
-        let skipped = if skip.input.is_some() || skip.alias {
-            item.input(0)
-        } else {
-            None
-        };
-        let rest: Vec<ValueId> = item
-            .inputs
-            .iter()
-            .flatten()
-            .copied()
-            .filter(|&id| Some(id) != skipped)
-            .collect();
-        if !self.keeps_all(item) {
-            for id in rest {
-                skip.settle.extend(self.settle(id));
+        for &id in item.inputs.iter().flatten() {
+            for masked in self.state[id.index()].into_iter().flatten() {
+                let Masked { axis, mask, clean } = masked;
+                if clean || self.handled.contains(&(id, axis)) {
+                    continue;
+                }
+                let table = &mut self.masks.table;
+                let need = self.needs.operand(table, i, id, axis);
+                if !need.is_some_and(|need| table.implies(need, mask)) {
+                    skip.settle.extend(self.settle(id, axis));
+                }
             }
         }
+        self.handled.clear();
         skip
-    }
-
-    /// Elementwise products and sums handle the masks of both operands themselves.
-    fn keeps_all(&self, item: &Item) -> bool {
-        matches!(item.work, Work::Op(Op::Binary(_))) && self.state_of(item.output(0)).is_some()
     }
 
     fn operator(&mut self, i: usize, op: &Op) -> Skip {
@@ -136,54 +136,47 @@ impl<'a> Walk<'a> {
             Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze => {
                 self.reshape(item)
             }
-            Op::RmsNorm { axis, .. } => {
-                let last = self.net.shape(item.x()).rank() as i64 - 1;
-                let along = self
-                    .state_of(item.input(0))
-                    .is_some_and(|m| m.axis as i64 == last);
-                if along && (*axis == -1 || *axis == last) {
-                    self.carry(item, None)
-                } else {
-                    self.end(item, "it normalises over other axes too")
-                }
+            Op::RmsNorm { axis, .. } => self.norm(i, *axis, true),
+            Op::LayerNorm { axis, .. } if item.output(1).is_none() && item.output(2).is_none() => {
+                self.norm(i, *axis, false)
             }
             Op::Gate { .. } => {
                 // A sample that leaves takes along the outputs that are there.
                 let mut skip = self.end(item, "a gate decides by one number");
                 for &id in &self.net.outputs {
-                    skip.settle.extend(self.settle(id));
+                    skip.settle.extend(self.settle_all(id));
                 }
                 skip
             }
             Op::Transpose { perm } => self.transpose(item, perm.as_deref()),
-            Op::Binary(op) => self.binary(item, *op),
+            Op::Binary(op) => self.binary(i, *op),
             _ => self.end(item, "its kernel reads every channel"),
         }
     }
 
-    fn attention(&mut self, i: usize) -> Skip {
-        let item = &self.net.items[i];
-        let mut skip = self.end(item, "attention reads every channel");
-        skip.input = item
-            .input(5)
-            .map(|live| self.masks.table.of_value(self.net, &self.makers, live));
-        skip
+    /// The mask of a value along an axis.
+    pub(super) fn at(&self, id: ValueId, axis: usize) -> Option<Masked> {
+        let slots = self.state[id.index()].into_iter().flatten();
+        slots.into_iter().find(|masked| masked.axis == axis)
     }
 
-    fn state_of(&self, id: Option<ValueId>) -> Option<Masked> {
-        id.and_then(|id| self.state[id.index()])
+    pub(super) fn masks_of(&self, id: Option<ValueId>) -> Slots {
+        id.map_or([None; 2], |id| self.state[id.index()])
     }
 
-    fn name(&self, mask: MaskId) -> String {
+    pub(super) fn name(&self, mask: MaskId) -> String {
         describe(self.net, &self.masks.table, mask)
     }
 
-    fn set(&mut self, id: ValueId, axis: usize, mask: MaskId, clean: bool) {
-        self.state[id.index()] = Some(Masked { axis, mask, clean });
+    pub(super) fn set(&mut self, id: ValueId, axis: usize, mask: MaskId, clean: bool) {
+        let slots = &mut self.state[id.index()];
+        let same = |slot: &Option<Masked>| slot.is_none_or(|masked| masked.axis == axis);
+        let at = slots.iter().position(same).expect("two axes at most");
+        slots[at] = Some(Masked { axis, mask, clean });
     }
 
     /// Notes that `y`, the result of item `i`, is the storage of its operand.
-    fn alias(&mut self, y: ValueId, i: usize, masks: bool) {
+    pub(super) fn alias(&mut self, y: ValueId, i: usize, masks: bool) {
         self.aliased_by[y.index()] = Some((i, masks));
         let top = self.tops[self.net.items[i].x().index()];
         self.tops[y.index()] = top;
@@ -191,8 +184,16 @@ impl<'a> Walk<'a> {
     }
 
     /// The zeros that must be written before `id` is read in full.
-    fn settle(&mut self, id: ValueId) -> Option<(ValueId, usize, MaskId)> {
-        let masked = self.state[id.index()].filter(|m| !m.clean)?;
+    pub(super) fn settle_all(&mut self, id: ValueId) -> Vec<(ValueId, usize, MaskId)> {
+        let slots = self.state[id.index()].into_iter().flatten();
+        slots
+            .filter_map(|masked| self.settle(id, masked.axis))
+            .collect()
+    }
+
+    /// The zeros that must be written before all of an axis is read.
+    pub(super) fn settle(&mut self, id: ValueId, axis: usize) -> Option<(ValueId, usize, MaskId)> {
+        let masked = self.at(id, axis).filter(|m| !m.clean)?;
         // Zeros in storage that another value still reads where it lives would change that value: then the mask copies instead.
         let top = self.tops[id.index()];
         let (mut at, mut mask_item) = (id, None);
@@ -201,9 +202,8 @@ impl<'a> Walk<'a> {
             at = self.net.items[by].x();
         }
         let dead_there_too = |v: ValueId| {
-            self.state[v.index()].is_some_and(|m| {
-                m.axis == masked.axis && self.masks.table.implies(m.mask, masked.mask)
-            })
+            self.at(v, axis)
+                .is_some_and(|m| self.masks.table.implies(m.mask, masked.mask))
         };
         let harmed = |v: ValueId| v != id && self.last[v.index()] >= self.now && !dead_there_too(v);
         let ours = self.makers[top.index()].is_some();
@@ -211,274 +211,7 @@ impl<'a> Walk<'a> {
         if let Some(item) = mask_item.filter(|_| shared || !ours) {
             self.conflicts.push(item);
         }
-        self.state[id.index()] = Some(Masked {
-            clean: true,
-            ..masked
-        });
-        Some((id, masked.axis, masked.mask))
+        self.set(id, axis, masked.mask, true);
+        Some((id, axis, masked.mask))
     }
-
-    /// A convolution or a product: skips dead inputs, and dead outputs when the next mask is known before it runs.
-    fn kernel(&mut self, i: usize, axis: usize, depthwise: bool, multiplier: usize) -> Skip {
-        let item = &self.net.items[i];
-        let (x, y) = (item.x(), item.y());
-        let mut skip = Skip::default();
-        if let Some(masked) = self.state_of(Some(x)) {
-            if masked.axis == axis {
-                skip.input = Some(masked.mask);
-                skip.note = format!("skips dead inputs ({})", self.name(masked.mask));
-            } else {
-                skip.note = "its operand's dead channels are not along the summed axis".into();
-            }
-        }
-        let zero_in_zero_out = match &item.work {
-            Work::Conv(conv) => depthwise && item.input(2).is_none() && keeps_zero(conv.activation),
-            _ => false,
-        };
-        if depthwise && skip.input.is_some() {
-            if zero_in_zero_out {
-                let mask = self
-                    .masks
-                    .table
-                    .stretch(self.state_of(Some(x)).expect("masked").mask, multiplier);
-                skip.output = Some(mask);
-                self.set(y, axis, mask, false);
-                return skip;
-            }
-            skip.note +=
-                "; the mask ends here: a bias or the activation makes dead channels constants";
-        }
-        if let Some(mask) = self.next_mask(i, y, axis) {
-            let separator = if skip.note.is_empty() { "" } else { ", " };
-            skip.note = format!(
-                "{}{separator}computes live outputs only ({})",
-                skip.note,
-                self.name(mask)
-            );
-            skip.output = Some(mask);
-            self.set(y, axis, mask, false);
-        }
-        skip
-    }
-
-    /// The mask on the result of item `i`, when that is all that is done with the result and the mask is there before.
-    fn next_mask(&mut self, i: usize, y: ValueId, axis: usize) -> Option<MaskId> {
-        if self.uses[y.index()] != 1 {
-            return None;
-        }
-        let reader = self.net.items.get(self.last[y.index()])?;
-        let Work::Op(Op::Mask { axis: masked }) = reader.work else {
-            return None;
-        };
-        let mask = reader
-            .input(1)
-            .filter(|&id| self.net.value(id).dtype == DType::F32)?;
-        // What nobody makes is a constant or an input of the graph.
-        let ready = self.makers[mask.index()].is_none_or(|m| m < i);
-        (masked == axis && reader.x() == y && ready)
-            .then(|| self.masks.table.of_value(self.net, &self.makers, mask))
-            .filter(|&m| {
-                !self
-                    .masks
-                    .table
-                    .as_static(m)
-                    .is_some_and(ChannelMask::is_full)
-            })
-    }
-
-    fn mask(&mut self, i: usize, axis: usize) -> Skip {
-        let item = &self.net.items[i];
-        let (x, y, m) = (
-            item.x(),
-            item.y(),
-            item.input(1).expect("a mask has two operands"),
-        );
-        if [x, m]
-            .iter()
-            .any(|&id| self.net.value(id).dtype != DType::F32)
-        {
-            return self.end(item, "only masks of f32 on f32 are carried");
-        }
-        let mut skip = Skip::default();
-        let full = |values: &[f32]| values.iter().all(|&v| v != 0.0);
-        if self.net.value(m).floats().is_some_and(full) {
-            skip.alias = true;
-            skip.note = "every channel is live".into();
-            self.state[y.index()] = self.state[x.index()];
-            self.alias(y, i, false);
-            return skip;
-        }
-        let mut mask = self.masks.table.of_value(self.net, &self.makers, m);
-        if let Some(before) = self.state_of(Some(x)) {
-            if before.axis == axis {
-                mask = self.masks.table.and(before.mask, mask);
-            } else {
-                skip.settle.extend(self.settle(x));
-            }
-        }
-        if self.copied.contains(&i) {
-            skip.settle.extend(self.settle(x));
-            skip.note = "copies: its operand is also read in full later".into();
-            self.set(y, axis, mask, true);
-        } else {
-            skip.alias = true;
-            skip.note = format!(
-                "costs nothing: names the dead channels ({})",
-                self.name(mask)
-            );
-            self.alias(y, i, true);
-            self.set(y, axis, mask, false);
-        }
-        skip
-    }
-
-    /// Operations on each channel by itself, zero in, zero out.
-    fn carry(&mut self, item: &Item, only_axis: Option<usize>) -> Skip {
-        let mut skip = Skip::default();
-        let Some(masked) = self.state_of(item.input(0)) else {
-            return skip;
-        };
-        if only_axis.is_some_and(|axis| axis != masked.axis) {
-            return self.end(item, "its dead channels are along another axis");
-        }
-        skip.input = Some(masked.mask);
-        skip.output = Some(masked.mask);
-        skip.axis = masked.axis;
-        skip.note = format!("skips dead channels ({})", self.name(masked.mask));
-        for id in item.outputs.iter().flatten() {
-            self.set(*id, masked.axis, masked.mask, false);
-        }
-        skip
-    }
-
-    /// The mask ends: the operand is filled with zeros and read in full.
-    fn end(&mut self, item: &Item, why: &str) -> Skip {
-        let masked = item
-            .inputs
-            .iter()
-            .flatten()
-            .any(|id| self.state[id.index()].is_some());
-        Skip {
-            note: if masked {
-                format!("the mask ends here: {why}")
-            } else {
-                String::new()
-            },
-            ..Skip::default()
-        }
-    }
-
-    fn reshape(&mut self, item: &Item) -> Skip {
-        let (x, y) = (item.x(), item.y());
-        let (from, to) = (self.net.shape(x), self.net.shape(y));
-        let mut skip = Skip::default();
-        self.alias(y, self.now, false);
-        if let Some(masked) = self.state_of(Some(x)) {
-            match reshaped_axis(from, to, masked.axis) {
-                Some((axis, times)) if to[axis] <= WIDEST => {
-                    let mask = self.masks.table.stretch(masked.mask, times);
-                    self.set(y, axis, mask, masked.clean);
-                }
-                _ => {
-                    skip = self.end(item, "the new shape mixes channels with other axes");
-                    skip.settle.extend(self.settle(x));
-                }
-            }
-        }
-        skip.alias = true;
-        skip
-    }
-
-    fn transpose(&mut self, item: &Item, perm: Option<&[usize]>) -> Skip {
-        let Some(masked) = self.state_of(item.input(0)) else {
-            return Skip::default();
-        };
-        let rank = self.net.shape(item.x()).rank();
-        let axis = match perm {
-            None => rank - 1 - masked.axis,
-            Some(perm) => match perm.iter().position(|&p| p == masked.axis) {
-                Some(axis) => axis,
-                None => return self.end(item, "the permutation has no such axis"),
-            },
-        };
-        self.set(item.y(), axis, masked.mask, masked.clean);
-        Skip {
-            input: Some(masked.mask),
-            note: "carries the mask, copies every channel".into(),
-            ..Skip::default()
-        }
-    }
-
-    fn binary(&mut self, item: &Item, op: Binary) -> Skip {
-        let y = item.y();
-        let out = self.net.value(y);
-        let full = |id: Option<ValueId>| id.filter(|&id| self.net.shape(id) == out.shape);
-        let (a, b) = (
-            self.state_of(full(item.input(0))),
-            self.state_of(full(item.input(1))),
-        );
-        let (plain_a, plain_b) = (self.plain(item.input(0)), self.plain(item.input(1)));
-        let table = &mut self.masks.table;
-        let carried = match (op, a, b) {
-            _ if out.dtype != DType::F32 => None,
-            (Binary::Mul, Some(a), Some(b)) if a.axis == b.axis => {
-                Some((a.axis, table.and(a.mask, b.mask)))
-            }
-            // The other operand of a product or the divisor is read as it is where this one lives.
-            (Binary::Mul | Binary::Div, Some(a), None) if plain_b => Some((a.axis, a.mask)),
-            (Binary::Mul, None, Some(b)) if plain_a => Some((b.axis, b.mask)),
-            (Binary::Add | Binary::Sub | Binary::Min | Binary::Max, Some(a), Some(b))
-                if a.axis == b.axis =>
-            {
-                if a.mask == b.mask {
-                    Some((a.axis, a.mask))
-                } else {
-                    let either = table.or(a.mask, b.mask);
-                    let mut skip = Skip {
-                        note: format!("the union of two masks ({})", self.name(either)),
-                        ..Skip::default()
-                    };
-                    skip.settle
-                        .extend(item.input(0).and_then(|id| self.settle(id)));
-                    skip.settle
-                        .extend(item.input(1).and_then(|id| self.settle(id)));
-                    self.set(y, a.axis, either, true);
-                    return skip;
-                }
-            }
-            _ => None,
-        };
-        let Some((axis, mask)) = carried else {
-            return self.end(item, "the other operand is live everywhere");
-        };
-        self.set(y, axis, mask, false);
-        Skip {
-            input: Some(mask),
-            output: Some(mask),
-            axis,
-            note: format!("skips dead channels ({})", self.name(mask)),
-            ..Skip::default()
-        }
-    }
-
-    /// Whether a value has no dead channels that hold anything but zeros.
-    fn plain(&self, id: Option<ValueId>) -> bool {
-        self.state_of(id).is_none_or(|m| m.clean)
-    }
-}
-
-/// Where the channel axis of `from` is found in `to`, and how often each channel is repeated there.
-fn reshaped_axis(from: Shape, to: Shape, axis: usize) -> Option<(usize, usize)> {
-    let before: usize = from[..axis].iter().product();
-    let channels = from[axis];
-    let mut outer = 1usize;
-    for (i, &d) in to.iter().enumerate() {
-        if outer == before && d != 1 && d >= channels && d % channels == 0 {
-            let times = d / channels;
-            let inner: usize = from[axis + 1..].iter().product();
-            return (times == 1 || inner.is_multiple_of(times)).then_some((i, times));
-        }
-        outer *= d;
-    }
-    None
 }

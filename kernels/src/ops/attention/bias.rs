@@ -26,7 +26,7 @@ pub enum Scores<'a> {
     Add(&'a [f32]),
     /// Zero where a query may not see a key.
     Keep(&'a [u8]),
-    /// More than zero where a query may see a key.
+    /// Zero where a query may not see a key, in floats.
     Live(&'a [f32]),
 }
 
@@ -58,7 +58,7 @@ impl Bias<'_> {
             }
             Scores::Live(x) => {
                 for (to, &j) in to.iter_mut().zip(keys) {
-                    *to = kept(u8::from(x[at + j as usize] > 0.0));
+                    *to = kept(u8::from(x[at + j as usize] != 0.0));
                 }
             }
             Scores::Add(x) => {
