@@ -271,7 +271,7 @@ impl MatMul {
             count += usize::from(bits[count] != [0; NV]);
         }
         let gather =
-            m > FEW_ROWS && block::gathering_pays((m, depth), live.count(), count, self.nr);
+            m > FEW_ROWS && block::gathering_pays((m, depth), self.n, live.count(), count, self.nr);
         (!gather).then_some(Columns::Picked {
             panels: &panels[..count],
             lanes: &bits[..count],

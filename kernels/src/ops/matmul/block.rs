@@ -33,8 +33,8 @@ const BLOCK: usize = 96 * KC;
 const MC: usize = 384;
 /// Columns of a block when it is computed in scratch.
 pub(super) const NC_SCRATCH: usize = 512;
-/// Rows of a block when it is computed in scratch.
-pub(super) const MC_SCRATCH: usize = 96;
+/// Elements of a block when it is computed in scratch.
+const SCRATCH: usize = 96 * NC_SCRATCH;
 /// Rows of a matrix are read in place (packed: 4 to 8 % slower), unless less than one of so many k is live: then every element would be a
 /// cache line.
 const PACK_SPARSE: usize = 3;
@@ -62,14 +62,20 @@ const GATHERING: usize = 13;
 /// What spreading a row of the result over C takes, for each panel and at all, in the same measure.
 const SPREADING: (usize, usize) = (16, 30);
 
+/// Rows of a block when it is computed in scratch, of a product with `n` columns: panels are put together for each.
+pub(super) fn scratch_rows(n: usize) -> usize {
+    SCRATCH / n.clamp(NC_SCRATCH / 4, NC_SCRATCH)
+}
+
 /// Whether `live` of the columns of `touched` panels are better put together than computed with the dead ones among them.
 pub(super) fn gathering_pays(
     (rows, depth): (usize, usize),
+    n: usize,
     live: usize,
     touched: usize,
     nr: usize,
 ) -> bool {
-    let (rows, dense) = (rows.min(MC_SCRATCH), live.div_ceil(nr));
+    let (rows, dense) = (rows.min(scratch_rows(n)), live.div_ceil(nr));
     let gathering = GATHERING * depth * (touched + dense);
     let spreading = rows * (SPREADING.0 * touched + SPREADING.1);
     rows * depth * (touched - dense) > gathering + spreading
@@ -106,7 +112,7 @@ pub(super) struct Product<'a> {
 pub(super) fn scratch_len(m: usize, n: usize, nr: usize) -> usize {
     let pack = lines(m.max(1).saturating_mul(KC).min(BLOCK / 2 * 3 + KC));
     let gather = lines(KC * nr + LINE) + lines(NC_SCRATCH.min(n) + 2 * nr);
-    let result = lines(m.min(MC_SCRATCH) * (NC_SCRATCH.min(n) + 2 * nr) + LINE);
+    let result = lines(m.min(scratch_rows(n)) * (NC_SCRATCH.min(n) + 2 * nr) + LINE);
     pack + gather + result + lines(NC_SCRATCH / nr + 2) + 2 * lines(4 * (NC_SCRATCH / nr + 2))
 }
 
@@ -126,7 +132,7 @@ impl Product<'_> {
         }
         let in_scratch = matches!(self.columns, Columns::Some { .. });
         let (mc, nc) = if in_scratch {
-            (MC_SCRATCH, NC_SCRATCH)
+            (scratch_rows(self.n), NC_SCRATCH)
         } else {
             (MC, usize::MAX / 2)
         };

@@ -1,7 +1,7 @@
 //! A block computed in scratch, its columns spread over C.
 #![forbid(unsafe_code)]
 
-use super::block::{Block, MC_SCRATCH, NC_SCRATCH, Panels, compute, gathering_pays};
+use super::block::{Block, NC_SCRATCH, Panels, compute, gathering_pays, scratch_rows};
 use crate::isa::F32s;
 use crate::panel::{LINE, take, take_indices};
 use crate::pool::Tile;
@@ -30,8 +30,9 @@ impl Block<'_, '_> {
         let whole = (from[0] as usize).is_multiple_of(nr)
             && (from[from.len() - 1] - from[0]) as usize == from.len() - 1;
         let few = self.rows.1 <= FEW_ROWS;
-        let gather =
-            !whole && !few && gathering_pays((self.rows.1, p.of_b.len()), from.len(), count, nr);
+        let gather = !whole
+            && !few
+            && gathering_pays((self.rows.1, p.of_b.len()), p.n, from.len(), count, nr);
         let panels = if gather {
             Panels::Gather(from)
         } else {
@@ -55,9 +56,10 @@ impl Block<'_, '_> {
         let columns = to.iter().map(|&j| j as usize - self.first_col);
         let spreading = bits_of::<S>(take_indices(&mut rest, room), columns, true);
         // Rows beyond what the scratch was made for come in turns.
-        let result = take(&mut rest, MC_SCRATCH.min(p.m) * ld + LINE);
-        for r in (0..self.rows.1).step_by(MC_SCRATCH) {
-            let rows = MC_SCRATCH.min(self.rows.1 - r);
+        let most = scratch_rows(p.n);
+        let result = take(&mut rest, most.min(p.m) * ld + LINE);
+        for r in (0..self.rows.1).step_by(most) {
+            let rows = most.min(self.rows.1 - r);
             let mut tile = Tile::new(result, rows, ld, ld);
             let first = self.rows.0 + r;
             let mut rest = &mut *rest;
