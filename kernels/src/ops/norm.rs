@@ -288,51 +288,66 @@ impl Task for RmsNorm<'_> {
     #[inline(always)]
     fn run<S: F32s>(self, s: S) {
         let n = self.n;
+        // Dead columns are lanes that are not loaded: zeros, in the order of sums of a dense row.
+        let lanes = |at: usize| {
+            let width = S::LANES.min(n - at);
+            match self.live {
+                Some(live) => live.bits(at, width),
+                None => ((1u64 << width) - 1) as u32,
+            }
+        };
         for (x, y) in self.x.chunks_exact(n).zip(self.y.chunks_exact_mut(n)) {
-            let mut squares = 0.0;
-            check::each_run(
-                self.live,
-                n,
-                #[inline(always)]
-                |run| {
-                    squares += row_sum_of(
-                        s,
-                        &x[run],
-                        #[inline(always)]
-                        |v| s.mul(v, v),
-                    );
-                },
-            );
+            let squares = match self.live {
+                None => row_sum_of(
+                    s,
+                    x,
+                    #[inline(always)]
+                    |v| s.mul(v, v),
+                ),
+                Some(_) => live_squares(s, x, lanes),
+            };
             let f = s.splat(1.0 / libm::sqrtf(squares / n as f32 + self.eps));
-            check::each_run(
-                self.live,
-                n,
-                #[inline(always)]
-                |run| {
-                    let scale = self.scale.map(
-                        #[inline(always)]
-                        |g| &g[run.clone()],
-                    );
-                    scale_row(
-                        s,
-                        &x[run.clone()],
-                        scale,
-                        None,
-                        #[inline(always)]
-                        |v| s.mul(v, f),
-                        &mut y[run],
-                    );
-                },
-            );
+            if self.live.is_none() {
+                scale_row(
+                    s,
+                    x,
+                    self.scale,
+                    None,
+                    #[inline(always)]
+                    |v| s.mul(v, f),
+                    y,
+                );
+                continue;
+            }
+            for at in (0..n).step_by(S::LANES) {
+                let lanes = lanes(at);
+                let mut v = s.mul(s.load_where(&x[at..], lanes), f);
+                if let Some(g) = self.scale {
+                    v = s.mul(v, s.load_where(&g[at..], lanes));
+                }
+                s.store_where(v, lanes, &mut y[at..]);
+            }
         }
     }
+}
+
+/// Σ x² of the live elements, in the order of [`row_sum_of`] where dead ones are zeros.
+#[inline(always)]
+fn live_squares<S: F32s>(s: S, x: &[f32], lanes: impl Fn(usize) -> u32) -> f32 {
+    let mut acc = [s.splat(0.0); 4];
+    for (i, at) in (0..x.len()).step_by(S::LANES).enumerate() {
+        let v = s.load_where(&x[at..], lanes(at));
+        acc[i % 4] = s.add(acc[i % 4], s.mul(v, v));
+    }
+    let [a, b, c, d] = acc;
+    s.sum(s.add(s.add(a, b), s.add(c, d)))
 }
 
 /// y[m, n] = x / sqrt(Σ_{j ∈ live} x[m, j]² / n + eps) * scale, over each row
 ///
 /// # Shapes    `(m, n)`; `x`, `y` `[m, n]`; `scale` `[n]`
 /// # Masks     `live` over n (channels last): dead columns are neither read nor written; the divisor is the full n, as if they were zero
-/// # Numerics  the sum of a run of live channels in the order of [`reduce`](super::reduce::reduce), the runs ascending
+/// # Numerics  sums in the order of [`reduce`](super::reduce::reduce), dead channels being zeros in it
 /// # Errors    [`Error::TooShort`], [`Error::TooLarge`], [`Error::Mismatch`] for the mask
 /// # Panics    never
 /// # Scratch   none

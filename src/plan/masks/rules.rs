@@ -249,7 +249,7 @@ impl Walk<'_> {
                 }
                 _ => {
                     skip.note =
-                        "the mask ends here: the new shape mixes channels with other axes".into()
+                        "the mask ends here: the new shape mixes channels with other axes".into();
                 }
             }
         }

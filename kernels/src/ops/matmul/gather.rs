@@ -7,6 +7,9 @@ use crate::isa::F32s;
 /// The most columns of a panel.
 const WIDEST: usize = 32;
 
+/// Rows ahead of what is read that are asked for: panels of large weights come from memory.
+const AHEAD: usize = 16;
+
 /// A vector of a packed panel, and where its live lanes go in a row of the new one.
 #[derive(Clone, Copy, Default)]
 struct Piece {
@@ -53,7 +56,9 @@ pub(super) fn gather_columns<S: F32s>(
             for (i, &at) in p.of_b.as_slice()[t..t + terms].iter().enumerate() {
                 for piece in pieces {
                     // What a whole vector writes too much, the piece after it writes again, or the next row.
-                    let v = s.load(&p.panels[piece.from + at as usize..]);
+                    let from = &p.panels[piece.from + at as usize..];
+                    s.prefetch_ahead(from, AHEAD * p.nr);
+                    let v = s.load(from);
                     let to = &mut panel[i * p.nr + piece.to..];
                     s.store(s.compress(v, piece.lanes), to);
                 }
