@@ -10,6 +10,7 @@
 mod listing;
 
 use listing::Loop;
+use sluicegate_kernels::ops::attention::Attention;
 use sluicegate_kernels::ops::conv::Conv;
 use sluicegate_kernels::ops::depthwise::Depthwise;
 use sluicegate_kernels::ops::matmul::MatMul;
@@ -27,7 +28,7 @@ struct Family {
     tiles: fn(isa: &str) -> Vec<(usize, usize)>,
 }
 
-const FAMILIES: [Family; 5] = [
+const FAMILIES: [Family; 8] = [
     Family {
         path: "ops::matmul::pass",
         slack: 18,
@@ -60,6 +61,25 @@ const FAMILIES: [Family; 5] = [
             _ => vec![(16, 1), (8, 2)],
         },
     },
+    Family {
+        path: "ops::attention::block::Block>::scores",
+        slack: 12,
+        tiles: |isa| heights(isa, &[1, 2]),
+    },
+    Family {
+        path: "ops::attention::block::Block>::values",
+        slack: 11,
+        tiles: |isa| heights(isa, &[1, 2]),
+    },
+    Family {
+        // Its values; the elements that a vector leaves of a head are loaded with masks.
+        path: "ops::attention::block::Block>::few",
+        slack: 31,
+        tiles: |isa| match isa {
+            AVX2 => vec![(1, 4), (2, 4), (3, 4)],
+            _ => (1..=6).map(|queries| (queries, 4)).collect(),
+        },
+    },
 ];
 
 /// Tiles of every height, with each number of vectors.
@@ -72,9 +92,11 @@ fn heights(isa: &str, vectors: &[usize]) -> Vec<(usize, usize)> {
 }
 
 /// Loops that spill, and why they may: path, FMAs a step, vectors written to the stack. All others may not.
-const SPILLS: [(&str, usize, usize); 2] = [
+const SPILLS: [(&str, usize, usize); 3] = [
     // Three rows by four vectors of sixteen registers.
     ("ops::matmul::few::few<Avx2>", 12, 2),
+    // Four queries by four keys, or by four vectors, of sixteen registers: K and V pass once, not twice.
+    ("ops::attention::block::Block>::few<Avx2>", 16, 16),
     // Transforms of six rows at once.
     ("ops::conv::winograd::block", 40, 21),
 ];
@@ -145,6 +167,7 @@ fn micro_kernels_are_as_written() {
         MatMul::run as *const (),
         Conv::run as *const (),
         Depthwise::run as *const (),
+        Attention::run as *const (),
     ]);
     let all = listing::loops();
     let mut wrong = Vec::new();
@@ -177,9 +200,14 @@ fn micro_kernels_are_as_written() {
     }
     for l in &all {
         let path = l.path();
-        let kernel = ["ops::matmul", "ops::conv", "ops::depthwise"]
-            .iter()
-            .any(|of| path.starts_with(of));
+        let kernel = [
+            "ops::matmul",
+            "ops::conv",
+            "ops::depthwise",
+            "ops::attention",
+        ]
+        .iter()
+        .any(|of| path.starts_with(of));
         if kernel && !l.over_depth() {
             let allowed = l.may_spill(&path).max(l.pixels_may_spill());
             if l.narrow > 0 || l.spills > allowed {
