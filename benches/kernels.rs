@@ -1,6 +1,6 @@
-//! Bitmaps, products and convolutions by density: `cargo bench --bench kernels [-- FILTER]`.
+//! Bitmaps, products, convolutions and attention by density: `cargo bench --bench kernels [-- FILTER]`.
 //!
-//! The id is `name/shape/density`, the density that of the input channels: 1 is the dense call, `reference` the plain loops that define the
+//! The id is `name/shape/density`, the density that of the input channels, of heads or of tokens: 1 is the dense call, `reference` the plain loops that define the
 //! operation, on small layers only. Throughput counts useful operations, those of live channels; the ids of `NAME_dense_equivalent` time the
 //! same against the operations of the dense layer.
 
@@ -8,10 +8,12 @@ mod common;
 
 use std::hint::black_box;
 
+use common::attention::{Masked, SHAPES};
 use common::layers::{LAYERS, Layer};
 use common::net::floats;
 use common::{DENSITIES, Pattern, mask};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use sluicegate::kernels::ops::attention::Live;
 use sluicegate::kernels::pool::Serial;
 use sluicegate::{ChannelMask, default_isa};
 
@@ -118,5 +120,51 @@ fn convolutions(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, bitmaps, products, convolutions);
+fn attention(c: &mut Criterion) {
+    let isa = default_isa().expect("an instruction set of this machine");
+    for dense_equivalent in [false, true] {
+        let name = ["attention", "attention_dense_equivalent"][usize::from(dense_equivalent)];
+        let mut group = c.benchmark_group(name);
+        for shape in SHAPES {
+            let mut prepared = shape.prepare(isa, 1);
+            let densities = match shape.masked {
+                Masked::Nothing => &DENSITIES[..1],
+                _ => &DENSITIES[1..],
+            };
+            for &density in densities {
+                let set = shape.live(density);
+                let operations = shape.operations(set.as_ref());
+                group.throughput(Throughput::Elements(
+                    operations[usize::from(dense_equivalent)],
+                ));
+                let set = set.as_ref().map(ChannelMask::as_channels);
+                let live = match shape.masked {
+                    Masked::Nothing => Live::default(),
+                    Masked::Heads => Live {
+                        outputs: set,
+                        ..Live::default()
+                    },
+                    Masked::Tokens => Live {
+                        queries: set,
+                        keys: set,
+                        ..Live::default()
+                    },
+                };
+                group.bench_function(BenchmarkId::new(shape.name, density), |b| {
+                    b.iter(|| black_box(&mut prepared).run(&Serial, live));
+                });
+            }
+            let [operations, _] = shape.operations(None);
+            if !dense_equivalent && operations <= REFERENCE_OPERATIONS {
+                group.throughput(Throughput::Elements(operations));
+                group.bench_function(BenchmarkId::new(shape.name, "reference"), |b| {
+                    b.iter(|| black_box(&prepared).reference());
+                });
+            }
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, bitmaps, products, convolutions, attention);
 criterion_main!(benches);

@@ -1,6 +1,7 @@
 //! Layers, nets and masks that benchmarks and examples share.
 #![allow(dead_code, reason = "each benchmark uses a part")]
 
+pub(crate) mod attention;
 pub(crate) mod layers;
 #[path = "../../tests/common/net.rs"]
 pub(crate) mod net;
