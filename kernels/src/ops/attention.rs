@@ -10,7 +10,8 @@
 //!     y = o / l
 //! ```
 //! Queries are lanes, so K and V are read where they are, element by element: nothing is packed but the queries, a dead key is a step left
-//! out of a list, and softmax has no horizontal part. The running maximum is that of M. Milakov, N. Gimelshein, *Online normalizer
+//! out of a list, and softmax has no horizontal part. Where a head of K and V is too large for L2, several blocks of queries take turns with
+//! each block of keys. The running maximum is that of M. Milakov, N. Gimelshein, *Online normalizer
 //! calculation for softmax*, 2018; the blocks over keys are those of T. Dao and others, *FlashAttention*, 2022.
 #![forbid(unsafe_code)]
 
@@ -33,6 +34,12 @@ pub use bias::{Bias, Scores};
 
 /// Keys of a block: their scores stay in L1 beside what passes by.
 const KC: usize = 256;
+
+/// Blocks of queries, at most, that one job has side by side.
+const BLOCKS: usize = 8;
+
+/// Floats of a head of K and V that stay in L2 from one block of queries to the next.
+const CACHED: usize = 1 << 18;
 
 /// What is computed, whatever the operands.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -121,9 +128,11 @@ pub enum Layout {
 pub struct Attention {
     isa: Isa,
     spec: AttentionSpec,
-    /// Heads of a block, which share K and V, and tokens of a block; their product is at most the lanes.
+    /// Heads of a block, which share K and V, and tokens of a job; their product is at most the lanes of its blocks.
     heads: usize,
     tokens: usize,
+    /// Blocks of a job.
+    blocks: usize,
     /// 0, 1, 2, ...: elements of a token.
     elements: Bounded,
     /// Where the lanes of each element of the queries are.
@@ -143,7 +152,7 @@ struct Lists<'a> {
 }
 
 impl Attention {
-    /// Prepares the lists of a call.
+    /// Prepares the lists of a call, which take four bytes a key and eight an element of a token, whatever the operands will be.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the heads of K and V do not divide those of Q or an extent but the tokens is zero; [`Error::TooLarge`].
@@ -167,12 +176,20 @@ impl Attention {
         fits(spec.keys, "K")?;
         fits(spec.queries, "Q")?;
         fits(spec.v_width, "V")?;
+        if spec.q_heads.checked_mul(spec.v_width).is_none() {
+            return Err(Error::TooLarge { operand: "V" });
+        }
         let group = spec.q_heads / spec.kv_heads;
         let several = |heads: &usize| {
             let tokens = spec.queries.clamp(1, lanes);
             group.is_multiple_of(*heads) && heads * tokens <= lanes
         };
         let heads = (1..=group.min(lanes)).rev().find(several).unwrap_or(1);
+        let tokens = (lanes / heads).min(spec.queries).max(1);
+        // Several where K and V would come from memory for each, as long as there are jobs enough for all threads.
+        let far = spec.keys.saturating_mul(spec.width + spec.v_width) > CACHED;
+        let many = spec.q_heads.saturating_mul(spec.queries) >= 16 * BLOCKS * lanes;
+        let blocks = if heads == 1 && far && many { BLOCKS } else { 1 };
         let count =
             |n: usize, step: usize| -> Vec<u32> { (0..n).map(|i| (i * step) as u32).collect() };
         let bounded = |n: usize, step| Bounded::new(count(n, step), n.saturating_sub(1) * step + 1);
@@ -180,7 +197,8 @@ impl Attention {
             isa,
             spec,
             heads,
-            tokens: (lanes / heads).min(spec.queries).max(1),
+            tokens: tokens * blocks,
+            blocks,
             elements: bounded(spec.width, 1),
             columns: bounded(spec.width, lanes),
             rows: bounded(KC.min(spec.keys), lanes),
@@ -203,14 +221,15 @@ impl Attention {
     /// Elements of scratch that one call needs for `threads` threads; it works with any number that suffices for one.
     pub fn scratch_len(&self, threads: usize) -> usize {
         let lists = lines(self.spec.keys) + 2 * lines(self.spec.queries);
-        LINE + lists + threads.max(1).saturating_mul(self.each())
+        let each = threads.max(1).saturating_mul(self.each());
+        each.saturating_add(LINE + lists)
     }
 
     /// Elements of scratch for each thread.
     fn each(&self) -> usize {
         let pitch = self.isa.lanes() * NV;
         let s = &self.spec;
-        let vectors = s.width + self.rows.len() + s.v_width;
+        let vectors = self.blocks * (s.width + s.v_width) + self.rows.len();
         let gathered = s.width * isa::WIDEST;
         let transposed = isa::WIDEST * (s.v_width + LINE);
         let bias = isa::WIDEST * isa::WIDEST;
@@ -285,7 +304,9 @@ impl Attention {
                 )
             }
         };
-        let macs = s.q_heads * s.queries * keys.len() * (s.width + s.v_width);
+        let macs = [s.queries, keys.len(), s.width + s.v_width]
+            .iter()
+            .fold(s.q_heads, |macs, &n| macs.saturating_mul(n));
         out.cut(
             worth(pool, macs),
             cuts,

@@ -3,7 +3,7 @@
 
 use core::ops::Range;
 
-use super::{Attention, KC, Lists, Live, Operands};
+use super::{Attention, BLOCKS, KC, Lists, Live, Operands};
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task, WIDEST};
 use crate::ops::pointwise::exp2;
@@ -39,7 +39,7 @@ impl Task for Block<'_, '_> {
     #[inline(always)]
     fn run<S: F32s>(mut self, s: S) {
         let heads = self.attention.heads;
-        let mut lanes = [(0, 0); NV * WIDEST];
+        let mut lanes = [(0, 0); BLOCKS * NV * WIDEST];
         let mut count = 0;
         let mut put = |head: usize, token: usize| {
             lanes[count] = (head, token);
@@ -80,48 +80,71 @@ impl Task for Block<'_, '_> {
 }
 
 impl<'a> Block<'a, '_> {
+    /// Blocks of queries side by side: what one reads of K and V, the next ones find in the cache.
     #[inline(always)]
     fn attend<S: F32s, const N: usize>(&mut self, s: S, lanes: &[Lane], scratch: &mut [f32]) {
         let spec = self.attention.spec;
         let pitch = NV * S::LANES;
+        let blocks = self.attention.blocks;
         let mut rest = scratch;
-        let q = take(&mut rest, spec.width * pitch);
+        let q = take(&mut rest, blocks * spec.width * pitch);
         let p = take(&mut rest, self.attention.rows.len() * pitch);
-        let o = take(&mut rest, spec.v_width * pitch);
+        let o = take(&mut rest, blocks * spec.v_width * pitch);
 
-        self.load_queries::<S, N>(s, lanes, q, rest);
         let kv = self.kv();
-        let keys = self.seen(lanes);
-        let mut max = [s.splat(f32::MIN); N];
-        let mut sum = [s.splat(0.0); N];
-        for from in (0..keys.len()).step_by(KC) {
-            let keys = keys.part(from..keys.len().min(from + KC));
-            self.scores::<S, N>(s, kv, keys, q, p, rest);
-            let p = &mut p[..keys.len() * pitch];
-            self.finish_scores::<S, N>(s, lanes, keys.as_slice(), p, rest);
-            let factor = s.outline(
-                #[inline(always)]
-                || exponentials::<S, N>(s, p, &mut max, &mut sum),
-            );
-            if from > 0 {
-                for row in o.chunks_exact_mut(pitch) {
-                    for j in 0..N {
-                        let at = &mut row[j * S::LANES..];
-                        s.store(s.mul(s.load(at), factor[j]), at);
+        let of = |lanes: &[Lane], b: usize| -> usize { (b * N * S::LANES).min(lanes.len()) };
+        let lanes_of = |b: usize| &lanes[of(lanes, b)..of(lanes, b + 1)];
+        let count = lanes.len().div_ceil(N * S::LANES);
+        let mut keys_of = [self.lists.keys; BLOCKS];
+        let mut longest = 0;
+        for b in 0..count {
+            let q = &mut q[b * spec.width * pitch..][..spec.width * pitch];
+            self.load_queries::<S, N>(s, lanes_of(b), q, rest);
+            keys_of[b] = self.seen(lanes_of(b));
+            longest = longest.max(keys_of[b].len());
+        }
+        let mut max = [[s.splat(f32::MIN); N]; BLOCKS];
+        let mut sum = [[s.splat(0.0); N]; BLOCKS];
+        for from in (0..longest).step_by(KC) {
+            for b in 0..count {
+                let keys = keys_of[b];
+                if keys.len() <= from {
+                    continue;
+                }
+                let keys = keys.part(from..keys.len().min(from + KC));
+                let q = &q[b * spec.width * pitch..][..spec.width * pitch];
+                let o = &mut o[b * spec.v_width * pitch..][..spec.v_width * pitch];
+                self.scores::<S, N>(s, kv, keys, q, p, rest);
+                let p = &mut p[..keys.len() * pitch];
+                self.finish_scores::<S, N>(s, lanes_of(b), keys.as_slice(), p, rest);
+                let (max, sum) = (&mut max[b], &mut sum[b]);
+                let factor = s.outline(
+                    #[inline(always)]
+                    || exponentials::<S, N>(s, p, max, sum),
+                );
+                if from > 0 {
+                    for row in o.chunks_exact_mut(pitch) {
+                        for j in 0..N {
+                            let at = &mut row[j * S::LANES..];
+                            s.store(s.mul(s.load(at), factor[j]), at);
+                        }
                     }
                 }
+                let start = if from > 0 {
+                    Start::Partial
+                } else {
+                    Start::Zero
+                };
+                self.values::<S, N>(s, kv, keys, p, o, start);
             }
-            let start = if from > 0 {
-                Start::Partial
-            } else {
-                Start::Zero
-            };
-            self.values::<S, N>(s, kv, keys, p, o, start);
         }
-        if keys.len() == 0 {
-            o.fill(0.0);
+        for b in 0..count {
+            let o = &mut o[b * spec.v_width * pitch..][..spec.v_width * pitch];
+            if keys_of[b].len() == 0 {
+                o.fill(0.0);
+            }
+            self.store::<S, N>(s, lanes_of(b), &sum[b], o, rest);
         }
-        self.store::<S, N>(s, lanes, &sum, o, rest);
     }
 
     /// Queries as lanes, times the scale.

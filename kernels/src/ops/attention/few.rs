@@ -13,14 +13,24 @@ use crate::pack::even_height;
 use crate::panel::{LINE, take};
 use crate::tile::gemm::for_height;
 
-/// Queries at a time.
-pub(super) const ROWS: usize = 4;
+/// Queries at a time, at most.
+const ROWS: usize = 6;
+
+/// Queries at a time: the sums of each take four registers.
+const fn at_once<S: F32s>() -> usize {
+    if S::REGISTERS >= 32 { ROWS } else { 4 }
+}
 
 /// Vectors of the result that are summed at a time.
 const ACROSS: usize = 4;
 
 /// Keys whose scores are summed at a time.
 const DOWN: usize = 4;
+
+/// Vectors of a key that are multiplied without a check in between: with few queries to multiply them by, checks are most of the work.
+const fn at_a_stretch(queries: usize) -> usize {
+    if queries <= 2 { 4 } else { 1 }
+}
 
 /// Elements of scratch, for vectors of `lanes`.
 pub(super) fn scratch_len(width: usize, v_width: usize) -> usize {
@@ -38,8 +48,10 @@ impl Block<'_, '_> {
         s.outline(
             #[inline(always)]
             || {
-                for lanes in lanes.chunks(even_height(lanes.len(), ROWS)) {
-                    for_height!(@ lanes.len(), N, self.rows::<S, N>(s, lanes, scratch), 1 2 3 4);
+                for lanes in lanes.chunks(even_height(lanes.len(), at_once::<S>())) {
+                    for_height!(@ lanes.len(), N, if N <= at_once::<S>() {
+                        self.rows::<S, N>(s, lanes, scratch);
+                    }, 1 2 3 4 5 6);
                 }
             },
         );
@@ -213,30 +225,41 @@ impl Block<'_, '_> {
 fn few_products<S: F32s, const N: usize>(
     s: S,
     q: &[f32],
-    [a, b, c, d]: [&[f32]; DOWN],
+    rows: [&[f32]; DOWN],
 ) -> [[S::V; DOWN]; N] {
     let mut acc = [[s.splat(0.0); DOWN]; N];
-    let mut q = q.chunks_exact(N * S::LANES);
-    let (mut a, mut b) = (a.chunks_exact(S::LANES), b.chunks_exact(S::LANES));
-    let (mut c, mut d) = (c.chunks_exact(S::LANES), d.chunks_exact(S::LANES));
-    for ((((a, b), c), d), q) in (&mut a).zip(&mut b).zip(&mut c).zip(&mut d).zip(&mut q) {
-        let rows = [s.load(a), s.load(b), s.load(c), s.load(d)];
-        for i in 0..N {
-            let q = s.load(&q[i * S::LANES..]);
-            for j in 0..DOWN {
-                acc[i][j] = s.mul_add(q, rows[j], acc[i][j]);
+    let width = rows[0].len();
+    let mut from = 0;
+    let long = const { at_a_stretch(N) };
+    while from + long * S::LANES <= width {
+        let mut parts = rows;
+        for part in &mut parts {
+            *part = &part[from..][..long * S::LANES];
+        }
+        let q = &q[from * N..][..long * N * S::LANES];
+        for t in 0..long {
+            for i in 0..N {
+                let q = s.load(&q[(t * N + i) * S::LANES..]);
+                for j in 0..DOWN {
+                    acc[i][j] = s.mul_add(q, s.load(&parts[j][t * S::LANES..]), acc[i][j]);
+                }
             }
         }
+        from += long * S::LANES;
     }
-    let last = [a.remainder(), b.remainder(), c.remainder(), d.remainder()];
-    if !last[0].is_empty() {
-        let q = q.next().expect("the queries are padded");
+    while from < width {
+        let q = &q[from * N..][..N * S::LANES];
+        let mut parts = [s.splat(0.0); DOWN];
+        for j in 0..DOWN {
+            parts[j] = s.load_some(&rows[j][from..]);
+        }
         for i in 0..N {
             let q = s.load(&q[i * S::LANES..]);
             for j in 0..DOWN {
-                acc[i][j] = s.mul_add(q, s.load_some(last[j]), acc[i][j]);
+                acc[i][j] = s.mul_add(q, parts[j], acc[i][j]);
             }
         }
+        from += S::LANES;
     }
     acc
 }
