@@ -2,6 +2,7 @@
 
 mod arena;
 mod attention;
+mod masks;
 mod run;
 mod step;
 

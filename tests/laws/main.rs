@@ -7,6 +7,7 @@ mod common;
 #[path = "../../kernels/tests/common/pool.rs"]
 mod pool;
 
+mod attention;
 mod masks;
 mod random;
 mod threads;

@@ -140,7 +140,7 @@ impl<'a> Needs<'a> {
             Work::Op(Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze)
                 if is_first =>
             {
-                let (axis, times) = (0..to.rank()).find_map(|a| {
+                let (axis, times) = (0..to.rank()).filter(|&a| to[a] != 1).find_map(|a| {
                     let (at, times) = reshaped_axis(to, from, a)?;
                     (at == axis && to[a] * times == from[axis]).then_some((a, times))
                 })?;
