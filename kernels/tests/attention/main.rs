@@ -459,3 +459,28 @@ fn nan_in_a_live_key_shows() {
         assert!(y[40 * 8..].iter().all(|y| y.is_finite()), "{isa}");
     }
 }
+
+#[test]
+fn keys_hidden_by_the_least_float_count_when_there_is_no_other() {
+    let mut case = plain(40, 33);
+    case.bias = BiasKind::Add;
+    let mut x = Inputs::new(&case);
+    let keys = case.spec.keys;
+    for row in x.add.chunks_mut(2 * keys) {
+        row.fill(f32::MIN);
+        let hidden = row.len() - keys;
+        row[hidden..][..keys / 2].fill(0.0);
+    }
+    let want = reference::attention(&case.spec, &x.operands(&case), &Live::default());
+    for isa in Isa::available() {
+        let y = case.run(isa, &Serial, &x, Live::default(), Layout::Heads);
+        for (y, want) in y.iter().zip(want.iter().flatten()) {
+            let error = (f64::from(*y) - want.value).abs();
+            assert!(error <= 1e-5, "{isa}: {y}, expected {}", want.value);
+        }
+        assert!(
+            y[..8].iter().any(|&y| y != 0.0),
+            "{isa}: a mean of all values"
+        );
+    }
+}

@@ -77,12 +77,11 @@ impl Bias<'_> {
     /// Adds to the scores `p` of one query, as [`Bias::add`] does.
     #[inline(always)]
     pub(super) fn add_row<S: F32s>(&self, s: S, lane: Lane, keys: &[u32], p: &mut [f32]) {
-        let unit = s.splat(LOG2_E);
         let mut row = [0.0; WIDEST];
         for (keys, p) in keys.chunks(S::LANES).zip(p.chunks_mut(S::LANES)) {
             self.row(lane, keys, &mut row);
             let v = s.load_some(&row[..p.len()]);
-            s.store_some(s.mul_add(v, unit, s.load_some(p)), p);
+            s.store_some(added(s, v, s.load_some(p)), p);
         }
     }
 
@@ -97,7 +96,6 @@ impl Bias<'_> {
         rest: &mut [f32],
     ) {
         let pitch = NV * S::LANES;
-        let unit = s.splat(LOG2_E);
         let same_head = self.head == 0 || lanes.iter().all(|&(head, _)| head == lanes[0].0);
         let (tiles, _) = rest.as_chunks_mut::<WIDEST>();
         for (keys, p) in keys.chunks(S::LANES).zip(p.chunks_mut(S::LANES * pitch)) {
@@ -106,7 +104,7 @@ impl Bias<'_> {
                 for (row, &bias) in p.chunks_exact_mut(pitch).zip(&tiles[0]) {
                     for j in 0..N {
                         let at = &mut row[j * S::LANES..];
-                        s.store(s.mul_add(s.splat(bias), unit, s.load(at)), at);
+                        s.store(added(s, s.splat(bias), s.load(at)), at);
                     }
                 }
                 continue;
@@ -123,9 +121,19 @@ impl Bias<'_> {
                 s.transpose(&mut v);
                 for (row, &bias) in p.chunks_exact_mut(pitch).zip(&v) {
                     let at = &mut row[j * S::LANES..];
-                    s.store(s.mul_add(bias, unit, s.load(at)), at);
+                    s.store(added(s, bias, s.load(at)), at);
                 }
             }
         }
     }
+}
+
+/// score + bias / ln 2. Files hide keys by the least float as well as by -inf: it stays finite, so that a row of nothing else is a mean.
+#[inline(always)]
+fn added<S: F32s>(s: S, bias: S::V, score: S::V) -> S::V {
+    /// Its product with 1 / ln 2, and some score beside it, is a float.
+    const LEAST: f32 = -2.3e38;
+    let finite = s.max(s.splat(LEAST), bias);
+    let bias = s.select(s.lt(bias, s.splat(f32::MIN)), bias, finite);
+    s.mul_add(bias, s.splat(LOG2_E), score)
 }
