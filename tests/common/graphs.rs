@@ -1,7 +1,7 @@
 //! Random small gated graphs, built from a list of choices, and what must hold of them.
 
 use sluicegate::graph::{
-    Binary, Dim, Graph, Node, Op, Padding, Reduction, Unary, Value, ValueId, Window,
+    Attention, Binary, Dim, Graph, Node, Op, Padding, Reduction, Unary, Value, ValueId, Window,
 };
 use sluicegate::{DType, Tensor};
 
@@ -60,6 +60,8 @@ struct Builder<'c, 'b> {
     graph: Graph,
     logits: Vec<String>,
     gates: usize,
+    /// The live tokens `[N, T]`, once a layer has said so.
+    live: Option<ValueId>,
     /// Values so far with their extents, the batch left out.
     values: Vec<(ValueId, Vec<usize>)>,
 }
@@ -304,9 +306,98 @@ impl Builder<'_, '_> {
         }
     }
 
+    /// Which tokens of `[T, C]` live, by what is in them.
+    fn dead_tokens(&mut self, x: ValueId, dims: &[usize]) -> ValueId {
+        let mean = self.reduce(Reduction::Mean, x, &[2]);
+        let logit = self.gemm(mean, dims[0], dims[0]);
+        let name = self.output(logit);
+        self.logits.push(name);
+        let zero = self.tensor(Tensor::scalar(0.0f32));
+        let keep = self.node(Op::Binary(Binary::Greater), &[logit, zero]);
+        let mask = self.node(Op::Cast { to: DType::F32 }, &[keep]);
+        let mask = match self.live {
+            Some(before) => self.node(Op::Binary(Binary::Mul), &[before, mask]),
+            None => mask,
+        };
+        self.live = Some(mask);
+        self.node(Op::Mask { axis: 1 }, &[x, mask])
+    }
+
+    /// `[T, C]` against itself, of one product or of three; tokens and heads may be dead.
+    fn attention(&mut self, x: ValueId, dims: &[usize]) -> ValueId {
+        let (t, d) = (dims[0] as i64, dims[1]);
+        let heads = [4, 2, 1][self.c.pick(3)];
+        let width = 1 + self.c.pick(9);
+        let all = heads * width;
+        let project = |b: &mut Self, n: usize| {
+            let w = b.constant(&[d, n], 1.0 / (d as f32).sqrt());
+            let y = b.node(Op::MatMul, &[x, w]);
+            let bias = b.constant(&[n], 0.5);
+            b.node(Op::Binary(Binary::Add), &[y, bias])
+        };
+        let packed = self.c.flip();
+        let qkv = if packed {
+            let y = project(self, 3 * all);
+            let to = self.axes(&[0, t, 3, heads as i64, width as i64]);
+            let y = self.node(Op::Reshape { allow_zero: false }, &[y, to]);
+            let perm = Some(vec![2, 0, 3, 1, 4]);
+            let y = self.node(Op::Transpose { perm }, &[y]);
+            [0, 1, 2].map(|part: i64| {
+                let index = self.tensor(Tensor::scalar(part));
+                self.node(Op::Gather { axis: 0 }, &[y, index])
+            })
+        } else {
+            [(); 3].map(|()| project(self, all))
+        };
+        let op = Op::Attention(Attention {
+            heads: (!packed).then_some((heads, heads)),
+            ..Attention::default()
+        });
+        let mut y = self.node(op, &qkv);
+        let live = self.live.filter(|_| self.c.pick(4) != 3);
+        let node = self.graph.nodes.last_mut().expect("the attention");
+        node.inputs.extend([None, None, live]);
+        let head_axis = if packed { 1 } else { 2 };
+        if self.c.flip() {
+            let bits = self.c.floats(heads, 1.0);
+            let bits = bits
+                .iter()
+                .map(|&v| f32::from(u8::from(v > -0.3)))
+                .collect();
+            let mask = self.tensor(Tensor::new(&[1, heads], bits).unwrap());
+            if !packed {
+                let to = self.axes(&[0, t, heads as i64, width as i64]);
+                y = self.node(Op::Reshape { allow_zero: false }, &[y, to]);
+            }
+            y = self.node(Op::Mask { axis: head_axis }, &[y, mask]);
+        }
+        if packed {
+            let perm = Some(vec![0, 2, 1, 3]);
+            y = self.node(Op::Transpose { perm }, &[y]);
+        }
+        let to = self.axes(&[0, t, all as i64]);
+        y = self.node(Op::Reshape { allow_zero: false }, &[y, to]);
+        let w = self.constant(&[all, d], 1.0 / (all as f32).sqrt());
+        let y = self.node(Op::MatMul, &[y, w]);
+        match live.filter(|_| self.c.flip()) {
+            Some(mask) => self.node(Op::Mask { axis: 1 }, &[y, mask]),
+            None => y,
+        }
+    }
+
     fn token_layer(&mut self, x: ValueId, dims: &[usize]) -> (ValueId, Vec<usize>) {
         let (t, d) = (dims[0], dims[1]);
-        match self.c.pick(6) {
+        match self.c.pick(9) {
+            6 => (self.attention(x, dims), dims.to_vec()),
+            7 => (self.dead_tokens(x, dims), dims.to_vec()),
+            8 => {
+                let (scale, shift) = (self.constant(&[d], 1.0), self.constant(&[d], 0.5));
+                let op = Op::LayerNorm {
+                    axis: -1,
+                    epsilon: 1e-3,
+                };
+                (self.node(op, &[x, scale, shift]), dims.to_vec())
+            }
             0 | 1 => {
                 let n = if self.c.flip() {
                     d
@@ -364,6 +455,7 @@ pub(crate) fn build(c: &mut Choices<'_>) -> Case {
         graph,
         logits: Vec::new(),
         gates: 0,
+        live: None,
         values: vec![(input, sample.clone())],
     };
     let (mut x, mut dims) = (input, sample.clone());

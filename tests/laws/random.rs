@@ -7,7 +7,7 @@ use sluicegate::graph::{Graph, Op, ValueId};
 use sluicegate::{Isa, Mode, Model, View, ops};
 
 use crate::common::graphs::{Case, Choices, build};
-use crate::{options, run};
+use crate::{Sample, options, run};
 
 /// Whether every value of the graph is a moderate number: infinities make 0 x Inf a matter of who multiplies.
 fn moderate(graph: &Graph, view: View<'_>) -> bool {
@@ -82,15 +82,28 @@ fn check(case: &Case, batch: usize, c: &mut Choices<'_>) -> Result<(), TestCaseE
             }
         }
 
-        // Skipping is multiplying by zeros. Compared as numbers: a product with zero may be -0. A norm sums in another order.
-        let norms = |op: &Op| matches!(op, Op::RmsNorm { .. });
-        if !case.graph.nodes.iter().any(|n| norms(&n.op)) {
-            for (s, d) in skipped.iter().zip(&dense) {
-                prop_assert!(d.exit.is_none());
-                for (i, (name, bytes)) in s.outputs.iter().enumerate() {
-                    if bytes.is_some() {
-                        prop_assert_eq!(s.floats(i), d.floats(i), "{} {}", isa, name);
-                    }
+        // Skipping is multiplying by zeros. Compared as numbers: a product with zero may be -0. Queries that are left out change which
+        // of its two kernels attention gives to the others, so then it is about numbers that are close.
+        let is_attention = |op: &Op| matches!(op, Op::Attention(_));
+        let exact = !case.graph.nodes.iter().any(|n| is_attention(&n.op));
+        let same = |a: Vec<f32>, b: Vec<f32>| {
+            let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-3 * (1.0 + b.abs());
+            a == b || !exact && a.iter().zip(&b).all(close)
+        };
+        let decided = |s: &Sample| {
+            let far = |name: &String| {
+                let at = s.outputs.iter().position(|(n, _)| n == name);
+                let there = at.filter(|&at| s.outputs[at].1.is_some());
+                there.is_none_or(|at| s.floats(at).iter().all(|x| x.abs() > 1e-3))
+            };
+            exact || case.logits.iter().all(far)
+        };
+        prop_assume!(dense.iter().chain(&skipped).all(decided));
+        for (s, d) in skipped.iter().zip(&dense) {
+            prop_assert!(d.exit.is_none());
+            for (i, (name, bytes)) in s.outputs.iter().enumerate() {
+                if bytes.is_some() {
+                    prop_assert!(same(s.floats(i), d.floats(i)), "{} {}", isa, name);
                 }
             }
         }
@@ -107,14 +120,14 @@ fn check(case: &Case, batch: usize, c: &mut Choices<'_>) -> Result<(), TestCaseE
                 }
                 for (o, (name, bytes)) in whole.outputs.iter().enumerate() {
                     // What lies behind the gate may be there all the same: storage that was complete before, under another name.
-                    let Some(same) = cut.outputs.iter().position(|(n, _)| n == name) else {
+                    let Some(other) = cut.outputs.iter().position(|(n, _)| n == name) else {
                         continue;
                     };
                     let at = format!("{isa} gate {gate} sample {i} {name}");
-                    prop_assert_eq!(bytes.is_some(), cut.outputs[same].1.is_some(), "{}", at);
+                    prop_assert_eq!(bytes.is_some(), cut.outputs[other].1.is_some(), "{}", at);
                     // As numbers: the prefix may lack the reader for whose sake channels are skipped, and multiply them to -0.
                     if bytes.is_some() {
-                        prop_assert_eq!(whole.floats(o), cut.floats(same), "{}", at);
+                        prop_assert!(same(whole.floats(o), cut.floats(other)), "{}", at);
                     }
                 }
             }
