@@ -285,7 +285,10 @@ impl<'a> Block<'a, '_> {
                     if count == 0 {
                         break;
                     }
-                    for_some!(count, MR => {
+                    // One height: the last element again in the place of those that are missing is the same sum, stored again.
+                    let last = list[count - 1];
+                    list[count..].fill(last);
+                    for_height!(@ tallest_gathered::<S>(), MR, {
                         let list: &[u32; MR] = list.first_chunk().expect("as many");
                         let starts = list.map(|c| c as usize);
                         let lhs = Gathered::<MR>::new(data, starts, v.token, keys);
@@ -298,7 +301,7 @@ impl<'a> Block<'a, '_> {
                             next: Next::NOTHING,
                         };
                         tile::<S, MR, N, false>(s, depth, lhs, rhs, place);
-                    });
+                    }, 4 8);
                 },
             },
         );
@@ -422,11 +425,3 @@ fn exponentials<S: F32s, const N: usize>(
     }
     factor
 }
-
-/// As `for_height!`, for rows that are gathered.
-macro_rules! for_some {
-    ($rows:expr, $mr:ident => $call:expr) => {
-        for_height!(@ $rows, $mr, $call, 1 2 3 4 5 6 7 8)
-    };
-}
-use for_some;
