@@ -77,12 +77,17 @@ impl Bias<'_> {
     /// Adds to the scores `p` of one query, as [`Bias::add`] does.
     #[inline(always)]
     pub(super) fn add_row<S: F32s>(&self, s: S, lane: Lane, keys: &[u32], p: &mut [f32]) {
-        let mut row = [0.0; WIDEST];
-        for (keys, p) in keys.chunks(S::LANES).zip(p.chunks_mut(S::LANES)) {
-            self.row(lane, keys, &mut row);
-            let v = s.load_some(&row[..p.len()]);
-            s.store_some(added(s, v, s.load_some(p)), p);
-        }
+        s.outline(
+            #[inline(always)]
+            || {
+                let mut row = [0.0; WIDEST];
+                for (keys, p) in keys.chunks(S::LANES).zip(p.chunks_mut(S::LANES)) {
+                    self.row(lane, keys, &mut row);
+                    let v = s.load_some(&row[..p.len()]);
+                    s.store_some(added(s, v, s.load_some(p)), p);
+                }
+            },
+        );
     }
 
     /// Adds to the scores `p` of some keys, which are logarithms to the base of 2.
