@@ -21,7 +21,7 @@ use self::masks::{MaskDef, MaskTable, Masks};
 use self::net::{Given, Net};
 use self::rewrite::Work;
 use self::step::{Source, Step};
-use crate::graph::{Graph, Op, ValueId};
+use crate::graph::{Graph, Op};
 use crate::{ChannelMask, DType, Error, Mode, Result, Shape, Tensor, View};
 
 pub(crate) use self::net::at;
@@ -226,21 +226,12 @@ pub(crate) fn sample_dims(shape: Shape, samples: Option<usize>) -> Shape {
     }
 }
 
-/// Whether samples must be kept apart: gates and masks decide for each by itself. A constant without a zero decides nothing, such as the
-/// scale of a norm that was not trained.
+/// Whether samples must be kept apart: gates and masks decide for each by itself.
 pub(crate) fn separates(graph: &Graph) -> bool {
-    let full = |mask: Option<&Option<ValueId>>| {
-        let constant = mask.copied().flatten().map(|id| &graph.value(id).constant);
-        let constant = constant.and_then(Option::as_ref);
-        constant
-            .and_then(|mask| mask.as_slice::<f32>().ok())
-            .is_some_and(|mask| mask.iter().all(|&live| live != 0.0))
-    };
-    graph.nodes.iter().any(|node| match node.op {
-        Op::Gate { .. } => true,
-        Op::Mask { .. } => !full(node.inputs.get(1)),
-        _ => false,
-    })
+    graph
+        .nodes
+        .iter()
+        .any(|node| matches!(node.op, Op::Gate { .. } | Op::Mask { .. }))
 }
 
 /// The inputs whose values shapes depend on.

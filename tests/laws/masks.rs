@@ -408,22 +408,3 @@ fn a_mask_known_before_saves_inputs_and_outputs() {
         assert_eq!(macs.dense, 42 * 9 * (3 * 5 + 5 + 5 * 4), "{isa}");
     }
 }
-
-#[test]
-fn a_mask_that_leaves_out_nothing_does_not_take_a_batch_apart() {
-    let mut net = Net::default();
-    let x = net.input("x", &[0, 6]);
-    let ones = net.constant(&[1, 6], &[1.0f32; 6]);
-    let y = net.node(Op::Mask { axis: 1 }, &[x, ones]);
-    // A batch of two as the file has it: no shape for one sample.
-    let to = net.constant(&[3], &[2i64, 2, 3]);
-    let y = net.node(Op::Reshape { allow_zero: false }, &[y, to]);
-    net.output(y);
-    let model = Model::from_graph(net.graph);
-    let x = floats(12, 1);
-    let inputs = [("x", View::new(&[2, 6], &x).unwrap())];
-    for mode in [Mode::Skip, Mode::Dense] {
-        let (samples, _) = run(&model, options(mode, Isa::best()), &inputs);
-        assert_eq!(samples[0].floats(0), x);
-    }
-}
