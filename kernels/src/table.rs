@@ -29,6 +29,13 @@ macro_rules! on_every_isa {
 }
 pub(crate) use on_every_isa;
 
+/// The row of an operation that every instruction set has.
+pub(crate) fn find(op: &str, isa: crate::Isa) -> &'static Row {
+    rows()
+        .find(|row| row.op == op && row.isa_name == isa.name())
+        .expect("a row for every op and instruction set")
+}
+
 /// One list for each kernel family.
 static FAMILIES: &[&[Row]] = &[crate::tile::gemm::ROWS, crate::ops::ROWS];
 

@@ -5,7 +5,7 @@ use sluicegate_kernels::ops::matmul::{self, MatMul, Rows, RowsMut, Strided};
 use sluicegate_kernels::ops::reduce::ReduceOp;
 use sluicegate_kernels::ops::{norm, pointwise, pool, reduce};
 use sluicegate_kernels::pool::Pool;
-use sluicegate_kernels::{Channels, Isa};
+use sluicegate_kernels::{Channels, Error as KernelError, Isa};
 
 use super::State;
 use super::arena::{Opened, RESULTS};
@@ -13,7 +13,7 @@ use super::attention;
 use crate::ops;
 use crate::plan::Plan;
 use crate::plan::masks::MaskId;
-use crate::plan::step::{Cover, Kernel, Place, Planes, Products, Source, Step, StepMasks};
+use crate::plan::step::{Cover, Kernel, Place, Planes, Products, Source, Step};
 use crate::{Result, View, ViewMut};
 
 /// What all steps of a run read.
@@ -92,12 +92,7 @@ impl<'a> Frame<'a> {
 
     /// Whether one call can take the rows of all samples: nothing about them differs but their data.
     pub(super) fn shares_rows(&self, step: &Step) -> bool {
-        let StepMasks {
-            input,
-            output,
-            rows,
-        } = step.masks;
-        [input, output, rows].iter().all(Option::is_none)
+        step.masks.all().iter().all(Option::is_none)
             && matches!(step.inputs[0], Some(Source::Arena(_)))
     }
 
@@ -186,7 +181,7 @@ impl<'a> Frame<'a> {
             step,
             operands,
             results,
-            [step.masks.input, step.masks.output, step.masks.rows].map(mask),
+            step.masks.all().map(mask),
             rows,
             scratch,
             |id| masks[id.0].sample(sample),
@@ -278,11 +273,9 @@ impl<'a> Frame<'a> {
                 let parameter = |i| step.inputs.get(i).copied().flatten().map(|_| x(i));
                 let (x, y) = (x(0), floats_mut(first));
                 let (scale, bias) = (parameter(1), parameter(2));
-                for rows in runs(live_rows, *rows) {
-                    let (m, span) = (rows.len(), rows.start * n..rows.end * n);
-                    let (x, y) = (&x[span.clone()], &mut y[span]);
-                    norm::layer_norm(isa, x, (m, *n), scale, bias, *epsilon, y, None)?;
-                }
+                for_rows(live_rows, (*rows, *n), x, y, |m, x, y| {
+                    norm::layer_norm(isa, x, (m, *n), scale, bias, *epsilon, y, None)
+                })?;
             }
             Kernel::Linear { matmul, rows } => {
                 let (k, n) = (matmul.k(), matmul.n());
@@ -325,11 +318,9 @@ impl<'a> Frame<'a> {
             Kernel::RmsNorm { rows, n, epsilon } => {
                 let scale = step.inputs.get(1).copied().flatten().map(|_| x(1));
                 let (x, y) = (x(0), floats_mut(first));
-                for rows in runs(live_rows, *rows) {
-                    let (m, span) = (rows.len(), rows.start * n..rows.end * n);
-                    let (x, y) = (&x[span.clone()], &mut y[span]);
-                    norm::rms_norm(isa, x, (m, *n), scale, *epsilon, live_in, y)?;
-                }
+                for_rows(live_rows, (*rows, *n), x, y, |m, x, y| {
+                    norm::rms_norm(isa, x, (m, *n), scale, *epsilon, live_in, y)
+                })?;
             }
             Kernel::ScaleShift {
                 images,
@@ -410,11 +401,22 @@ impl<'b> Operands<'b> {
     }
 }
 
-/// The runs of live rows.
-fn runs(live: Option<Channels<'_>>, rows: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
-    let all = live.is_none().then_some(0..rows);
-    all.into_iter()
-        .chain(live.into_iter().flat_map(|live| live.runs()))
+/// Calls `f` with the number, the operand and the result of each run of live rows.
+fn for_rows(
+    live: Option<Channels<'_>>,
+    (rows, n): (usize, usize),
+    x: &[f32],
+    y: &mut [f32],
+    mut f: impl FnMut(usize, &[f32], &mut [f32]) -> Result<(), KernelError>,
+) -> Result<(), KernelError> {
+    let Some(live) = live else {
+        return f(rows, x, y);
+    };
+    for run in live.runs() {
+        let span = run.start * n..run.end * n;
+        f(run.len(), &x[span.clone()], &mut y[span])?;
+    }
+    Ok(())
 }
 
 fn covered(cover: Cover, x: &[f32]) -> Operand<'_> {

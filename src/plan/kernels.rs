@@ -92,6 +92,10 @@ pub(super) fn packed_bytes(net: &Net, item: &Item, algorithm: Algorithm) -> usiz
             .saturating_add(PANEL)
             .saturating_mul(work.k.saturating_add(1))
             .saturating_mul(size_of::<f32>()),
+        // Lists of its keys and elements: nodes may share K, but each has its own.
+        Work::Attention(at) => {
+            (at.spec.keys.saturating_add(2 * at.spec.width)).saturating_mul(size_of::<u32>())
+        }
         // Winograd's filtering takes up to 6 x 6 points a window; rows are padded to panels of 12 or 16.
         Work::Conv(work) if algorithm != Algorithm::Direct && work.shape.kernel == [3, 3] => {
             let rows = work.shape.c_out.saturating_add(16);

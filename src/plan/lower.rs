@@ -169,10 +169,7 @@ impl Lower<'_> {
             output: run_time(skip.output),
             rows: row_mask,
         };
-        for mask in [masks.input, masks.output, masks.rows]
-            .into_iter()
-            .flatten()
-        {
+        for mask in masks.all().into_iter().flatten() {
             self.build(mask);
         }
         let node = self.nodes.len() - 1;

@@ -175,6 +175,13 @@ pub(crate) struct StepMasks {
     pub(crate) rows: Option<MaskId>,
 }
 
+impl StepMasks {
+    /// The masks of the operand, the result, and the rows of both.
+    pub(crate) fn all(self) -> [Option<MaskId>; 3] {
+        [self.input, self.output, self.rows]
+    }
+}
+
 /// A step of the plan.
 pub(crate) struct Step {
     /// The node of the report that it belongs to.

@@ -132,14 +132,15 @@ impl View {
                 let &[index] = &ints(1)?[..] else { return None };
                 let (extent, stride) = view.axes[axis];
                 let from_end = if index < 0 { extent as i64 } else { 0 };
-                let index = usize::try_from(index + from_end).ok()?;
+                let index = usize::try_from(index + from_end).ok();
+                let index = index.filter(|&index| index < extent)?;
                 view.offset += index * stride;
                 if net.shape(item.input(1)?).rank() == 0 {
                     view.axes.remove(axis);
                 } else {
                     view.axes[axis].0 = 1;
                 }
-                (index < extent).then_some(view)
+                Some(view)
             }
             _ => None,
         }

@@ -1,6 +1,6 @@
 //! Extents that overflow, or that nobody has the memory for.
 
-use sluicegate::graph::{Dim, Op, PadMode, Padding, Unary, Value, Window};
+use sluicegate::graph::{Attention, Dim, Op, PadMode, Padding, Unary, Value, Window};
 use sluicegate::{DType, Model, Shape, Tensor};
 
 use crate::common::net::Net;
@@ -325,6 +325,44 @@ fn pads_of_any_size() {
             if let Err(e) = plan(net, 1.0) {
                 says(&e.to_string(), &["(Pad)"]);
             }
+        }
+    }
+}
+
+/// Operands of attention are followed through what takes parts of values; a part that is not there is no place.
+#[test]
+fn parts_behind_the_end_hold_no_heads() {
+    for index in [3, -4, 1 << 40, i64::MAX, i64::MIN] {
+        let mut net = Net::default();
+        let x = net.input("x", &[3, 1, 2, 5, 4]);
+        let at = net.constant::<i64>(&[], &[index]);
+        let x = net.node(Op::Gather { axis: 0 }, &[x, at]);
+        let y = net.node(Op::Attention(Attention::default()), &[x, x, x]);
+        net.output(y);
+        assert!(attempt(&Model::from_graph(net.graph)).is_err(), "{index}");
+    }
+}
+
+/// A mask of no channels, in front of a reshape and behind one: what nobody reads is looked for along axes that are not there.
+#[test]
+fn masks_of_values_without_elements() {
+    for dims in [[1, 0, 4], [1, 3, 0], [1, 0, 0]] {
+        for (axis, &channels) in dims.iter().enumerate().skip(1) {
+            let mut net = Net::default();
+            let x = net.input("x", &dims);
+            net.graph.values[x.index()].dims = Some(dims.map(Dim::Fixed).to_vec());
+            let mask = net.constant(&[1, channels], &vec![0.0f32; channels]);
+            let flat = net.constant::<i64>(&[2], &[0, 5]);
+            let back = net.constant::<i64>(&[3], &dims.map(|d| d as i64));
+            let reshape = Op::Reshape { allow_zero: true };
+            let y = net.node(Op::Mask { axis }, &[x, mask]);
+            let y = net.node(reshape.clone(), &[y, flat]);
+            let y = net.node(Op::Unary(Unary::Relu), &[y]);
+            let y = net.node(reshape, &[y, back]);
+            let y = net.node(Op::Mask { axis }, &[y, mask]);
+            net.output(y);
+            let answer = attempt(&Model::from_graph(net.graph));
+            assert!(channels == 0 || answer.is_ok(), "{dims:?}: {answer:?}");
         }
     }
 }

@@ -26,7 +26,7 @@ use self::block::Block;
 use super::check;
 use crate::panel::{Below, Bounded, LINE, from_line, lines, take_indices};
 use crate::pool::{Cuts, Pool, Tile, worth};
-use crate::table::{self, Row};
+use crate::table;
 use crate::tile::gemm::NV;
 use crate::{Channels, Error, Isa, isa};
 
@@ -213,9 +213,7 @@ impl Attention {
 
     /// The table row of the kernel.
     pub fn row_name(&self) -> &'static str {
-        let ours = |row: &&Row| row.op == "attention" && row.isa_name == self.isa.name();
-        let row = table::rows().find(ours);
-        row.expect("a row for every instruction set").name
+        table::find("attention", self.isa).name
     }
 
     /// Elements of scratch that one call needs for `threads` threads; it works with any number that suffices for one.

@@ -16,7 +16,7 @@ use crate::epilogue::{self, Activation};
 use crate::isa::F32s;
 use crate::panel::{LINE, Lhs, Rhs};
 use crate::pool::Rows;
-use crate::table::Row;
+use crate::table::{self, Row};
 
 /// Where the sums begin.
 #[derive(Clone, Copy)]
@@ -392,17 +392,10 @@ pub(crate) const ROWS: &[Row] = &[
 
 /// The row for a matmul of `m` rows.
 pub(crate) fn select_matmul(m: usize, isa: Isa) -> &'static Row {
-    select(if m <= FEW_ROWS { "gemv" } else { "gemm" }, isa)
+    table::find(if m <= FEW_ROWS { "gemv" } else { "gemm" }, isa)
 }
 
 /// The row for a convolution.
 pub(crate) fn select_conv(isa: Isa) -> &'static Row {
-    select("conv", isa)
-}
-
-fn select(op: &str, isa: Isa) -> &'static Row {
-    let fits = |row: &&Row| row.op == op && row.isa_name == isa.name();
-    ROWS.iter()
-        .find(fits)
-        .expect("a row for every op and instruction set")
+    table::find("conv", isa)
 }

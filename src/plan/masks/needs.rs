@@ -8,7 +8,7 @@ use super::{LOOKS, MaskDef, MaskId, MaskTable};
 use crate::graph::{Op, ValueId};
 use crate::plan::net::Net;
 use crate::plan::rewrite::Work;
-use crate::plan::views::{Attend, HeadsAt};
+use crate::plan::views::Attend;
 use crate::{ChannelMask, DType, Shape};
 
 /// Which channels along one axis anybody reads.
@@ -113,6 +113,9 @@ impl<'a> Needs<'a> {
         let item = &net.items[r];
         let (from, y) = (net.shape(x), item.output(0)?);
         let to = net.shape(y);
+        if from.elements() == 0 || to.elements() == 0 {
+            return None;
+        }
         let is_first = item.input(0) == Some(x) && !item.inputs[1..].contains(&Some(x));
         match &item.work {
             Work::Op(Op::Mask { axis: masked }) if is_first => {
@@ -174,9 +177,8 @@ impl<'a> Needs<'a> {
             return None;
         }
         let spec = &at.spec;
-        let roles: Vec<(usize, HeadsAt)> = [at.q, at.k, at.v].into_iter().enumerate().collect();
         let mut all = Need::Nothing;
-        for (role, place) in roles {
+        for (role, place) in [at.q, at.k, at.v].into_iter().enumerate() {
             if item.input(role) != Some(x) {
                 continue;
             }

@@ -46,7 +46,7 @@ impl Walk<'_> {
         if let Work::Linear(_) = item.work
             && let Some(row) = row_axis(self.net.shape(y))
         {
-            self.rows(i, row, &mut skip);
+            self.rows(i, row, "rows", &mut skip);
         }
         if skip.note.is_empty() && self.masks_of(Some(x)).iter().flatten().count() > 0 {
             skip.note = "its operand's dead channels are not along the summed axis".into();
@@ -55,10 +55,10 @@ impl Walk<'_> {
     }
 
     /// Leaves out the rows of the result that nobody reads.
-    fn rows(&mut self, i: usize, row: usize, skip: &mut Skip) {
+    fn rows(&mut self, i: usize, row: usize, what: &str, skip: &mut Skip) {
         let y = self.net.items[i].y();
         if let Some(mask) = self.needs.result(&self.masks.table, i, y, row) {
-            skip.say(format!("leaves out dead rows ({})", self.name(mask)));
+            skip.say(format!("leaves out dead {what} ({})", self.name(mask)));
             skip.rows = Some(mask);
             self.set(y, row, mask, false);
         }
@@ -92,7 +92,7 @@ impl Walk<'_> {
             && (row as i64) < first
             && skip.rows.is_none()
         {
-            self.rows(i, row, &mut skip);
+            self.rows(i, row, "rows", &mut skip);
         }
         if skip.note.is_empty() {
             return self.end(item, "it normalises over dead channels too, or shifts them");
@@ -121,12 +121,8 @@ impl Walk<'_> {
             skip.output = Some(self.masks.table.stretch(mask, times));
             skip.say(format!("leaves out dead heads ({})", self.name(mask)));
         }
-        if let Some(row) = query_axis(at, shape)
-            && let Some(mask) = self.needs.result(&self.masks.table, i, y, row)
-        {
-            self.set(y, row, mask, false);
-            skip.rows = Some(mask);
-            skip.say(format!("leaves out dead queries ({})", self.name(mask)));
+        if let Some(row) = query_axis(at, shape) {
+            self.rows(i, row, "queries", &mut skip);
         }
         skip
     }
@@ -363,7 +359,7 @@ fn row_axis(shape: Shape) -> Option<usize> {
     several.next().is_none().then_some(axis)
 }
 
-/// Where the channel axis of `from` is found in `to`, and how often each channel is repeated there.
+/// Where the channel axis of `from`, which has elements, is found in `to`, and how often each channel is repeated there.
 pub(super) fn reshaped_axis(from: Shape, to: Shape, axis: usize) -> Option<(usize, usize)> {
     let before: usize = from[..axis].iter().product();
     let channels = from[axis];

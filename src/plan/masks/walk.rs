@@ -168,7 +168,11 @@ impl<'a> Walk<'a> {
         describe(self.net, &self.masks.table, mask)
     }
 
+    /// Gives a value a mask. One without elements has nothing to skip.
     pub(super) fn set(&mut self, id: ValueId, axis: usize, mask: MaskId, clean: bool) {
+        if self.net.shape(id).elements() == 0 {
+            return;
+        }
         let slots = &mut self.state[id.index()];
         let same = |slot: &Option<Masked>| slot.is_none_or(|masked| masked.axis == axis);
         let at = slots.iter().position(same).expect("two axes at most");

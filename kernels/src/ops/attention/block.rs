@@ -123,12 +123,12 @@ impl<'a> Block<'a, '_> {
                     || exponentials::<S, N>(s, p, max, sum),
                 );
                 if from > 0 {
-                    for row in o.chunks_exact_mut(pitch) {
-                        for j in 0..N {
-                            let at = &mut row[j * S::LANES..];
-                            s.store(s.mul(s.load(at), factor[j]), at);
-                        }
-                    }
+                    each_vector::<S, N>(
+                        s,
+                        o,
+                        #[inline(always)]
+                        |j, v| s.mul(v, factor[j]),
+                    );
                 }
                 let start = if from > 0 {
                     Start::Partial
@@ -170,12 +170,12 @@ impl<'a> Block<'a, '_> {
             to_pixels(s, &rows, Some(columns), &mut q[j * S::LANES..]);
         }
         let scale = s.splat(self.scale());
-        for row in q.chunks_exact_mut(NV * S::LANES) {
-            for j in 0..N {
-                let at = &mut row[j * S::LANES..];
-                s.store(s.mul(s.load(at), scale), at);
-            }
-        }
+        each_vector::<S, N>(
+            s,
+            q,
+            #[inline(always)]
+            |_, v| s.mul(v, scale),
+        );
     }
 
     /// p[j] = k[j] · q
@@ -320,14 +320,20 @@ impl<'a> Block<'a, '_> {
         let width = self.attention.spec.v_width;
         let pitch = NV * S::LANES;
         let direct = self.attention.heads == 1 && self.live_in(self.head).is_none();
-        for j in 0..N {
+        let mut factor = *sum;
+        for factor in &mut factor {
             // A query that saw no key has a sum of zero, and sums of zero.
             let one = s.splat(1.0);
-            let none = s.lt(sum[j], s.splat(f32::MIN_POSITIVE));
-            let factor = s.div(one, s.select(none, one, sum[j]));
-            for row in o[j * S::LANES..].chunks_mut(pitch).take(width) {
-                s.store(s.mul(s.load(row), factor), row);
-            }
+            let none = s.lt(*factor, s.splat(f32::MIN_POSITIVE));
+            *factor = s.div(one, s.select(none, one, *factor));
+        }
+        each_vector::<S, N>(
+            s,
+            o,
+            #[inline(always)]
+            |j, v| s.mul(v, factor[j]),
+        );
+        for j in 0..N {
             let from = &o[j * S::LANES..];
             let lanes = &lanes[lanes.len().min(j * S::LANES)..];
             let lanes = &lanes[..lanes.len().min(S::LANES)];
@@ -380,6 +386,21 @@ impl<'a> Block<'a, '_> {
         match live {
             None => to.copy_from_slice(row),
             Some(live) => live.for_each(|c| to[c] = row[c]),
+        }
+    }
+}
+
+/// Puts `f(j, v)` in the place of vector `j` of each row of lanes.
+#[inline(always)]
+pub(super) fn each_vector<S: F32s, const N: usize>(
+    s: S,
+    rows: &mut [f32],
+    f: impl Fn(usize, S::V) -> S::V,
+) {
+    for row in rows.chunks_exact_mut(NV * S::LANES) {
+        for j in 0..N {
+            let at = &mut row[j * S::LANES..];
+            s.store(f(j, s.load(at)), at);
         }
     }
 }

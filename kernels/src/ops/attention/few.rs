@@ -6,8 +6,9 @@
 
 use super::KC;
 use super::block::{Block, Lane};
+use super::reach::bent;
 use crate::isa::{F32s, WIDEST};
-use crate::ops::pointwise::{exp2, tanh};
+use crate::ops::pointwise::{exp2, map};
 use crate::ops::reduce::row_max;
 use crate::pack::even_height;
 use crate::panel::{LINE, take};
@@ -32,7 +33,7 @@ const fn at_a_stretch(queries: usize) -> usize {
     if queries <= 2 { 4 } else { 1 }
 }
 
-/// Elements of scratch, for vectors of `lanes`.
+/// Elements of scratch.
 pub(super) fn scratch_len(width: usize, v_width: usize) -> usize {
     ROWS * (padded(width) + padded(v_width) + KC + LINE) + 4 * LINE
 }
@@ -90,18 +91,24 @@ impl Block<'_, '_> {
                 let factor = s.first(exp2(s, s.splat(before - max[i])));
                 sum[i] = sum[i] * factor + exponentials(s, p, max[i]);
                 let factor = s.splat(factor);
-                for at in o[i * y_pitch..][..y_pitch].chunks_exact_mut(S::LANES) {
-                    s.store(s.mul(s.load(at), factor), at);
-                }
+                map(
+                    s,
+                    &mut o[i * y_pitch..][..y_pitch],
+                    #[inline(always)]
+                    |v| s.mul(v, factor),
+                );
             }
             self.few_values::<S, N>(s, kv, keys, p, o);
         }
         for ((&lane, o), sum) in lanes.iter().zip(o.chunks_exact_mut(y_pitch)).zip(sum) {
             // A query that saw no key has a sum of zero, and sums of zero.
             let factor = s.splat(if sum == 0.0 { 1.0 } else { 1.0 / sum });
-            for at in o.chunks_exact_mut(S::LANES) {
-                s.store(s.mul(s.load(at), factor), at);
-            }
+            map(
+                s,
+                o,
+                #[inline(always)]
+                |v| s.mul(v, factor),
+            );
             self.write(lane, &o[..spec.v_width]);
         }
     }
@@ -147,13 +154,11 @@ impl Block<'_, '_> {
     fn finish_row<S: F32s>(&self, s: S, lane: Lane, keys: &[u32], p: &mut [f32]) {
         let spec = &self.attention.spec;
         if spec.softcap != 0.0 {
-            let less = s.splat(1.0 / spec.softcap);
-            let more = s.splat(spec.softcap * core::f32::consts::LOG2_E);
-            crate::ops::pointwise::map(
+            map(
                 s,
                 p,
                 #[inline(always)]
-                |v| s.mul(tanh(s, s.mul(v, less)), more),
+                |v| bent(s, spec.softcap, v),
             );
         }
         if let Some(bias) = &self.x.bias {

@@ -3,7 +3,7 @@
 
 use core::ops::Range;
 
-use super::block::{Block, Lane};
+use super::block::{Block, Lane, each_vector};
 use crate::isa::{F32s, WIDEST};
 use crate::ops::pointwise::tanh;
 use crate::panel::Below;
@@ -65,16 +65,13 @@ impl<'a> Block<'a, '_> {
         rest: &mut [f32],
     ) {
         let spec = &self.attention.spec;
-        let pitch = NV * S::LANES;
         if spec.softcap != 0.0 {
-            let less = s.splat(1.0 / spec.softcap);
-            let more = s.splat(spec.softcap * core::f32::consts::LOG2_E);
-            for row in p.chunks_exact_mut(pitch) {
-                for j in 0..N {
-                    let at = &mut row[j * S::LANES..];
-                    s.store(s.mul(tanh(s, s.mul(s.load(at), less)), more), at);
-                }
-            }
+            each_vector::<S, N>(
+                s,
+                p,
+                #[inline(always)]
+                |_, v| bent(s, spec.softcap, v),
+            );
         }
         if let Some(bias) = &self.x.bias {
             bias.add::<S, N>(s, lanes, keys, p, rest);
@@ -122,4 +119,12 @@ impl<'a> Block<'a, '_> {
             }
         }
     }
+}
+
+/// softcap tanh(score / softcap), to the base of 2.
+#[inline(always)]
+pub(super) fn bent<S: F32s>(s: S, softcap: f32, score: S::V) -> S::V {
+    let less = s.splat(1.0 / softcap);
+    let more = s.splat(softcap * core::f32::consts::LOG2_E);
+    s.mul(tanh(s, s.mul(score, less)), more)
 }

@@ -228,9 +228,7 @@ impl Winograd {
             Form::F2 => "winograd_2x2",
             Form::F4 => "winograd_4x4",
         };
-        let mut rows = crate::ops::ROWS.iter();
-        let row = rows.find(|row| row.op == op && row.isa_name == self.isa.name());
-        row.map_or(op, |row| row.name)
+        crate::table::find(op, self.isa).name
     }
 
     /// Elements of a point.
