@@ -2,10 +2,10 @@
 
 use sluicegate::Threads;
 use sluicegate_kernels::epilogue::Activation;
-use sluicegate_kernels::ops::conv::Conv;
-use sluicegate_kernels::ops::depthwise::Depthwise;
+use sluicegate_kernels::ops::conv::{Conv, NchwcConv};
+use sluicegate_kernels::ops::depthwise::{Depthwise, NchwcDepthwise};
 use sluicegate_kernels::ops::matmul::{MatMul, MatMulSpec, Rows, RowsMut};
-use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec};
+use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec, nchwc};
 use sluicegate_kernels::pool::Pool as _;
 use sluicegate_kernels::{Buffer, Channels, Isa};
 
@@ -98,6 +98,12 @@ pub(crate) fn convolution(
         live_out: None,
         algorithm: algorithm()?,
     };
+    match std::env::var("SLUICEGATE_LAYOUT").as_deref() {
+        Ok("nchwc") if words.is_some() => return Err("maps in blocks take no masks".into()),
+        Ok("nchwc") => return in_blocks(&spec, (h, w), &x, isa, pool),
+        Err(_) | Ok("nchw") => {}
+        Ok(other) => return Err(format!("SLUICEGATE_LAYOUT={other}").into()),
+    }
     if shape.groups == shape.c_in && shape.c_in > 1 {
         return depthwise(spec, (h, w), words.clone(), x, isa, pool);
     }
@@ -154,4 +160,53 @@ fn depthwise(
             .expect("checked");
     };
     Ok((Box::new(run), "f32_dwconv"))
+}
+
+type Layer = Box<dyn FnMut(&Threads, &mut [f32])>;
+
+/// As within a network without masks: maps in blocks of channels, in and out, unless only planes can be read.
+fn in_blocks(
+    spec: &ConvSpec<'_>,
+    map: (usize, usize),
+    planes: &[f32],
+    isa: Isa,
+    pool: Threads,
+) -> Outcome<(Run, &'static str)> {
+    let shape = spec.shape;
+    let (oh, ow) = shape.output(map)?;
+    let (from, to) = ((shape.c_in, map.0 * map.1), (shape.c_out, oh * ow));
+    let mut x = Buffer::zeros(nchwc::elements(isa, from.0, from.1)?);
+    nchwc::from_planes(isa, &pool, planes, from, &mut x)?;
+    let mut y = Buffer::zeros(nchwc::elements(isa, to.0, to.1)?);
+    let threads = pool.threads();
+    let depthwise = NchwcDepthwise::serves(&shape, map);
+    let (mut run, name): (Layer, _) = if depthwise {
+        let conv = NchwcDepthwise::pack(isa, spec, map)?;
+        let mut scratch = Buffer::zeros(conv.scratch_len(threads));
+        let run = move |pool: &Threads, y: &mut [f32]| {
+            conv.run(pool, &x, y, &mut scratch).expect("checked")
+        };
+        (Box::new(run), "f32_dwconv_nchwc")
+    } else {
+        let conv = match NchwcConv::pack_blocks(isa, spec, map) {
+            Ok(conv) => conv,
+            Err(_) => {
+                x = Buffer::zeros(planes.len());
+                x.copy_from_slice(planes);
+                NchwcConv::pack_planes(isa, spec, map)?
+            }
+        };
+        let mut scratch = Buffer::zeros(conv.scratch_len(threads));
+        let run = move |pool: &Threads, y: &mut [f32]| {
+            conv.run(pool, &x, y, &mut scratch).expect("checked")
+        };
+        (Box::new(run), "f32_conv_nchwc")
+    };
+    run(&pool, &mut y);
+    let mut out = Buffer::zeros(to.0 * to.1);
+    nchwc::to_planes(isa, &pool, &y, to, &mut out, &mut vec![0.0; to.1 * threads])?;
+    let expected =
+        sluicegate_kernels::reference::conv::conv(&shape, map, planes, spec.weights, None, None)?;
+    check(&out, |i| expected[i].value)?;
+    Ok((Box::new(move || run(&pool, &mut y)), name))
 }

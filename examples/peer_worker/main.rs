@@ -5,7 +5,8 @@
 //! -> run MS REPS             <- ok WALL:DIRTY:CPU:CALIBRATION ...      nanoseconds, a sample each
 //! ```
 //! Inputs of a density below one get a run-time mask. `SLUICEGATE_ISA` caps the instruction set; `SLUICEGATE_CONV` (`fastest`, `direct`,
-//! `winograd2`, `winograd4`) says how convolutions are computed.
+//! `winograd2`, `winograd4`) says how convolutions are computed, `SLUICEGATE_LAYOUT` (`nchw`, `nchwc`) how their maps lie: what
+//! transposes them is not timed, as with the rivals.
 
 mod attention;
 mod clock;

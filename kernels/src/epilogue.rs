@@ -47,6 +47,16 @@ pub enum Activation {
 }
 
 impl Activation {
+    /// What it keeps a sum between, if that is all it does.
+    pub(crate) fn bounds(self) -> Option<(f32, f32)> {
+        match self {
+            Activation::None => Some((f32::NEG_INFINITY, f32::INFINITY)),
+            Activation::Relu => Some((0.0, f32::INFINITY)),
+            Activation::Clip { lo, hi } => Some((lo, hi)),
+            _ => None,
+        }
+    }
+
     /// Whether it is cheap enough to apply while the tile is still in registers.
     pub(crate) fn in_registers(self) -> bool {
         use Activation::*;

@@ -9,6 +9,7 @@ pub mod conv;
 mod conv_shape;
 pub mod depthwise;
 pub mod matmul;
+pub mod nchwc;
 pub mod norm;
 pub mod pointwise;
 pub mod pool;
@@ -27,6 +28,7 @@ pub(crate) const ROWS: &[Row] = on_every_isa! {
     "dwconv_7x7s2" 4 2;
     "dwconv_line" 1 8;
     "dwconv" 1 4;
+    "dwconv_nchwc" 16 1;
     // Two vectors of tiles; one takes twice the rows.
     "winograd_2x2" 8 2;
     "winograd_4x4" 8 2;

@@ -95,6 +95,11 @@ impl Bounded {
         let Below { bound, .. } = Below::new(&list, bound);
         Self { list, bound }
     }
+    /// Any indices, below what the greatest of them says.
+    pub(crate) fn all_of(list: Vec<u32>) -> Self {
+        let Below { bound, .. } = Below::all(&list);
+        Self { list, bound }
+    }
     pub(crate) fn len(&self) -> usize {
         self.list.len()
     }
@@ -353,6 +358,59 @@ impl<S: F32s, const NP: usize, const EACH: usize, const AHEAD: usize, const NV: 
                 let row = unsafe { self.panels[p].get_unchecked(from..from + S::LANES) };
                 v[p * EACH + j] = s.load(row);
             }
+        }
+        v
+    }
+}
+
+/// Step `t` is `R` vectors, `T` vectors apart, of each of `Q` rows, `below` elements apart, from `data[offsets[t]]` on.
+#[derive(Clone, Copy)]
+pub(crate) struct Stencil<'a, S, const R: usize, const Q: usize, const T: usize> {
+    // Invariant of `new`: all of them are there from the greatest offset on.
+    data: &'a [f32],
+    below: usize,
+    offsets: Below<'a>,
+    of: PhantomData<S>,
+}
+
+impl<'a, S: F32s, const R: usize, const Q: usize, const T: usize> Stencil<'a, S, R, Q, T> {
+    /// Panics when what the bound of `offsets` allows to be asked for is not there.
+    #[inline(always)]
+    pub(crate) fn new(data: &'a [f32], below: usize, offsets: Below<'a>) -> Self {
+        if !offsets.list.is_empty() {
+            let end = below
+                .checked_mul(Q - 1)
+                .and_then(|last| last.checked_add(offsets.bound - 1))
+                .and_then(|last| last.checked_add((R - 1) * T * S::LANES + S::LANES));
+            assert!(
+                end.is_some_and(|end| end <= data.len()),
+                "a map is too short"
+            );
+        }
+        Self {
+            data,
+            below,
+            offsets,
+            of: PhantomData,
+        }
+    }
+
+    /// Number of steps.
+    #[inline(always)]
+    pub(crate) fn len(self) -> usize {
+        self.offsets.list.len()
+    }
+
+    /// Those of row `q` in step `t`.
+    #[inline(always)]
+    pub(crate) fn at(self, s: S, t: usize, q: usize) -> [S::V; R] {
+        assert!(q < Q, "row out of range");
+        let first = self.offsets.list[t] as usize + q * self.below;
+        let mut v = [s.splat(0.0); R];
+        for r in 0..R {
+            let from = first + r * T * S::LANES;
+            // SAFETY: an offset is below the list's bound (`Below::new`), and from there on there are `R` vectors of `Q` rows (`new`).
+            v[r] = s.load(unsafe { self.data.get_unchecked(from..from + S::LANES) });
         }
         v
     }

@@ -3,7 +3,7 @@
 use sluicegate_kernels::ops::binary::{self, Operand};
 use sluicegate_kernels::ops::matmul::{self, MatMul, Rows, RowsMut, Strided};
 use sluicegate_kernels::ops::reduce::ReduceOp;
-use sluicegate_kernels::ops::{norm, pointwise, pool, reduce};
+use sluicegate_kernels::ops::{nchwc, norm, pointwise, pool, reduce};
 use sluicegate_kernels::pool::Pool;
 use sluicegate_kernels::{Channels, Error as KernelError, Isa};
 
@@ -13,7 +13,9 @@ use super::attention;
 use crate::ops;
 use crate::plan::Plan;
 use crate::plan::masks::MaskId;
-use crate::plan::step::{Cover, Kernel, Place, Planes, Products, Source, Step};
+use crate::plan::step::{
+    BlocksCall, BlocksOp, Cover, Kernel, Place, Planes, Products, Source, Step,
+};
 use crate::{Result, View, ViewMut};
 
 /// What all steps of a run read.
@@ -31,6 +33,14 @@ const OPERANDS: usize = 8;
 pub(super) fn scratch_len(isa: Isa, kernel: &Kernel, samples: usize, threads: usize) -> usize {
     match kernel {
         Kernel::Attention(call) => call.attention.scratch_len(threads),
+        Kernel::Blocks { call, .. } => match &**call {
+            BlocksCall::Conv(conv) => conv.scratch_len(threads),
+            BlocksCall::Layout {
+                extents: (_, pixels),
+                ..
+            } => pixels * threads,
+            BlocksCall::Depthwise(conv) => conv.scratch_len(threads),
+        },
         Kernel::Conv { conv, .. } => conv.scratch_len(threads),
         Kernel::Depthwise { conv, hw, .. } => conv.scratch_len(*hw, threads),
         Kernel::Linear { matmul, rows } => matmul.scratch_len(rows * samples, threads),
@@ -231,6 +241,21 @@ impl<'a> Frame<'a> {
             } => {
                 let (a, b) = (covered(covers[0], x(0)), covered(covers[1], x(1)));
                 binary::binary(isa, *op, a, b, *extents, live_in, floats_mut(first))?;
+            }
+            Kernel::Blocks { call, images } => {
+                for (x, y) in images_of(x(0), floats_mut(first), *images) {
+                    match &**call {
+                        BlocksCall::Conv(conv) => conv.run(pool, x, y, scratch)?,
+                        BlocksCall::Depthwise(conv) => conv.run(pool, x, y, scratch)?,
+                        &BlocksCall::Layout { op, extents } => match op {
+                            BlocksOp::FromPlanes => nchwc::from_planes(isa, pool, x, extents, y)?,
+                            BlocksOp::ToPlanes => {
+                                nchwc::to_planes(isa, pool, x, extents, y, scratch)?
+                            }
+                            BlocksOp::Mean => nchwc::mean(isa, x, extents, y)?,
+                        },
+                    }
+                }
             }
             Kernel::Compare {
                 op,

@@ -7,10 +7,11 @@ use sluicegate_kernels::Isa;
 use sluicegate_kernels::ops::Algorithm;
 use sluicegate_kernels::ops::attention::Attention;
 
+use super::blocks::Blocks;
 use super::masks::{MaskTable, Skip};
 use super::net::{Item, Net};
 use super::rewrite::Work;
-use super::step::{AttentionCall, Cost, Kernel, Planes};
+use super::step::{AttentionCall, BlocksCall, Cost, Kernel, Planes};
 use super::views::Attend;
 use crate::graph::Op;
 use crate::{DType, Error, Result, Shape};
@@ -34,6 +35,7 @@ pub(super) fn op_name(work: &Work) -> &'static str {
         Work::Conv(_) => "Conv",
         Work::Linear(_) => "Linear",
         Work::MeanMax => "MeanMax",
+        Work::Blocks(blocks) => blocks.op.name(),
     }
 }
 
@@ -64,6 +66,25 @@ pub(super) fn make(
                 inner: x[2..].iter().product(),
             };
             Ok(plain(kernel, 1))
+        }
+        Work::Blocks(blocks) => {
+            let Blocks {
+                op,
+                images,
+                channels,
+                pixels,
+            } = *blocks;
+            let call = BlocksCall::Layout {
+                op,
+                extents: (channels, pixels),
+            };
+            Ok(plain(
+                Kernel::Blocks {
+                    call: Box::new(call),
+                    images,
+                },
+                1,
+            ))
         }
         Work::Op(op) => {
             let floats = item

@@ -222,6 +222,24 @@ impl Net {
         Ok(item)
     }
 
+    /// Adds a value as another one, of another shape.
+    pub(super) fn like(&mut self, id: ValueId, shape: Shape) -> Result<ValueId> {
+        let new = self.next_id()?;
+        let value = Value {
+            shape,
+            ..self.value(id).clone()
+        };
+        self.values.push(Some(value));
+        Ok(new)
+    }
+
+    /// Lays a value out in another shape.
+    pub(super) fn set_shape(&mut self, id: ValueId, shape: Shape) {
+        if let Some(value) = &mut self.values[id.index()] {
+            value.shape = shape;
+        }
+    }
+
     fn next_id(&self) -> Result<ValueId> {
         let next = u32::try_from(self.values.len());
         next.map(ValueId)

@@ -3,6 +3,7 @@
 use sluicegate_kernels::epilogue::Activation;
 use sluicegate_kernels::ops::ConvShape;
 
+use super::blocks::Blocks;
 use super::net::{Item, Net};
 use super::views::Attend;
 use crate::graph::{Binary, Op, Reduction, Unary, ValueId};
@@ -23,6 +24,17 @@ pub(super) enum Work {
     Linear(Linear),
     /// Mean and maximum of every channel: (x) -> (mean, max)
     MeanMax,
+    /// What happens to maps in blocks of channels beside convolutions: (x)
+    Blocks(Blocks),
+}
+
+/// How a convolution's maps lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Maps {
+    Planes,
+    /// Planes in, blocks of channels out.
+    IntoBlocks,
+    Blocks,
 }
 
 /// A convolution of `images` maps.
@@ -32,6 +44,7 @@ pub(super) struct Conv {
     pub(super) images: usize,
     pub(super) hw: (usize, usize),
     pub(super) activation: Activation,
+    pub(super) maps: Maps,
 }
 
 impl Conv {
@@ -220,6 +233,7 @@ fn conv(net: &Net, item: &Item) -> Option<Conv> {
         images: x[0],
         hw: (hw[0], hw[1]),
         activation: Activation::None,
+        maps: Maps::Planes,
     })
 }
 

@@ -83,6 +83,36 @@ pub(crate) struct AttentionCall {
     pub(crate) keys_as_bias: bool,
 }
 
+/// What happens to maps in blocks of channels beside convolutions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BlocksOp {
+    FromPlanes,
+    ToPlanes,
+    /// The mean of every channel.
+    Mean,
+}
+
+impl BlocksOp {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            BlocksOp::FromPlanes => "FromPlanes",
+            BlocksOp::ToPlanes => "ToPlanes",
+            BlocksOp::Mean => "GlobalAveragePool",
+        }
+    }
+}
+
+/// A kernel of maps in blocks of channels, ready to run.
+pub(crate) enum BlocksCall {
+    Conv(conv::NchwcConv),
+    Depthwise(depthwise::NchwcDepthwise),
+    /// Of maps of channels x pixels.
+    Layout {
+        op: BlocksOp,
+        extents: (usize, usize),
+    },
+}
+
 /// One kernel call per sample, ready to run.
 pub(crate) enum Kernel {
     /// act(x), elementwise over planes `(c, p)`.
@@ -97,6 +127,11 @@ pub(crate) enum Kernel {
         op: binary::BinaryOp,
         extents: (usize, usize),
         covers: [Cover; 2],
+    },
+    /// Maps in blocks of channels, one call an image.
+    Blocks {
+        call: Box<BlocksCall>,
+        images: usize,
     },
     /// Elementwise truth values over planes `(c, p)`.
     Compare {

@@ -3,6 +3,7 @@
 
 mod block;
 mod lanes;
+mod nchwc;
 mod planes;
 mod winograd;
 
@@ -17,6 +18,8 @@ use crate::pool::{Pool, Tile};
 use crate::tile::gemm;
 use crate::tile::gemm::Sieved;
 use crate::{Channels, Error, Isa};
+
+pub use nchwc::NchwcConv;
 
 use block::Strip;
 use planes::Geometry;

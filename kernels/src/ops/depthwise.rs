@@ -14,6 +14,7 @@ use crate::{Channels, Error, Isa};
 
 mod lanes;
 mod line;
+mod nchwc;
 mod planar;
 mod rows;
 mod stack;
@@ -21,6 +22,7 @@ mod strip;
 mod sweep;
 
 use lanes::Layout;
+pub use nchwc::NchwcDepthwise;
 use planar::Planar;
 
 /// Floats of a level-two cache of 1 MiB. Below it, fetching ahead costs more than it brings (Zen 5: 8 % of 3 x 3; above it brings 15 to 20 %).
@@ -264,12 +266,9 @@ impl Depthwise {
             live_out,
             shape.c_out,
         )?;
-        let (clamp, after) = match self.activation {
-            Activation::None => ((f32::NEG_INFINITY, f32::INFINITY), None),
-            Activation::Relu => ((0.0, f32::INFINITY), None),
-            Activation::Clip { lo, hi } => ((lo, hi), None),
-            act => ((f32::NEG_INFINITY, f32::INFINITY), Some(act)),
-        };
+        let bounds = self.activation.bounds();
+        let after = bounds.is_none().then_some(self.activation);
+        let clamp = bounds.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
         let (along, map, out) = seen(shape, map, out);
         let call = Call {
             packed: self,

@@ -14,7 +14,7 @@ use crate::buffer::Buffer;
 use crate::epilogue::Activation;
 use crate::pack::{self, check_len, check_mask, extent, partial};
 use crate::panel::{Below, Bounded, from_line, lines, take_indices};
-use crate::pool::{Pool, Tile};
+use crate::pool::{Pool, Serial, Tile};
 use crate::tile::gemm::{self, FEW_ROWS, NV};
 use crate::{Channels, Error, Isa};
 
@@ -368,5 +368,39 @@ impl MatMul {
         let out = Tile::new(c.data, rows, self.n, c.ld);
         product.run(self.isa, pool, out, rest);
         Ok(())
+    }
+
+    /// Elements that [`MatMul::spaced`] needs.
+    pub(crate) fn product_len(&self, m: usize) -> usize {
+        block::scratch_len(m, self.n, pack::panel_width(self.isa.lanes()))
+    }
+
+    /// The product of rows that are `strides.0` elements apart, whose terms are where `of_a` says, on this thread and without masks.
+    pub(crate) fn spaced(
+        &self,
+        a: &[f32],
+        a_strides: (usize, usize),
+        of_a: Below<'_>,
+        out: Tile<'_>,
+        scratch: &mut [f32],
+    ) {
+        let product = Product {
+            a,
+            a_index: None,
+            a_strides,
+            of_a,
+            of_b: self.starts.all(),
+            in_order: self.starts.all().as_slice(),
+            panels: &self.panels,
+            nr: self.nr,
+            panel_len: self.kept_k.len() * self.nr,
+            n: self.n,
+            bias: self.bias.as_deref(),
+            activation: self.activation,
+            columns: Columns::All,
+            c_index: None,
+            m: out.rows(),
+        };
+        product.run(self.isa, &Serial, out, scratch);
     }
 }

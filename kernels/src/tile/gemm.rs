@@ -168,6 +168,7 @@ macro_rules! each_row {
     ($mr:expr, $i:ident => $body:expr) => {
         each_row!(@ $mr, $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
     };
+    // As many as there are numbers.
     (@ $mr:expr, $i:ident, $body:expr, $($n:literal)*) => {
         $(if $n < $mr {
             let $i: usize = $n;

@@ -6,8 +6,8 @@ use sluicegate_kernels::ops::{Algorithm, ConvSpec, conv, depthwise, matmul};
 use super::Made;
 use crate::plan::masks::{MaskId, MaskTable, Skip};
 use crate::plan::net::{Item, Net};
-use crate::plan::rewrite::{Conv, Linear};
-use crate::plan::step::{Cost, Kernel};
+use crate::plan::rewrite::{Conv, Linear, Maps};
+use crate::plan::step::{BlocksCall, Cost, Kernel};
 use crate::{ChannelMask, Result};
 
 /// The static mask of an id, and its channels where it is only known at run time.
@@ -48,7 +48,17 @@ pub(super) fn convolution(
     let share =
         |mask: Option<&ChannelMask>| mask.map_or(1.0, |m| m.count() as f64 / m.len().max(1) as f64);
     let (images, hw) = (work.images, work.hw);
-    let (kernel, planned, channels) = if work.is_depthwise() {
+    let (kernel, planned, channels) = if work.maps != Maps::Planes {
+        let call = match work.maps {
+            _ if work.is_depthwise() => {
+                BlocksCall::Depthwise(depthwise::NchwcDepthwise::pack(isa, &spec, hw)?)
+            }
+            Maps::IntoBlocks => BlocksCall::Conv(conv::NchwcConv::pack_planes(isa, &spec, hw)?),
+            _ => BlocksCall::Conv(conv::NchwcConv::pack_blocks(isa, &spec, hw)?),
+        };
+        let call = Box::new(call);
+        (Kernel::Blocks { call, images }, dense as f64, (0, 0))
+    } else if work.is_depthwise() {
         // Input and output masks are one and the same choice of planes.
         let conv = depthwise::Depthwise::pack(isa, &spec)?;
         let planned = dense as f64 * share(live_in.or(live_out));

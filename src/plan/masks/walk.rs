@@ -6,7 +6,7 @@ use super::needs::Needs;
 use super::{MaskId, MaskTable, Masked, Masks, Skip, describe};
 use crate::graph::{Op, ValueId};
 use crate::plan::net::Net;
-use crate::plan::rewrite::{Work, keeps_zero};
+use crate::plan::rewrite::{Conv, Maps, Work, keeps_zero};
 
 /// Dead channels along two axes at most: channels, and tokens.
 type Slots = [Option<Masked>; 2];
@@ -89,6 +89,8 @@ impl<'a> Walk<'a> {
     fn item(&mut self, i: usize) -> Skip {
         let item = &self.net.items[i];
         let skip = match &item.work {
+            Work::Conv(Conv { maps, .. }) if *maps != Maps::Planes => Skip::default(),
+            Work::Blocks(_) => Skip::default(),
             Work::Conv(conv) => self.kernel(
                 i,
                 1,

@@ -16,7 +16,7 @@ use crate::Isa;
 use crate::isa::{F32s, WIDEST};
 use crate::ops::conv_shape::ConvShape;
 use crate::pack::even_height;
-use crate::panel::{LINE, lines, take, take_indices};
+use crate::panel::{Below, LINE, Rhs, Side, Stencil, lines, take, take_indices};
 use crate::pool::NOWHERE;
 use crate::tile::gemm::each_row;
 use crate::transpose::{to_pixels, to_rows};
@@ -109,7 +109,7 @@ impl Layout {
         let (pixels, out) = (self.map.0 * self.map.1, self.out.0 * self.out.1);
         let vectors = self.height().saturating_mul(self.pitch);
         let vectors = vectors.saturating_add(out + self.taps());
-        let lists = pixels + self.taps() + out + 8 * LINE;
+        let lists = pixels + 2 * self.taps() + out + 8 * LINE;
         lines(vectors.saturating_mul(isa.lanes()).saturating_add(lists))
     }
 
@@ -130,13 +130,16 @@ impl Layout {
     }
 }
 
+/// Columns from which on a row of a tile keeps two FMA units of four cycles busy by itself, nearly.
+pub(super) const WIDE: usize = 7;
+
 /// Sums of a tile, at most.
-const fn most_sums(registers: usize) -> usize {
+pub(super) const fn most_sums(registers: usize) -> usize {
     if registers >= 32 { 16 } else { 8 }
 }
 
 /// Columns and rows of a tile, of outputs with `ow` columns.
-fn tile_of(registers: usize, ow: usize) -> (usize, usize) {
+pub(super) fn tile_of(registers: usize, ow: usize) -> (usize, usize) {
     let columns = even_height(ow, most_sums(registers));
     (columns, (most_sums(registers) / columns).min(TOGETHER))
 }
@@ -170,13 +173,15 @@ pub(super) fn planes<S: F32s>(
         left += layout.pitch;
     }
     let taps = take_indices(&mut rest, layout.taps());
+    let weights = take_indices(&mut rest, layout.taps());
     let [kw, dh, dw] = [layout.kernel[1], layout.dilation[0], layout.dilation[1]];
-    for (t, tap) in taps.iter_mut().enumerate() {
+    for (t, (tap, weight)) in taps.iter_mut().zip(&mut *weights).enumerate() {
         *tap = ((t / kw * dh * layout.pitch + t % kw * dw) * S::LANES) as u32;
+        *weight = (t * S::LANES) as u32;
     }
     let mut room = Room {
         places,
-        taps,
+        taps: [Below::all(taps), Below::all(weights)],
         weights: take(&mut rest, layout.taps() * S::LANES),
         map: take(&mut rest, layout.height() * layout.pitch * S::LANES),
         sums: take(&mut rest, layout.out.0 * layout.out.1 * S::LANES),
@@ -206,7 +211,7 @@ pub(super) fn planes<S: F32s>(
 /// What a group is transposed into.
 struct Room<'a> {
     places: &'a [u32],
-    taps: &'a [u32],
+    taps: [Below<'a>; 2],
     weights: &'a mut [f32],
     map: &'a mut [f32],
     sums: &'a mut [f32],
@@ -244,7 +249,7 @@ fn compute<S: F32s>(
         taps: room.taps,
         weights: room.weights,
         map: room.map,
-        bias: s.load(&bias),
+        bias: &bias,
         clamp: (s.splat(call.clamp.0), s.splat(call.clamp.1)),
     };
     s.outline(
@@ -263,10 +268,10 @@ fn compute<S: F32s>(
 #[derive(Clone, Copy)]
 struct Sums<'a, V> {
     layout: &'a Layout,
-    taps: &'a [u32],
+    taps: [Below<'a>; 2],
     weights: &'a [f32],
     map: &'a [f32],
-    bias: V,
+    bias: &'a [f32],
     clamp: (V, V),
 }
 
@@ -277,84 +282,180 @@ impl<V: Copy> Sums<'_, V> {
         let layout = self.layout;
         let (oh, ow) = layout.out;
         let below = layout.stride[0] * layout.pitch * S::LANES;
-        let most = most_sums(S::REGISTERS);
         let (columns, together) = tile_of(S::REGISTERS, ow);
         let mut i = 0;
         while i < oh {
             let q = together.min(oh - i);
             let rows = layout.rows(i, q);
             let kw = layout.kernel[1];
-            let mut tile = Tile {
-                taps: &self.taps[rows.start * kw..rows.end * kw],
-                weights: &self.weights[rows.start * kw * S::LANES..],
+            let taps = rows.start * kw..rows.end * kw;
+            let down = layout.dilation[0] * layout.pitch * S::LANES;
+            let tile = Tile {
+                taps: self.taps.map(|list| list.part(taps.clone())),
+                window: (layout.dilation[1] == 1).then_some((kw, down)),
+                weights: self.weights,
                 map: &self.map[i * below..],
                 out: &mut out[i * ow * S::LANES..],
-                below,
-                width: ow * S::LANES,
+                below: [below, ow * S::LANES],
+                blocks: 1,
+                apart: [0; 2],
+                bias: self.bias,
+                clamp: self.clamp,
             };
-            let mut left = ow;
-            while left > 0 {
-                let r = columns.min(left);
-                macro_rules! tiles {
-                    ($(($r:literal, $q:literal))*) => {
-                        match (r, q) {
-                            $(($r, $q) => if $r * $q <= most {
-                                tile.run::<S, T, $r, $q>(s, self.bias, self.clamp);
-                            })*
-                            _ => unreachable!("no such tile"),
-                        }
-                    };
-                }
-                tiles! {
-                    (1, 1) (2, 1) (3, 1) (4, 1) (5, 1) (6, 1) (7, 1) (8, 1) (9, 1) (10, 1) (11, 1) (12, 1) (13, 1) (14, 1)
-                    (15, 1) (16, 1) (1, 2) (2, 2) (3, 2) (4, 2) (5, 2) (6, 2) (7, 2) (8, 2) (1, 3) (2, 3) (3, 3) (4, 3) (5, 3)
-                }
-                left -= r;
-                if left > 0 {
-                    tile.map = &tile.map[r * T * S::LANES..];
-                    tile.out = &mut core::mem::take(&mut tile.out)[r * S::LANES..];
-                }
-            }
+            tile.columns::<S, T>(s, q, ow, columns);
             i += q;
         }
     }
 }
 
-/// R columns of Q rows of the output.
-struct Tile<'a> {
-    /// Where taps are in `map`, seen from the first output.
-    taps: &'a [u32],
-    weights: &'a [f32],
-    map: &'a [f32],
-    out: &'a mut [f32],
-    /// From one output to that below it, in `map`.
-    below: usize,
-    /// From one output to that below it in `out`.
-    width: usize,
+/// [`each_row`] for so few taps and so many pixels: unused ones take time to compile.
+macro_rules! each_tap {
+    ($count:expr, $i:ident => $body:expr) => {
+        each_row!(@ $count, $i, $body, 0 1 2 3 4 5 6)
+    };
+}
+macro_rules! each_pixel {
+    ($count:expr, $i:ident => $body:expr) => {
+        each_row!(@ $count, $i, $body,
+            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34)
+    };
 }
 
-impl Tile<'_> {
+/// Some columns of Q rows of the output, of each block.
+pub(super) struct Tile<'a, V> {
+    /// Where taps are in `map`, seen from the first output, and in `weights`.
+    pub(super) taps: [Below<'a>; 2],
+    /// Columns of the window, when all of them are in `map`, side by side; and from a row of it to the next.
+    pub(super) window: Option<(usize, usize)>,
+    pub(super) weights: &'a [f32],
+    pub(super) bias: &'a [f32],
+    pub(super) map: &'a [f32],
+    pub(super) out: &'a mut [f32],
+    /// From one output to that below it, in `map` and in `out`.
+    pub(super) below: [usize; 2],
+    /// How many blocks, and from one to the next, in `map` and in `out`.
+    pub(super) blocks: usize,
+    pub(super) apart: [usize; 2],
+    pub(super) clamp: (V, V),
+}
+
+impl<V: Copy> Tile<'_, V> {
+    /// `count` columns of Q rows, R at a time.
     #[inline(always)]
-    fn run<S: F32s, const T: usize, const R: usize, const Q: usize>(
-        &mut self,
+    pub(super) fn columns<S: F32s<V = V>, const T: usize>(
+        mut self,
         s: S,
-        bias: S::V,
-        (lo, hi): (S::V, S::V),
+        q: usize,
+        count: usize,
+        columns: usize,
     ) {
-        let mut sums = [[bias; R]; Q];
-        for (&tap, weight) in self.taps.iter().zip(self.weights.chunks_exact(S::LANES)) {
-            let weight = s.load(weight);
-            let from = &self.map[tap as usize..];
+        let most = most_sums(S::REGISTERS);
+        let mut left = count;
+        while left > 0 {
+            let r = columns.min(left);
+            macro_rules! windows {
+                ($k:literal: $($r:literal)*) => {
+                    match r {
+                        $($r if $r <= most => {
+                            s.outline(#[inline(always)] || self.window::<S, $k, T, $r>(s));
+                        })*
+                        _ => unreachable!("no such tile"),
+                    }
+                };
+            }
+            macro_rules! tiles {
+                ($(($r:literal, $q:literal))*) => {
+                    match (r, q) {
+                        // Functions of their own: else the checks of all are made before each.
+                        $(($r, $q) => if $r * $q <= most {
+                            s.outline(#[inline(always)] || self.run::<S, T, $r, $q>(s));
+                        })*
+                        _ => unreachable!("no such tile"),
+                    }
+                };
+            }
+            match self.window {
+                Some((3, _)) if q == 1 && r >= WIDE => windows! { 3: 7 8 9 10 11 12 13 14 15 16 },
+                Some((5, _)) if q == 1 && r >= WIDE => windows! { 5: 7 8 9 10 11 12 13 14 15 16 },
+                Some((7, _)) if q == 1 && r >= WIDE && T == 1 => {
+                    windows! { 7: 7 8 9 10 11 12 13 14 15 16 }
+                }
+                _ => tiles! {
+                (1, 1) (2, 1) (3, 1) (4, 1) (5, 1) (6, 1) (7, 1) (8, 1) (9, 1) (10, 1) (11, 1) (12, 1) (13, 1) (14, 1)
+                (15, 1) (16, 1) (1, 4) (1, 5) (1, 6) (1, 7) (1, 8) (2, 4) (1, 2) (2, 2) (3, 2) (4, 2) (5, 2) (6, 2) (7, 2) (8, 2) (1, 3) (2, 3) (3, 3) (4, 3) (5, 3)
+                },
+            }
+            left -= r;
+            if left > 0 {
+                self.map = behind(self.map, r * T * S::LANES);
+                self.out = &mut core::mem::take(&mut self.out)[r * S::LANES..];
+            }
+        }
+    }
+
+    /// R columns of a window of K whose taps are side by side. Each pixel is loaded once: an FMA with a pixel from memory takes nearly twice as
+    /// long as one without.
+    #[inline(always)]
+    fn window<S: F32s<V = V>, const K: usize, const T: usize, const R: usize>(&mut self, s: S) {
+        let (places, weights) = (self.taps[0].as_slice(), self.taps[1].as_slice());
+        let below = self.window.map_or(0, |(_, below)| below);
+        let (lo, hi) = self.clamp;
+        let each = self.weights.len() / self.blocks;
+        for block in 0..self.blocks {
+            let mut sums = [s.load(&self.bias[block * S::LANES..]); R];
+            if let (Some(&place), Some(&first)) = (places.first(), weights.first()) {
+                let map = &self.map[block * self.apart[0] + place as usize..];
+                let of_block = &self.weights[block * each + first as usize..];
+                for row in 0..places.len() / K {
+                    let from = &map[row * below..][..((R - 1) * T + K) * S::LANES];
+                    let weights = &of_block[row * K * S::LANES..][..K * S::LANES];
+                    let mut of_row = [sums[0]; K];
+                    each_tap!(K, l => of_row[l] = s.load(&weights[l * S::LANES..]));
+                    each_pixel!((R - 1) * T + K, m => {
+                        let pixel = s.load(&from[m * S::LANES..]);
+                        each_tap!(K, l => if l <= m && (m - l).is_multiple_of(T) && (m - l) / T < R {
+                            let r = (m - l) / T;
+                            sums[r] = s.mul_add(pixel, of_row[l], sums[r]);
+                        });
+                    });
+                }
+            }
+            let out = &mut self.out[block * self.apart[1]..][..R * S::LANES];
+            each_row!(R, r => s.store(s.min(hi, s.max(lo, sums[r])), &mut out[r * S::LANES..]));
+        }
+    }
+
+    #[inline(always)]
+    fn run<S: F32s<V = V>, const T: usize, const R: usize, const Q: usize>(&mut self, s: S) {
+        let [places, weights] = self.taps;
+        let (lo, hi) = self.clamp;
+        let each = self.weights.len() / self.blocks;
+        for block in 0..self.blocks {
+            let map = behind(self.map, block * self.apart[0]);
+            let map = Stencil::<S, R, Q, T>::new(map, self.below[0], places);
+            let of_block = &self.weights[block * each..][..each];
+            let weights = Side::<S, 1, 1>::new([of_block], weights.part(0..map.len()));
+            let mut sums = [[s.load(&self.bias[block * S::LANES..]); R]; Q];
+            for t in 0..map.len() {
+                let [weight] = weights.at(s, t);
+                each_row!(Q, q => {
+                    let pixels = map.at(s, t, q);
+                    each_row!(R, r => sums[q][r] = s.mul_add(pixels[r], weight, sums[q][r]));
+                });
+            }
+            let out = &mut self.out[block * self.apart[1]..];
             each_row!(Q, q => {
-                let pixels: [S::V; R] = s.load_pitched(&from[q * self.below..], T * S::LANES);
-                each_row!(R, r => sums[q][r] = s.mul_add(pixels[r], weight, sums[q][r]));
+                let out = &mut out[q * self.below[1]..][..R * S::LANES];
+                each_row!(R, r => {
+                    s.store(s.min(hi, s.max(lo, sums[q][r])), &mut out[r * S::LANES..]);
+                });
             });
         }
-        each_row!(Q, q => {
-            let out = &mut self.out[q * self.width..][..R * S::LANES];
-            each_row!(R, r => {
-                s.store(s.min(hi, s.max(lo, sums[q][r])), &mut out[r * S::LANES..]);
-            });
-        });
     }
+}
+
+/// What there is behind `at` elements: without taps there need not be any.
+#[inline(always)]
+fn behind(map: &[f32], at: usize) -> &[f32] {
+    &map[at.min(map.len())..]
 }

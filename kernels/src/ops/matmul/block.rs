@@ -178,6 +178,11 @@ impl Product<'_> {
         row * self.a_strides.0
     }
 
+    /// Whether a row of A lies among others: its elements are on their cache lines.
+    fn side_by_side(&self) -> bool {
+        self.a_strides.0 <= LINE
+    }
+
     /// Panel `i`, and what loads of `lanes` may reach behind it.
     pub(super) fn panel(&self, i: usize, lanes: usize) -> &[f32] {
         &self.panels[i * self.panel_len..][..self.panel_len + slack(self.nr, lanes)]
@@ -307,7 +312,8 @@ fn blocks<S: F32s>(
         };
         return few(s, p, first_row, panels, width, to, out);
     }
-    let scattered = p.of_a.is_sparse(PACK_SPARSE) && count > PACK_PANELS;
+    let sparse = p.of_a.is_sparse(PACK_SPARSE) && !p.side_by_side();
+    let scattered = sparse && count > PACK_PANELS;
     let pack = scattered || p.a_index.is_some() || index.is_some();
     let (gathered, gathered_bias) = match panels {
         Panels::Gather(_) => (take(rest, KC * nr + LINE), take(rest, nr + LINE)),

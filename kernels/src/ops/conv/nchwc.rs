@@ -1,0 +1,275 @@
+//! Convolutions into maps in blocks of channels: products whose rows are pixels.
+//!
+//! ```text
+//! for each strip of pixels                              a job; its product stays in L2
+//!     [copies of planes]                                from planes: as the direct convolution reads them
+//!     pixels x channels = pixels x terms * terms x channels
+//!     copy into blocks                                  a vector of channels is a vector of a block
+//! ```
+#![forbid(unsafe_code)]
+
+use alloc::vec::Vec;
+
+use super::planes::Geometry;
+use super::taps;
+use crate::isa::{F32s, Task};
+use crate::ops::matmul::{MatMul, MatMulSpec};
+use crate::ops::{ConvShape, ConvSpec, nchwc};
+use crate::pack::{check_len, even_height};
+use crate::panel::{Bounded, LINE, from_line, lines, take};
+use crate::pool::{Pool, Tile, worth};
+use crate::{Error, Isa};
+
+/// Elements of the product of a strip, 192 KiB.
+const PRODUCT: usize = 48 * 1024;
+/// Pixels of a strip from blocks, at least: the weights pass through for each.
+const LEAST: usize = 96;
+
+/// What the maps are that a convolution reads.
+#[derive(Debug)]
+enum From {
+    Planes(Geometry),
+    Blocks,
+}
+
+/// A convolution that writes a map in [blocks](crate::ops::nchwc), ready to run.
+#[derive(Debug)]
+pub struct NchwcConv {
+    isa: Isa,
+    shape: ConvShape,
+    from: From,
+    /// Pixels of the input and of the output.
+    pixels: (usize, usize),
+    /// Pixels of a strip.
+    strip: usize,
+    /// The weights as `[terms, c_out]`.
+    matmul: MatMul,
+    /// Where the terms of the first pixel are.
+    terms: Bounded,
+    /// The input channels: 0, 1, 2 ...
+    channels: Vec<u32>,
+}
+
+impl NchwcConv {
+    /// Takes a convolution of planes, `[c_in, h, w]`, of one group.
+    ///
+    /// # Errors
+    /// As [`ConvSpec::check`]; [`Error::Invalid`] when it has groups or masks, or does not fit the map.
+    pub fn pack_planes(isa: Isa, spec: &ConvSpec<'_>, hw: (usize, usize)) -> Result<Self, Error> {
+        spec.check()?;
+        let geometry = Geometry::new(&spec.shape, hw, isa.lanes())?;
+        let channels: Vec<u32> = (0..spec.shape.c_in as u32).collect();
+        let terms = geometry.offsets(&channels);
+        let pixels = (geometry.map(), geometry.pixels());
+        let strip = geometry.strip();
+        Self::new(
+            isa,
+            spec,
+            From::Planes(geometry),
+            (pixels, strip),
+            terms,
+            channels,
+        )
+    }
+
+    /// Takes a convolution of a map in blocks: one group, a window of 1 x 1, steps of 1, no padding.
+    ///
+    /// # Errors
+    /// As [`ConvSpec::check`]; [`Error::Invalid`] when it is another convolution, or has masks.
+    pub fn pack_blocks(isa: Isa, spec: &ConvSpec<'_>, hw: (usize, usize)) -> Result<Self, Error> {
+        spec.check()?;
+        let shape = &spec.shape;
+        if shape.kernel != [1, 1] || shape.stride != [1, 1] || shape.pads != [0; 4] {
+            return Err(Error::Invalid {
+                what: "of a map in blocks, a convolution has a window of 1 x 1, steps of 1 and no padding",
+            });
+        }
+        let large = Error::TooLarge { operand: "map" };
+        let pixels = hw.0.checked_mul(hw.1).ok_or(large.clone())?;
+        let all = nchwc::elements(isa, shape.c_in, pixels)?;
+        if all > u32::MAX as usize {
+            return Err(large);
+        }
+        let lanes = isa.lanes();
+        let place = |c: usize| (c / lanes * pixels * lanes + c % lanes) as u32;
+        let terms = (0..shape.c_in).map(place).collect();
+        let width = shape.c_out.next_multiple_of(lanes);
+        let strip = even_height(pixels, (PRODUCT / width).max(LEAST));
+        Self::new(
+            isa,
+            spec,
+            From::Blocks,
+            ((pixels, pixels), strip),
+            terms,
+            Vec::new(),
+        )
+    }
+
+    fn new(
+        isa: Isa,
+        spec: &ConvSpec<'_>,
+        from: From,
+        (pixels, strip): ((usize, usize), usize),
+        terms: Vec<u32>,
+        channels: Vec<u32>,
+    ) -> Result<Self, Error> {
+        let shape = spec.shape;
+        if shape.groups != 1 {
+            return Err(Error::Invalid {
+                what: "a convolution into blocks has one group",
+            });
+        }
+        nchwc::refuse_masks(spec)?;
+        nchwc::elements(isa, shape.c_out, pixels.1)?;
+        let matmul = MatMul::pack(
+            isa,
+            &MatMulSpec {
+                k: shape.c_in * taps(&shape),
+                n: shape.c_out,
+                b: spec.weights,
+                transposed: true,
+                bias: spec.bias,
+                activation: spec.activation,
+                live_in: None,
+                live_out: None,
+            },
+        )?;
+        let bound = terms.iter().max().map_or(1, |&most| most as usize + 1);
+        Ok(Self {
+            isa,
+            shape,
+            from,
+            pixels,
+            strip: strip.max(1),
+            matmul,
+            terms: Bounded::new(terms, bound),
+            channels,
+        })
+    }
+
+    /// What was packed.
+    pub fn shape(&self) -> &ConvShape {
+        &self.shape
+    }
+
+    /// Elements of scratch that [`NchwcConv::run`] needs.
+    pub fn scratch_len(&self, threads: usize) -> usize {
+        self.room()
+            .saturating_mul(threads.max(1))
+            .saturating_add(LINE)
+    }
+
+    /// Elements that a job needs.
+    fn room(&self) -> usize {
+        let copies = match &self.from {
+            From::Planes(geometry) => geometry.planes_len(self.shape.c_in),
+            From::Blocks => 0,
+        };
+        let strip = self.strip.min(self.pixels.1);
+        lines(copies)
+            .saturating_add(lines(strip.saturating_mul(self.width())))
+            .saturating_add(lines(self.matmul.product_len(strip)))
+    }
+
+    /// Output channels, those of the last block that are not there among them.
+    fn width(&self) -> usize {
+        self.shape.c_out.next_multiple_of(self.isa.lanes())
+    }
+
+    /// `y[co, oh, ow] = act(Σ_{ci} Σ_{kh, kw} W[co, ci, kh, kw] · x[ci, oh·sh + kh·dh - top, ow·sw + kw·dw - left] + bias[co])`
+    ///
+    /// # Shapes    `x` planes `[c_in, h, w]` or a map in blocks, as it was packed for; `y` a map `[c_out, oh, ow]` in blocks
+    /// # Numerics  one chain an output, upwards from the bias in (ci, kh, kw), one mul_add a term, taps on the padding included; then the
+    ///   activation
+    /// # Errors    [`Error::TooShort`]; nothing is written then
+    /// # Panics    never
+    /// # Scratch   [`NchwcConv::scratch_len`] elements, contents ignored
+    pub fn run(
+        &self,
+        pool: &dyn Pool,
+        x: &[f32],
+        y: &mut [f32],
+        scratch: &mut [f32],
+    ) -> Result<(), Error> {
+        let lanes = self.isa.lanes();
+        let needed = match &self.from {
+            From::Planes(_) => self.shape.c_in * self.pixels.0,
+            From::Blocks => self.shape.c_in.next_multiple_of(lanes) * self.pixels.0,
+        };
+        check_len(x.len(), needed, "x")?;
+        let len = self.width() * self.pixels.1;
+        check_len(y.len(), len, "y")?;
+        check_len(scratch.len(), self.scratch_len(1), "scratch")?;
+        let pool = worth(pool, self.pixels.1 * self.width() * self.terms.len());
+        let row = self.pixels.1 * lanes;
+        let tile = Tile::new(&mut y[..len], self.width() / lanes, row, row);
+        let block = (usize::MAX, self.strip * lanes);
+        tile.split_with(
+            pool,
+            block,
+            from_line(scratch),
+            self.room(),
+            |_, first, tile, scratch| {
+                self.isa.run(Strip {
+                    conv: self,
+                    x,
+                    pixel: first / lanes,
+                    tile,
+                    scratch,
+                });
+            },
+        );
+        Ok(())
+    }
+}
+
+/// Pixels of all blocks.
+struct Strip<'a, 't> {
+    conv: &'a NchwcConv,
+    x: &'a [f32],
+    /// The tile's first one.
+    pixel: usize,
+    tile: Tile<'t>,
+    scratch: &'a mut [f32],
+}
+
+impl Task for Strip<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: F32s>(mut self, s: S) {
+        let conv = self.conv;
+        let mut rest = self.scratch;
+        let pixels = self.tile.cols() / S::LANES;
+        let width = conv.width();
+        let product = take(&mut rest, pixels * width);
+        // Pixels side by side in what is read, and from one such run to the next.
+        let (a, step, run, pitch) = match &conv.from {
+            From::Blocks => (&self.x[self.pixel * S::LANES..], S::LANES, pixels, 0),
+            From::Planes(geometry) => {
+                let copies = take(&mut rest, geometry.planes_len(conv.shape.c_in));
+                let data = geometry.data(s, self.x, self.pixel, &conv.channels, copies);
+                let data = &data[if geometry.in_place { self.pixel } else { 0 }..];
+                match geometry.is_flat() {
+                    true => (data, 1, pixels, 0),
+                    false => (data, 1, geometry.output.1, geometry.pitch),
+                }
+            }
+        };
+        for (i, rows) in product.chunks_mut(run * width).enumerate() {
+            let out = Tile::new(rows, rows.len() / width, conv.shape.c_out, width);
+            conv.matmul
+                .spaced(&a[i * pitch..], (step, 1), conv.terms.all(), out, rest);
+        }
+        s.vectorize(
+            #[inline(always)]
+            || {
+                for block in 0..self.tile.rows() {
+                    let from = product[block * S::LANES..].chunks(width);
+                    for (to, from) in self.tile.row(block).chunks_exact_mut(S::LANES).zip(from) {
+                        s.store(s.load(from), to);
+                    }
+                }
+            },
+        );
+    }
+}

@@ -1,0 +1,433 @@
+//! Maps in blocks of channels: the tiles of [`lanes`](super::lanes), on maps as they lie.
+//!
+//! ```text
+//! for each block of channels                            a job has some
+//!     for each area of outputs with the same taps on the map
+//!         for each tile of Q rows of R columns of it
+//!             R Q FMAs a tap: the weights in a register, the pixels from memory
+//! ```
+//! Where a window reaches over much of the map, each output would be an area: there maps are copied between zeros, and all outputs are one.
+#![forbid(unsafe_code)]
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use super::lanes::{self, WIDE, most_sums};
+use super::{SLOWER, without_idle_steps};
+use crate::epilogue::Activation;
+use crate::isa::{F32s, Task};
+use crate::ops::conv_shape::{ConvShape, ConvSpec};
+use crate::ops::{check, nchwc, pointwise};
+use crate::pack::even_height;
+use crate::panel::Bounded;
+use crate::pool::{Pool, Tile, worth};
+use crate::{Buffer, Error, Isa};
+
+/// Elements of L1 (48 KiB) for the maps of blocks that are computed together: what a tile takes at its beginning is shared.
+const NEAR: usize = 10 * 1024;
+/// Cycles of a tile beside its taps, of a tap beside its FMAs, of an FMA of a wide window and of another, of a pixel that is copied near
+/// and far.
+const TILE: f64 = 30.0;
+const STEP: f64 = 1.0;
+const FMA: [f64; 2] = [0.52, 0.9];
+const COPY: [f64; 2] = [4.0, 6.0];
+/// Rows and columns, at most.
+const MOST: usize = 1 << 16;
+/// Taps of all areas, at most.
+const TAPS: usize = 1 << 16;
+
+/// A depthwise convolution of a map in [blocks](crate::ops::nchwc), ready to run.
+#[derive(Debug)]
+pub struct NchwcDepthwise {
+    isa: Isa,
+    shape: ConvShape,
+    map: (usize, usize),
+    out: (usize, usize),
+    areas: Vec<Area>,
+    /// What tiles read is a copy of a map in one of these extents, so many rows and columns from its beginning.
+    border: Option<Border>,
+    /// `[⌈c / L⌉, kh, kw, L]`
+    weights: Buffer,
+    /// `[⌈c / L⌉, L]`
+    bias: Buffer,
+    activation: Activation,
+}
+
+/// Zeros round a map.
+#[derive(Debug, Clone, Copy)]
+struct Border {
+    top: usize,
+    left: usize,
+    /// The extents with them.
+    map: (usize, usize),
+}
+
+impl Border {
+    fn new(shape: &ConvShape, (h, w): (usize, usize), out: (usize, usize)) -> Self {
+        let [top, left, ..] = shape.pads;
+        let reach = |axis: usize, outputs: usize| {
+            (outputs - 1) * shape.stride[axis] + (shape.kernel[axis] - 1) * shape.dilation[axis] + 1
+        };
+        let map = (
+            (top + h).max(reach(0, out.0)),
+            (left + w).max(reach(1, out.1)),
+        );
+        Self { top, left, map }
+    }
+
+    /// Copies maps of `from` x LANES floats into rooms whose border is zero.
+    fn copy(self, x: &[f32], (h, w): (usize, usize), room: &mut [f32], lanes: usize) {
+        let rooms = room.chunks_exact_mut(self.map.0 * self.map.1 * lanes);
+        for (room, x) in rooms.zip(x.chunks_exact(h * w * lanes)) {
+            let lines = room.chunks_exact_mut(self.map.1 * lanes).skip(self.top);
+            for (to, from) in lines.zip(x.chunks_exact(w * lanes)) {
+                to[self.left * lanes..][..w * lanes].copy_from_slice(from);
+            }
+        }
+    }
+}
+
+/// Outputs with the same taps on the map.
+#[derive(Debug)]
+struct Area {
+    rows: Span,
+    columns: Span,
+    /// Where the taps are, seen from the first one of the first output, and where their weights are.
+    taps: [Bounded; 2],
+    /// Columns and rows of a tile.
+    tile: (usize, usize),
+}
+
+impl Area {
+    fn new(shape: &ConvShape, width: usize, isa: Isa, rows: &Span, columns: &Span) -> Self {
+        let ([_, kw], [dh, dw], lanes) = (shape.kernel, shape.dilation, isa.lanes());
+        let list = |place: &dyn Fn(usize, usize) -> usize| {
+            let down = rows.taps.clone();
+            let taps = down.flat_map(|k| columns.taps.clone().map(move |l| (k, l)));
+            Bounded::all_of(taps.map(|(k, l)| (place(k, l) * lanes) as u32).collect())
+        };
+        let (k0, l0) = (rows.taps.start, columns.taps.start);
+        Self {
+            taps: [
+                list(&|k, l| (k - k0) * dh * width + (l - l0) * dw),
+                list(&|k, l| k * kw + l),
+            ],
+            tile: tile_of(isa.registers(), rows.outputs.len(), columns.outputs.len()),
+            rows: rows.clone(),
+            columns: columns.clone(),
+        }
+    }
+
+    /// Those of a map.
+    fn all(shape: &ConvShape, (h, w): (usize, usize), out: (usize, usize), isa: Isa) -> Vec<Self> {
+        let (rows, columns) = (Span::all(shape, 0, h, out.0), Span::all(shape, 1, w, out.1));
+        let pairs = rows
+            .iter()
+            .flat_map(|r| columns.iter().map(move |c| (r, c)));
+        pairs.map(|(r, c)| Self::new(shape, w, isa, r, c)).collect()
+    }
+
+    /// Cycles of a block, on Zen 5.
+    fn cycles(&self) -> f64 {
+        let ((r, q), count) = (
+            self.tile,
+            [&self.columns, &self.rows].map(|span| span.outputs.len()),
+        );
+        let tiles = (count[0].div_ceil(r) * count[1].div_ceil(q)) as f64;
+        let outputs = (count[0] * count[1]) as f64;
+        let fma = FMA[usize::from(r < WIDE)];
+        tiles * TILE + self.taps[0].len() as f64 * (tiles * STEP + outputs * fma)
+    }
+}
+
+/// Outputs along an axis with the same taps on the map.
+#[derive(Debug, Clone, PartialEq)]
+struct Span {
+    outputs: Range<usize>,
+    taps: Range<usize>,
+    /// Where the first output's first tap is on the map.
+    at: usize,
+}
+
+impl Span {
+    /// All outputs along an axis, span by span.
+    fn all(shape: &ConvShape, axis: usize, extent: usize, outputs: usize) -> Vec<Self> {
+        let (kernel, pad) = (shape.kernel[axis], shape.pads[axis]);
+        let (stride, dilation) = (shape.stride[axis], shape.dilation[axis]);
+        let mut spans: Vec<Self> = Vec::new();
+        for i in 0..outputs {
+            let first = i * stride;
+            let start = pad.saturating_sub(first).div_ceil(dilation).min(kernel);
+            let end = (extent + pad).saturating_sub(first).div_ceil(dilation);
+            let taps = start..end.clamp(start, kernel);
+            match spans.last_mut() {
+                Some(span) if span.taps == taps => span.outputs.end += 1,
+                _ => spans.push(Self {
+                    outputs: i..i + 1,
+                    at: (first + start * dilation).saturating_sub(pad).min(extent),
+                    taps,
+                }),
+            }
+        }
+        spans
+    }
+}
+
+impl NchwcDepthwise {
+    /// Whether it computes a convolution of maps of `hw`: as many groups as inputs and as outputs, steps of 1 or 2 along rows, extents
+    /// and windows that are not huge.
+    pub fn serves(shape: &ConvShape, hw: (usize, usize)) -> bool {
+        let Ok(out) = shape.output(hw) else {
+            return false;
+        };
+        let [kh, kw] = shape.kernel;
+        let depthwise = shape.groups == shape.c_in && shape.c_out == shape.c_in;
+        let small = [hw.0, hw.1, out.0, out.1].into_iter().all(|n| n <= MOST);
+        // A span ends where the window's first or last tap leaves the map.
+        let spans = |k: usize| k.saturating_mul(2).saturating_add(1);
+        let taps = kh
+            .saturating_mul(kw)
+            .saturating_mul(spans(kh))
+            .saturating_mul(spans(kw));
+        depthwise && shape.stride[1] <= 2 && small && taps <= TAPS
+    }
+
+    /// Takes a convolution that it [serves](Self::serves), and maps of `hw`.
+    ///
+    /// # Errors
+    /// As [`ConvSpec::check`] and [`ConvShape::output`]; [`Error::Invalid`] when it is another convolution, or has masks;
+    /// [`Error::TooLarge`].
+    pub fn pack(isa: Isa, spec: &ConvSpec<'_>, hw: (usize, usize)) -> Result<Self, Error> {
+        spec.check()?;
+        let shape = &spec.shape;
+        let out = shape.output(hw)?;
+        if !Self::serves(shape, hw) {
+            return Err(Error::Invalid {
+                what: "in blocks, a depthwise convolution has one output a channel, steps of 1 or 2 along rows, and a small window",
+            });
+        }
+        nchwc::refuse_masks(spec)?;
+        let (from, to) = (hw.0 * hw.1, out.0 * out.1);
+        nchwc::elements(isa, shape.c_in, from.max(to))?;
+        // Places are 32 bits wide.
+        if from > u32::MAX as usize / isa.lanes() {
+            return Err(Error::TooLarge { operand: "map" });
+        }
+        let seen = without_idle_steps(*shape, out);
+        let [kh, kw] = seen.kernel;
+        let mut areas = Area::all(&seen, hw, out, isa);
+        let cycles = |areas: &[Area]| areas.iter().map(Area::cycles).sum::<f64>();
+        let mut border = None;
+        if areas.len() > 1 {
+            let bordered = Border::new(&seen, hw, out);
+            let room = bordered
+                .map
+                .0
+                .saturating_mul(bordered.map.1)
+                .saturating_mul(isa.lanes());
+            let far = usize::from(room > NEAR);
+            let inside = ConvShape {
+                pads: [0; 4],
+                ..seen
+            };
+            if room <= 8 * NEAR {
+                let one = Area::all(&inside, bordered.map, out, isa);
+                if cycles(&one) + from as f64 * COPY[far] < cycles(&areas) {
+                    (areas, border) = (one, Some(bordered));
+                }
+            }
+        }
+        let lanes = isa.lanes();
+        let mut weights = Buffer::zeros(nchwc::elements(isa, shape.c_in, kh * kw)?);
+        for (c, plane) in spec.weights.chunks_exact(kh * kw).enumerate() {
+            for (tap, &weight) in plane.iter().enumerate() {
+                weights[(c / lanes * kh * kw + tap) * lanes + c % lanes] = weight;
+            }
+        }
+        let mut bias = Buffer::zeros(nchwc::elements(isa, shape.c_in, 1)?);
+        if let Some(all) = spec.bias {
+            bias[..all.len()].copy_from_slice(all);
+        }
+        Ok(Self {
+            isa,
+            shape: seen,
+            map: hw,
+            out,
+            areas,
+            border,
+            weights,
+            bias,
+            activation: spec.activation,
+        })
+    }
+
+    /// Elements of scratch that [`NchwcDepthwise::run`] needs.
+    pub fn scratch_len(&self, threads: usize) -> usize {
+        self.room() * threads.max(1)
+    }
+
+    /// Elements that a job needs.
+    fn room(&self) -> usize {
+        match self.border {
+            Some(border) => self.together() * border.map.0 * border.map.1 * self.isa.lanes(),
+            None => 0,
+        }
+    }
+
+    /// Blocks that are computed together.
+    fn together(&self) -> usize {
+        let map = self.border.map_or(self.map, |border| border.map);
+        let each = (map.0 * map.1 + self.out.0 * self.out.1) * self.isa.lanes();
+        (NEAR / each).clamp(1, self.shape.c_in.div_ceil(self.isa.lanes()))
+    }
+
+    /// `y[c, i, j] = act(bias[c] + Σ_{k, l} w[c, k, l] · x[c, i s_h + k d_h - top, j s_w + l d_w - left])`
+    ///
+    /// # Shapes    `x` a map `[c, h, w]` and `y` a map `[c, oh, ow]` in blocks
+    /// # Numerics  one chain an output: bias, then the taps in ascending (k, l), one mul_add each, those in the padding left
+    ///   out or zero; then the activation
+    /// # Errors    [`Error::TooShort`]; nothing is written then
+    /// # Panics    never
+    /// # Scratch   [`NchwcDepthwise::scratch_len`] elements, contents ignored
+    /// # Source    the layout of oneDNN's depthwise kernels
+    pub fn run(
+        &self,
+        pool: &dyn Pool,
+        x: &[f32],
+        y: &mut [f32],
+        scratch: &mut [f32],
+    ) -> Result<(), Error> {
+        let (isa, channels) = (self.isa, self.shape.c_in);
+        let of = |(h, w): (usize, usize)| nchwc::elements(isa, channels, h * w);
+        check::covers("input of a depthwise", &[of(self.map)?], x.len())?;
+        let len = check::covers("output of a depthwise", &[of(self.out)?], y.len())?;
+        let room = self.room();
+        check::covers("scratch of a depthwise", &[room], scratch.len())?;
+        let taps = self.shape.kernel[0] * self.shape.kernel[1];
+        let pool = worth(pool, len.saturating_mul(taps).saturating_mul(SLOWER));
+        let width = self.out.0 * self.out.1 * isa.lanes();
+        let blocks = channels.div_ceil(isa.lanes());
+        // No thread waits long for the last blocks.
+        let threads = pool.threads().max(1);
+        let each = blocks.div_ceil(if threads == 1 { 1 } else { threads * 2 });
+        let tile = Tile::new(&mut y[..len], 1, len, len);
+        tile.split_with(
+            pool,
+            (1, each * width),
+            scratch,
+            room,
+            |_, first, mut tile, room| {
+                isa.run(Blocks {
+                    packed: self,
+                    x,
+                    first: first / width,
+                    out: tile.row(0),
+                    room,
+                });
+            },
+        );
+        Ok(())
+    }
+}
+
+/// Blocks of channels.
+struct Blocks<'a> {
+    packed: &'a NchwcDepthwise,
+    x: &'a [f32],
+    /// The first one.
+    first: usize,
+    out: &'a mut [f32],
+    room: &'a mut [f32],
+}
+
+impl Task for Blocks<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: F32s>(self, s: S) {
+        let packed = self.packed;
+        let [from, to] = [packed.map, packed.out].map(|(h, w)| h * w * S::LANES);
+        self.room.fill(0.0);
+        let mut x = &self.x[self.first * from..];
+        let mut block = self.first;
+        for out in self.out.chunks_mut(packed.together() * to) {
+            let (mine, rest) = x.split_at(out.len() / to * from);
+            let map = match packed.border {
+                Some(border) => {
+                    border.copy(mine, packed.map, self.room, S::LANES);
+                    &*self.room
+                }
+                None => mine,
+            };
+            match packed.shape.stride[1] {
+                1 => packed.blocks::<S, 1>(s, map, block, out),
+                _ => packed.blocks::<S, 2>(s, map, block, out),
+            }
+            if packed.activation.bounds().is_none() {
+                pointwise::apply(s, packed.activation, out);
+            }
+            block += out.len() / to;
+            x = rest;
+        }
+    }
+}
+
+impl NchwcDepthwise {
+    /// The window of a span of columns, if all of its taps are on the map, side by side: its columns, and from row to row of it. One of a
+    /// single row may be several rows as well, one behind the other.
+    fn window(&self, columns: &Span, line: usize) -> Option<(usize, usize)> {
+        let ([kh, kw], [dh, dw]) = (self.shape.kernel, self.shape.dilation);
+        let part = [7, 5, 3].into_iter().find(|part| kw.is_multiple_of(*part));
+        match part {
+            _ if columns.taps.len() < kw || dw != 1 => None,
+            Some(part) if kh == 1 => Some((part, part * self.isa.lanes())),
+            _ => Some((kw, dh * line)),
+        }
+    }
+
+    /// Blocks from `first` on, with stride T along a row.
+    #[inline(always)]
+    fn blocks<S: F32s, const T: usize>(&self, s: S, x: &[f32], first: usize, out: &mut [f32]) {
+        let (h, w) = self.border.map_or(self.map, |border| border.map);
+        let (ow, [stride, _]) = (self.out.1, self.shape.stride);
+        let apart = [h * w, self.out.0 * ow].map(|pixels| pixels * S::LANES);
+        let count = out.len() / apart[1];
+        let each = self.shape.kernel[0] * self.shape.kernel[1] * S::LANES;
+        let bounds = self.activation.bounds();
+        let (lo, hi) = bounds.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+        for area in &self.areas {
+            let (rows, columns, (r, q)) = (&area.rows, &area.columns, area.tile);
+            let window = self.window(columns, w * S::LANES);
+            for i in rows.outputs.clone().step_by(q) {
+                let row = rows.at + (i - rows.outputs.start) * stride;
+                let at = (row * w + columns.at) * S::LANES;
+                let tile = lanes::Tile {
+                    taps: [area.taps[0].all(), area.taps[1].all()],
+                    window,
+                    weights: &self.weights[first * each..][..count * each],
+                    bias: &self.bias[first * S::LANES..],
+                    map: &x[at.min(x.len())..],
+                    out: &mut out[(i * ow + columns.outputs.start) * S::LANES..],
+                    below: [stride * w * S::LANES, ow * S::LANES],
+                    blocks: count,
+                    apart,
+                    clamp: (s.splat(lo), s.splat(hi)),
+                };
+                let q = q.min(rows.outputs.end - i);
+                tile.columns::<S, T>(s, q, columns.outputs.len(), r);
+            }
+        }
+    }
+}
+
+/// Columns and rows of the tiles of an area.
+fn tile_of(registers: usize, rows: usize, columns: usize) -> (usize, usize) {
+    let most = most_sums(registers);
+    let r = even_height(columns, most);
+    let q = match r {
+        1 => most.min(8),
+        2 => most.min(8) / 2,
+        3..WIDE => (most / r).min(3),
+        _ => 1,
+    };
+    (r, even_height(rows, q))
+}

@@ -1,0 +1,428 @@
+//! Maps in blocks of channels: the same chains as of planes, so the same numbers, whatever lies behind the last channel.
+
+#[path = "nn/mod.rs"]
+mod nn;
+
+use nn::{Threads, bits, data, guarded};
+use proptest::prelude::*;
+use sluicegate_kernels::epilogue::Activation;
+use sluicegate_kernels::ops::conv::{Conv, NchwcConv};
+use sluicegate_kernels::ops::depthwise::{Depthwise, NchwcDepthwise};
+use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec, nchwc};
+use sluicegate_kernels::pool::{Pool, Serial};
+use sluicegate_kernels::{Channels, Error, Isa};
+
+#[derive(Debug, Clone)]
+struct Case {
+    shape: ConvShape,
+    map: (usize, usize),
+    act: Activation,
+    bias: bool,
+    seed: u64,
+}
+
+/// `[channels, pixels]` in blocks, NaN behind the last channel.
+fn in_blocks(isa: Isa, planes: &[f32], channels: usize) -> Vec<f32> {
+    let (lanes, pixels) = (isa.lanes(), planes.len() / channels);
+    let mut blocks = vec![f32::NAN; nchwc::elements(isa, channels, pixels).expect("small")];
+    for (i, &x) in planes.iter().enumerate() {
+        let (c, p) = (i / pixels, i % pixels);
+        blocks[(c / lanes * pixels + p) * lanes + c % lanes] = x;
+    }
+    blocks
+}
+
+/// The channels of a map in blocks, `[channels, pixels]`.
+fn in_planes(isa: Isa, blocks: &[f32], (channels, pixels): (usize, usize)) -> Vec<f32> {
+    let lanes = isa.lanes();
+    let at = |c: usize, p: usize| blocks[(c / lanes * pixels + p) * lanes + c % lanes];
+    let all = (0..channels).flat_map(|c| (0..pixels).map(move |p| (c, p)));
+    all.map(|(c, p)| at(c, p)).collect()
+}
+
+impl Case {
+    fn check(&self) {
+        let shape = self.shape;
+        let weights = data(self.seed + 1, shape.weights_len().expect("small"));
+        let bias = data(self.seed + 2, shape.c_out);
+        let spec = ConvSpec {
+            shape,
+            weights: &weights,
+            bias: self.bias.then_some(&bias),
+            activation: self.act,
+            live_in: None,
+            live_out: None,
+            algorithm: Algorithm::Direct,
+        };
+        let x = data(self.seed, shape.c_in * self.map.0 * self.map.1);
+        for isa in Isa::available() {
+            if shape.groups > 1 {
+                self.depthwise(isa, &spec, &x);
+            } else {
+                self.convolution(isa, &spec, &x);
+            }
+        }
+    }
+
+    fn output(&self) -> (usize, usize) {
+        let (oh, ow) = self.shape.output(self.map).expect("fits");
+        (self.shape.c_out, oh * ow)
+    }
+
+    fn depthwise(&self, isa: Isa, spec: &ConvSpec<'_>, x: &[f32]) {
+        let (channels, pixels) = self.output();
+        let planes = Depthwise::pack(isa, spec).expect("valid");
+        let mut scratch = vec![f32::NAN; planes.scratch_len(self.map, 1)];
+        let mut expected = vec![0.0; channels * pixels];
+        planes
+            .run(
+                &Serial,
+                x,
+                self.map,
+                None,
+                None,
+                &mut expected,
+                &mut scratch,
+            )
+            .expect("valid");
+        let packed = NchwcDepthwise::pack(isa, spec, self.map).expect("valid");
+        let x = in_blocks(isa, x, channels);
+        self.agree(isa, &expected, |pool, y| {
+            let mut scratch = vec![f32::NAN; packed.scratch_len(pool.threads())];
+            packed.run(pool, &x, y, &mut scratch)
+        });
+    }
+
+    fn convolution(&self, isa: Isa, spec: &ConvSpec<'_>, x: &[f32]) {
+        let (channels, pixels) = self.output();
+        let conv = Conv::pack(isa, spec, self.map).expect("valid");
+        let mut scratch = vec![f32::NAN; conv.scratch_len(1)];
+        let mut expected = vec![0.0; channels * pixels];
+        conv.run(&Serial, x, None, None, &mut expected, &mut scratch)
+            .expect("valid");
+        let check = |packed: NchwcConv, x: &[f32]| {
+            self.agree(isa, &expected, |pool, y| {
+                let mut scratch = vec![f32::NAN; packed.scratch_len(pool.threads())];
+                packed.run(pool, x, y, &mut scratch)
+            });
+        };
+        check(
+            NchwcConv::pack_planes(isa, spec, self.map).expect("valid"),
+            x,
+        );
+        match NchwcConv::pack_blocks(isa, spec, self.map) {
+            Ok(packed) => check(packed, &in_blocks(isa, x, spec.shape.c_in)),
+            Err(_) => {
+                let ConvShape {
+                    kernel,
+                    stride,
+                    pads,
+                    ..
+                } = spec.shape;
+                let one = kernel == [1, 1] && stride == [1, 1] && pads == [0; 4];
+                assert!(!one, "single pixels are read in blocks");
+            }
+        }
+    }
+
+    /// Blocks hold what planes hold, for any number of threads, and nothing else is written.
+    fn agree(
+        &self,
+        isa: Isa,
+        expected: &[f32],
+        run: impl Fn(&dyn Pool, &mut [f32]) -> Result<(), Error>,
+    ) {
+        let out = self.output();
+        let len = nchwc::elements(isa, out.0, out.1).expect("small");
+        let on = |pool: &dyn Pool| {
+            let y = guarded(len, |y| run(pool, y).expect("valid"));
+            in_planes(isa, &y, out)
+        };
+        let y = on(&Serial);
+        assert_eq!(y, expected, "{isa}: {self:?}");
+        for threads in [2, 4] {
+            assert_eq!(
+                bits(&on(&Threads(threads))),
+                bits(&y),
+                "{isa}: {threads} threads"
+            );
+        }
+    }
+}
+
+fn activations() -> impl Strategy<Value = Activation> {
+    prop_oneof![
+        Just(Activation::None),
+        Just(Activation::Relu),
+        Just(Activation::Clip { lo: -0.5, hi: 0.5 }),
+        Just(Activation::LeakyRelu(0.1)),
+        Just(Activation::Silu),
+    ]
+}
+
+fn depthwise_cases() -> impl Strategy<Value = Case> {
+    let kernel = prop_oneof![
+        3 => Just([3, 3]),
+        2 => Just([5, 5]),
+        1 => Just([7, 7]),
+        1 => Just([1, 9]),
+        2 => prop::array::uniform2(1usize..8),
+    ];
+    let steps = (
+        prop_oneof![2 => Just([1, 1]), 1 => Just([2, 2]), 1 => (1usize..4, 1usize..3).prop_map(|(h, w)| [h, w])],
+        prop_oneof![3 => Just([1, 1]), 1 => prop::array::uniform2(1usize..4)],
+    );
+    let sizes = (1usize..70, (1usize..24, 1usize..40));
+    (
+        kernel,
+        steps,
+        prop::array::uniform4(0usize..4),
+        sizes,
+        activations(),
+        any::<bool>(),
+        0u64..1 << 40,
+    )
+        .prop_map(
+            |(kernel, (stride, dilation), pads, (c, map), act, bias, seed)| Case {
+                shape: ConvShape {
+                    c_in: c,
+                    c_out: c,
+                    groups: c,
+                    kernel,
+                    stride,
+                    dilation,
+                    pads,
+                },
+                map,
+                act,
+                bias,
+                seed,
+            },
+        )
+        .prop_filter(
+            "one group is a convolution of its own kind, and the kernel fits",
+            |case| case.shape.groups > 1 && case.shape.output(case.map).is_ok(),
+        )
+}
+
+fn convolution_cases() -> impl Strategy<Value = Case> {
+    let window = prop_oneof![
+        2 => Just(([1, 1], [1, 1], [0; 4])),
+        2 => (prop::array::uniform2(1usize..5), prop::array::uniform2(1usize..3), prop::array::uniform4(0usize..3)),
+    ];
+    let sizes = ((1usize..40, 1usize..70), (1usize..20, 1usize..20));
+    (window, sizes, activations(), any::<bool>(), 0u64..1 << 40)
+        .prop_map(
+            |((kernel, stride, pads), ((c_in, c_out), map), act, bias, seed)| Case {
+                shape: ConvShape {
+                    c_in,
+                    c_out,
+                    groups: 1,
+                    kernel,
+                    stride,
+                    dilation: [1, 1],
+                    pads,
+                },
+                map,
+                act,
+                bias,
+                seed,
+            },
+        )
+        .prop_filter("the kernel fits", |case| {
+            case.shape.output(case.map).is_ok()
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn depthwise_equals_planes(case in depthwise_cases()) {
+        case.check();
+    }
+
+    #[test]
+    fn convolutions_equal_planes(case in convolution_cases()) {
+        case.check();
+    }
+}
+
+fn square(c: usize, k: usize, stride: usize) -> ConvShape {
+    ConvShape {
+        c_in: c,
+        c_out: c,
+        groups: c,
+        kernel: [k, k],
+        stride: [stride, stride],
+        dilation: [1, 1],
+        pads: [k / 2; 4],
+    }
+}
+
+/// Tiles of every width and height, windows in registers and tap by tap, maps as they lie and copied.
+#[test]
+fn every_size_of_a_map() {
+    for w in 1..=40 {
+        for (h, k, stride) in [
+            (3, 3, 1),
+            (9, 3, 2),
+            (7, 5, 1),
+            (6, 5, 2),
+            (7, 7, 1),
+            (4, 7, 2),
+        ] {
+            let case = Case {
+                shape: square(20, k, stride),
+                map: (h, w),
+                act: Activation::Relu,
+                bias: true,
+                seed: (w * 100 + h) as u64,
+            };
+            case.check();
+        }
+    }
+}
+
+#[test]
+fn many_pixels_are_several_strips() {
+    for (c_in, c_out, map) in [(24, 600, (30, 21)), (17, 33, (40, 41)), (3, 1030, (9, 13))] {
+        let shape = ConvShape {
+            c_in,
+            c_out,
+            groups: 1,
+            pads: [0; 4],
+            ..square(1, 1, 1)
+        };
+        let case = Case {
+            shape,
+            map,
+            act: Activation::Relu,
+            bias: true,
+            seed: c_out as u64,
+        };
+        case.check();
+    }
+}
+
+#[test]
+fn planes_and_back() {
+    for isa in Isa::available() {
+        for (channels, pixels) in [(1, 1), (3, 5), (16, 49), (17, 3), (40, 65), (33, 128)] {
+            let x = data(channels as u64, channels * pixels);
+            let len = nchwc::elements(isa, channels, pixels).expect("small");
+            for pool in [&Serial as &dyn Pool, &Threads(2)] {
+                let blocks = guarded(len, |y| {
+                    nchwc::from_planes(isa, pool, &x, (channels, pixels), y).expect("fits");
+                });
+                assert_eq!(in_planes(isa, &blocks, (channels, pixels)), x, "{isa}");
+                let poisoned = in_blocks(isa, &x, channels);
+                let mut spare = vec![f32::NAN; pixels * pool.threads()];
+                let back = guarded(channels * pixels, |y| {
+                    nchwc::to_planes(isa, pool, &poisoned, (channels, pixels), y, &mut spare)
+                        .expect("fits");
+                });
+                assert_eq!(bits(&back), bits(&x), "{isa}: {channels} x {pixels}");
+            }
+            let means = guarded(channels, |y| {
+                let blocks = in_blocks(isa, &x, channels);
+                nchwc::mean(isa, &blocks, (channels, pixels), y).expect("fits");
+            });
+            for (c, mean) in means.iter().enumerate() {
+                let plane = &x[c * pixels..][..pixels];
+                let of =
+                    |f: fn(f32) -> f64| plane.iter().map(|&x| f(x)).sum::<f64>() / pixels as f64;
+                let bound =
+                    (pixels + 2) as f64 * f64::from(f32::EPSILON) * of(|x| f64::from(x.abs()));
+                assert!(
+                    (f64::from(*mean) - of(f64::from)).abs() <= bound,
+                    "{isa}: mean {c}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_blocks_cannot_do_is_refused() {
+    let isa = Isa::best();
+    let words = [!0u64 >> 44];
+    let live = Some(Channels::new(&words, 20).expect("20 bits"));
+    let weights = vec![0.0; 4 * 400];
+    let spec = |shape: ConvShape| ConvSpec {
+        shape,
+        weights: &weights[..shape.weights_len().expect("small")],
+        bias: None,
+        activation: Activation::None,
+        live_in: None,
+        live_out: None,
+        algorithm: Algorithm::Direct,
+    };
+    let (good, hw) = (spec(square(20, 3, 1)), (4, 5));
+    let refused = [
+        ConvSpec {
+            live_in: live,
+            ..good
+        },
+        ConvSpec {
+            live_out: live,
+            ..good
+        },
+        spec(ConvShape {
+            c_out: 40,
+            ..good.shape
+        }),
+        spec(ConvShape {
+            stride: [1, 3],
+            ..good.shape
+        }),
+    ];
+    for spec in refused {
+        let error = NchwcDepthwise::pack(isa, &spec, hw).expect_err("refused");
+        assert!(matches!(error, Error::Invalid { .. }), "{error}");
+    }
+    let one = ConvShape {
+        groups: 1,
+        kernel: [1, 1],
+        pads: [0; 4],
+        ..good.shape
+    };
+    for shape in [
+        ConvShape { groups: 2, ..one },
+        ConvShape {
+            stride: [2, 2],
+            ..one
+        },
+        ConvShape {
+            pads: [1; 4],
+            ..one
+        },
+    ] {
+        let error = NchwcConv::pack_blocks(isa, &spec(shape), hw).expect_err("refused");
+        assert!(matches!(error, Error::Invalid { .. }), "{error}");
+    }
+    let masked = ConvSpec {
+        live_in: live,
+        ..spec(one)
+    };
+    assert!(NchwcConv::pack_planes(isa, &masked, hw).is_err());
+    for huge in [(usize::MAX / 4, 5), (1 << 20, 1 << 20), (5, usize::MAX)] {
+        assert!(NchwcDepthwise::pack(isa, &good, huge).is_err(), "{huge:?}");
+        assert!(
+            NchwcConv::pack_blocks(isa, &spec(one), huge).is_err(),
+            "{huge:?}"
+        );
+    }
+    let packed = NchwcDepthwise::pack(isa, &good, hw).expect("valid");
+    let conv = NchwcConv::pack_blocks(isa, &spec(one), hw).expect("valid");
+    let all = nchwc::elements(isa, 20, 20).expect("small");
+    let (x, mut y) = (vec![0.0; all], vec![0.0; all]);
+    let mut scratch = vec![0.0; packed.scratch_len(1).max(conv.scratch_len(1))];
+    for (inputs, outputs) in [(all - 1, all), (all, all - 1)] {
+        let (x, y) = (&x[..inputs], &mut y[..outputs]);
+        assert!(packed.run(&Serial, x, y, &mut scratch).is_err());
+        assert!(conv.run(&Serial, x, y, &mut scratch).is_err());
+        assert!(nchwc::mean(isa, &x[..inputs.min(all - 1)], (20, 20), y).is_err());
+    }
+    assert!(conv.run(&Serial, &x, &mut y, &mut []).is_err());
+}
