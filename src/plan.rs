@@ -1,7 +1,7 @@
 //! Planning: from a graph and the shapes of one run to a list of kernels with packed weights, their storage and their masks.
 //!
 //! `net` types the graph and folds constants, `patterns` finds operators that a file spells out in smaller ones, `rewrite` fuses nodes
-//! into kernels, `views` finds the operands of attention where they lie, `blocks` lays maps out, `masks` carries the dead channels, `kernels` picks and packs, `lower` assigns storage by `layout` and writes the `step`s.
+//! into kernels, `patches` makes rows of an image's windows, `views` finds the operands of attention where they lie, `blocks` lays maps out, `masks` carries the dead channels, `kernels` picks and packs, `lower` assigns storage by `layout` and writes the `step`s.
 
 mod blocks;
 mod kernels;
@@ -9,6 +9,7 @@ mod layout;
 mod lower;
 pub(crate) mod masks;
 mod net;
+mod patches;
 mod patterns;
 mod rewrite;
 pub(crate) mod step;
@@ -124,6 +125,7 @@ impl Plan {
         }
         patterns::fuse(&mut net)?;
         rewrite::rewrite(&mut net)?;
+        patches::as_rows(&mut net)?;
         views::attend(&mut net);
         blocks::lay_out(&mut net, key.isa)?;
         let masks = match key.mode {

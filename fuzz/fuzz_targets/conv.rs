@@ -7,9 +7,9 @@ use common::{Backwards, CANARY, activation, admits, bits, floats, live, maybe_ma
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use sluicegate::ChannelMask;
-use sluicegate::kernels::ops::conv::Conv;
-use sluicegate::kernels::ops::depthwise::Depthwise;
-use sluicegate::kernels::ops::{Algorithm, ConvShape, ConvSpec};
+use sluicegate::kernels::ops::conv::{Conv, NchwcConv};
+use sluicegate::kernels::ops::depthwise::{Depthwise, NchwcDepthwise};
+use sluicegate::kernels::ops::{Algorithm, ConvShape, ConvSpec, nchwc};
 use sluicegate::kernels::pool::{Pool, Serial};
 use sluicegate::kernels::reference::conv as reference;
 use sluicegate::kernels::reference::matmul::Sum;
@@ -213,8 +213,54 @@ fn sound(u: &mut Unstructured<'_>) -> Result<()> {
         } else {
             assert!(Depthwise::pack(isa, &spec).is_err());
         }
+        if masks.0.is_none() && masks.1.is_none() {
+            in_blocks(isa, &spec, hw, &x, &|run| check("nchwc", &expected, run));
+        }
     }
     Ok(())
+}
+
+type Run<'a> = &'a dyn Fn(&dyn Pool, &mut [f32]) -> Result<(), Error>;
+
+/// The same with maps in blocks of channels, where that can be computed.
+fn in_blocks(
+    isa: Isa,
+    spec: &ConvSpec<'_>,
+    hw: (usize, usize),
+    x: &[f32],
+    check: &dyn Fn(Run<'_>),
+) {
+    let Ok((oh, ow)) = spec.shape.output(hw) else {
+        return;
+    };
+    let (from, to) = ((spec.shape.c_in, hw.0 * hw.1), (spec.shape.c_out, oh * ow));
+    let elements = |(c, p)| nchwc::elements(isa, c, p).unwrap();
+    let mut blocks = vec![f32::NAN; elements(from)];
+    nchwc::from_planes(isa, &Serial, x, from, &mut blocks).unwrap();
+    let planes = |pool: &dyn Pool, y: &mut [f32], run: Run<'_>| {
+        let mut out = vec![f32::NAN; elements(to)];
+        run(pool, &mut out)?;
+        let mut spare = vec![f32::NAN; to.1 * pool.threads()];
+        nchwc::to_planes(isa, pool, &out, to, y, &mut spare)
+    };
+    if let Ok(conv) = NchwcDepthwise::pack(isa, spec, hw) {
+        check(&|pool, y| {
+            planes(pool, y, &|pool, y| {
+                let mut scratch = vec![f32::NAN; conv.scratch_len(pool.threads())];
+                conv.run(pool, &blocks, y, &mut scratch)
+            })
+        });
+    }
+    let convs = [NchwcConv::pack_blocks(isa, spec, hw), NchwcConv::pack_planes(isa, spec, hw)];
+    for (conv, x) in convs.into_iter().zip([&blocks[..], x]) {
+        let Ok(conv) = conv else { continue };
+        check(&|pool, y| {
+            planes(pool, y, &|pool, y| {
+                let mut scratch = vec![f32::NAN; conv.scratch_len(pool.threads())];
+                conv.run(pool, x, y, &mut scratch)
+            })
+        });
+    }
 }
 
 /// Parameters and lengths that do not fit each other: an answer or an error.
@@ -271,6 +317,16 @@ fn hostile(u: &mut Unstructured<'_>) -> Result<()> {
         let mut scratch = vec![0.0; conv.scratch_len(hw, 1).min(1 << 20)];
         let (live_in, live_out) = (view(&masks.0), view(&masks.1));
         let _ = conv.run(&Serial, &x, hw, live_in, live_out, &mut y, &mut scratch);
+    }
+    if let Ok(conv) = NchwcDepthwise::pack(isa, &spec, hw) {
+        let _ = conv.scratch_len(4);
+        let _ = conv.run(&Serial, &x, &mut y, &mut scratch);
+    }
+    for conv in [NchwcConv::pack_blocks(isa, &spec, hw), NchwcConv::pack_planes(isa, &spec, hw)] {
+        if let Ok(conv) = conv {
+            let _ = conv.scratch_len(4);
+            let _ = conv.run(&Serial, &x, &mut y, &mut scratch);
+        }
     }
     Ok(())
 }

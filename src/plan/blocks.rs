@@ -98,21 +98,39 @@ fn gain(item: &Item) -> i32 {
     }
 }
 
+/// How a value would lie, if all items did what they can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Lies {
+    InPlanes,
+    /// Made of planes.
+    InBlocks,
+    /// Behind a layer that gains by it.
+    Gained,
+}
+
 fn roles(net: &Net) -> Vec<Role> {
     let mut roles = Vec::with_capacity(net.items.len());
-    // What items before make blocks of, if they are to.
-    let mut made = vec![false; net.len()];
+    let mut lies = vec![Lies::InPlanes; net.len()];
     for item in &net.items {
-        let role = role(net, item, &made);
-        if let (Role::Enters | Role::Through, Some(y)) = (role, item.output(0)) {
-            made[y.index()] = true;
+        let role = role(net, item, &lies);
+        let gained = item
+            .inputs
+            .iter()
+            .flatten()
+            .any(|id| lies[id.index()] == Lies::Gained);
+        if let Some(y) = item.output(0) {
+            lies[y.index()] = match role {
+                Role::Through if gained || gain(item) > 0 => Lies::Gained,
+                Role::Through | Role::Enters => Lies::InBlocks,
+                _ => Lies::InPlanes,
+            };
         }
         roles.push(role);
     }
     roles
 }
 
-fn role(net: &Net, item: &Item, made: &[bool]) -> Role {
+fn role(net: &Net, item: &Item, lies: &[Lies]) -> Role {
     let maps = |ids: &[Option<ValueId>]| ids.iter().flatten().all(|&id| is_map(net, id));
     let Some(y) = item.output(0) else {
         return Role::Planes;
@@ -121,25 +139,28 @@ fn role(net: &Net, item: &Item, made: &[bool]) -> Role {
         Work::Conv(conv) if maps(&[item.input(0), Some(y)]) => {
             let shape = &conv.shape;
             let unit = [shape.stride, shape.dilation] == [[1, 1]; 2];
+            let single = shape.kernel == [1, 1] && unit && shape.pads == [0; 4];
+            let gained = lies[item.x().index()] == Lies::Gained;
             if conv.is_depthwise() {
-                match NchwcDepthwise::serves(shape, conv.hw) {
+                // In front of all that gain, maps need not be in blocks yet.
+                match NchwcDepthwise::serves(shape, conv.hw) && (gained || gain(item) > 0) {
                     true => Role::Through,
                     false => Role::Planes,
                 }
             } else if shape.groups != 1 || shape.kernel == [3, 3] && unit {
                 // Winograd's filtering is for planes.
                 Role::Planes
-            } else if shape.kernel == [1, 1]
-                && unit
-                && shape.pads == [0; 4]
-                && made[item.x().index()]
-            {
+            } else if single && gained {
                 Role::Through
             } else {
                 Role::Enters
             }
         }
-        Work::Activate(_) if maps(&[item.input(0), Some(y)]) => Role::Through,
+        Work::Activate(_)
+            if maps(&[item.input(0), Some(y)]) && lies[item.x().index()] != Lies::InPlanes =>
+        {
+            Role::Through
+        }
         Work::Op(Op::Binary(_))
             if maps(&item.inputs)
                 && maps(&[Some(y)])

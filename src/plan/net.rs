@@ -259,6 +259,20 @@ impl Net {
         uses
     }
 
+    /// The items that read each value; `usize::MAX` for an output of the graph.
+    pub(super) fn readers(&self) -> Vec<Vec<usize>> {
+        let mut readers = vec![Vec::new(); self.len()];
+        for (i, item) in self.items.iter().enumerate() {
+            for id in item.inputs.iter().flatten() {
+                readers[id.index()].push(i);
+            }
+        }
+        for id in &self.outputs {
+            readers[id.index()].push(usize::MAX);
+        }
+        readers
+    }
+
     /// The item that makes each value.
     pub(super) fn makers(&self) -> Vec<Option<usize>> {
         let mut makers = vec![None; self.values.len()];

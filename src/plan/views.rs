@@ -196,15 +196,7 @@ impl View {
 /// Gives attention the kernel, where its operands are such.
 pub(super) fn attend(net: &mut Net) {
     let makers = net.makers();
-    let mut readers: Vec<Vec<usize>> = vec![Vec::new(); net.len()];
-    for (i, item) in net.items.iter().enumerate() {
-        for id in item.inputs.iter().flatten() {
-            readers[id.index()].push(i);
-        }
-    }
-    for id in &net.outputs {
-        readers[id.index()].push(usize::MAX);
-    }
+    let readers = net.readers();
     let mut found = false;
     for i in 0..net.items.len() {
         let Work::Op(Op::Attention(op)) = &net.items[i].work else {

@@ -7,6 +7,7 @@ mod activations;
 mod attention;
 mod heads;
 mod norms;
+mod patches;
 
 use common::net::{Net, floats};
 use sluicegate::graph::{Binary, Op, Reduction, Unary, ValueId};

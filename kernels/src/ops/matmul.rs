@@ -9,6 +9,7 @@ mod runtime;
 mod spread;
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use crate::buffer::Buffer;
 use crate::epilogue::Activation;
@@ -370,20 +371,27 @@ impl MatMul {
         Ok(())
     }
 
-    /// Elements that [`MatMul::spaced`] needs.
+    /// Elements that [`MatMul::panels`] needs.
     pub(crate) fn product_len(&self, m: usize) -> usize {
         block::scratch_len(m, self.n, pack::panel_width(self.isa.lanes()))
     }
 
-    /// The product of rows that are `strides.0` elements apart, whose terms are where `of_a` says, on this thread and without masks.
-    pub(crate) fn spaced(
+    /// Columns of a panel.
+    pub(crate) fn panel_width(&self) -> usize {
+        self.nr
+    }
+
+    /// The columns of some panels of the product of rows that are `strides.0` elements apart, whose terms are where `of_a` says; on this
+    /// thread and without masks.
+    pub(crate) fn panels(
         &self,
-        a: &[f32],
-        a_strides: (usize, usize),
-        of_a: Below<'_>,
+        panels: Range<usize>,
+        (a, a_strides, of_a): (&[f32], (usize, usize), Below<'_>),
         out: Tile<'_>,
         scratch: &mut [f32],
     ) {
+        let panel_len = self.kept_k.len() * self.nr;
+        let first = panels.start * self.nr;
         let product = Product {
             a,
             a_index: None,
@@ -391,11 +399,11 @@ impl MatMul {
             of_a,
             of_b: self.starts.all(),
             in_order: self.starts.all().as_slice(),
-            panels: &self.panels,
+            panels: &self.panels[panels.start * panel_len..],
             nr: self.nr,
-            panel_len: self.kept_k.len() * self.nr,
-            n: self.n,
-            bias: self.bias.as_deref(),
+            panel_len,
+            n: self.n.min(panels.end * self.nr) - first,
+            bias: self.bias.as_ref().map(|bias| &bias[first..]),
             activation: self.activation,
             columns: Columns::All,
             c_index: None,

@@ -89,8 +89,14 @@ impl<'a> Walk<'a> {
     fn item(&mut self, i: usize) -> Skip {
         let item = &self.net.items[i];
         let skip = match &item.work {
-            Work::Conv(Conv { maps, .. }) if *maps != Maps::Planes => Skip::default(),
-            Work::Blocks(_) => Skip::default(),
+            Work::Conv(Conv { maps, .. }) if *maps != Maps::Planes => Skip {
+                note: "its maps are in blocks of channels".into(),
+                ..Skip::default()
+            },
+            Work::Blocks(_) => Skip {
+                note: "of maps in blocks of channels".into(),
+                ..Skip::default()
+            },
             Work::Conv(conv) => self.kernel(
                 i,
                 1,

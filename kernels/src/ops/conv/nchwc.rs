@@ -1,10 +1,11 @@
 //! Convolutions into maps in blocks of channels: products whose rows are pixels.
 //!
 //! ```text
-//! for each strip of pixels                              a job; its product stays in L2
+//! for each strip of pixels                              a job
 //!     [copies of planes]                                from planes: as the direct convolution reads them
-//!     pixels x channels = pixels x terms * terms x channels
-//!     copy into blocks                                  a vector of channels is a vector of a block
+//!     for each panel of channels                        or all at once
+//!         pixels x channels = pixels x terms * terms x channels
+//!         copy into blocks                              a vector of channels is a vector of a block
 //! ```
 #![forbid(unsafe_code)]
 
@@ -22,6 +23,9 @@ use crate::{Error, Isa};
 
 /// Elements of the product of a strip, 192 KiB.
 const PRODUCT: usize = 48 * 1024;
+/// Terms up to which it is made panel by panel, so that it is copied from L1; with more of them the copy is little beside the product, and
+/// the panels are better fetched one while another is used.
+const SHALLOW: usize = 128;
 /// Pixels of a strip from blocks, at least: the weights pass through for each.
 const LEAST: usize = 96;
 
@@ -167,8 +171,19 @@ impl NchwcConv {
         };
         let strip = self.strip.min(self.pixels.1);
         lines(copies)
-            .saturating_add(lines(strip.saturating_mul(self.width())))
+            .saturating_add(lines(strip.saturating_mul(self.together())))
             .saturating_add(lines(self.matmul.product_len(strip)))
+    }
+
+    /// Channels of the output, whole blocks, whose product is made at once.
+    fn together(&self) -> usize {
+        let panel = self.matmul.panel_width();
+        // The panel of a narrow product is less than a block.
+        if self.terms.len() <= SHALLOW && (self.isa.lanes()..self.width()).contains(&panel) {
+            panel
+        } else {
+            self.width()
+        }
     }
 
     /// Output channels, those of the last block that are not there among them.
@@ -240,8 +255,8 @@ impl Task for Strip<'_, '_> {
         let conv = self.conv;
         let mut rest = self.scratch;
         let pixels = self.tile.cols() / S::LANES;
-        let width = conv.width();
-        let product = take(&mut rest, pixels * width);
+        let together = conv.together();
+        let product = take(&mut rest, pixels * together);
         // Pixels side by side in what is read, and from one such run to the next.
         let (a, step, run, pitch) = match &conv.from {
             From::Blocks => (&self.x[self.pixel * S::LANES..], S::LANES, pixels, 0),
@@ -255,21 +270,27 @@ impl Task for Strip<'_, '_> {
                 }
             }
         };
-        for (i, rows) in product.chunks_mut(run * width).enumerate() {
-            let out = Tile::new(rows, rows.len() / width, conv.shape.c_out, width);
-            conv.matmul
-                .spaced(&a[i * pitch..], (step, 1), conv.terms.all(), out, rest);
-        }
-        s.vectorize(
-            #[inline(always)]
-            || {
-                for block in 0..self.tile.rows() {
-                    let from = product[block * S::LANES..].chunks(width);
-                    for (to, from) in self.tile.row(block).chunks_exact_mut(S::LANES).zip(from) {
-                        s.store(s.load(from), to);
+        let each = together.div_ceil(conv.matmul.panel_width());
+        for first in (0..conv.width()).step_by(together) {
+            let panels = first / conv.matmul.panel_width();
+            let channels = together.min(conv.shape.c_out - first);
+            for (i, rows) in product.chunks_mut(run * together).enumerate() {
+                let out = Tile::new(rows, rows.len() / together, channels, together);
+                let a = (&a[i * pitch..], (step, 1), conv.terms.all());
+                conv.matmul.panels(panels..panels + each, a, out, rest);
+            }
+            s.vectorize(
+                #[inline(always)]
+                || {
+                    for block in 0..channels.div_ceil(S::LANES) {
+                        let to = self.tile.row(first / S::LANES + block);
+                        let from = product[block * S::LANES..].chunks(together);
+                        for (to, from) in to.chunks_exact_mut(S::LANES).zip(from) {
+                            s.store(s.load(from), to);
+                        }
                     }
-                }
-            },
-        );
+                },
+            );
+        }
     }
 }

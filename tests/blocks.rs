@@ -1,0 +1,129 @@
+//! Maps in blocks of channels within a plan: where they are, and that results are what the definitions say.
+
+#[path = "common/mod.rs"]
+mod common;
+
+use common::net::{Net, floats};
+use sluicegate::graph::{Binary, Op, Padding, Unary, ValueId, Window};
+use sluicegate::{Isa, Model, Options, View, ops};
+
+/// Depthwise, 3 x 3, with a step.
+fn depthwise(net: &mut Net, x: ValueId, c: usize, step: usize) -> ValueId {
+    let weights = net.weights(&[c, 1, 3, 3]);
+    let window = Window {
+        kernel: vec![3; 2],
+        strides: vec![step; 2],
+        padding: Padding::SameUpper,
+        ..Window::default()
+    };
+    let bias = net.weights(&[c]);
+    let y = net.node(Op::Conv { window, groups: c }, &[x, weights, bias]);
+    net.node(Op::Unary(Unary::Relu), &[y])
+}
+
+fn pointwise(net: &mut Net, x: ValueId, from: usize, to: usize) -> ValueId {
+    let weights = net.weights(&[to, from, 1, 1]);
+    net.conv(x, weights, 1, 1, None)
+}
+
+/// Values of the plan that lie in blocks, after running the net and comparing it with its definition on every instruction set.
+fn blocks(net: Net, sample: [usize; 3]) -> usize {
+    let mut found = Vec::new();
+    let graph = net.graph.clone();
+    let model = Model::from_graph(net.graph);
+    for isa in Isa::available() {
+        for (batch, threads) in [(1, 1), (3, 1), (2, 2)] {
+            let dims: Vec<usize> = [batch].into_iter().chain(sample).collect();
+            let x = floats(dims.iter().product(), 7);
+            let view = View::new(&dims, &x).unwrap();
+            let expected = ops::interpret(&graph, &[view], 1 << 28).unwrap();
+            let options = Options {
+                isa: Some(isa),
+                threads,
+                ..Options::default()
+            };
+            let mut session = model.session(options).unwrap();
+            let inputs = [("x", view)];
+            let run = session.run(&inputs).unwrap();
+            for (i, expected) in expected.iter().enumerate() {
+                let (expected, mut at) = (expected.as_slice::<f32>().unwrap(), 0);
+                for sample in 0..run.samples() {
+                    let (_, y) = run.outputs(sample).iter().nth(i).unwrap();
+                    for &y in y.unwrap().as_slice::<f32>().unwrap() {
+                        let bound = 1e-4 * (1.0 + expected[at].abs());
+                        assert!(
+                            (y - expected[at]).abs() <= bound,
+                            "{isa}: output {i} at {at}"
+                        );
+                        at += 1;
+                    }
+                }
+                assert_eq!(at, expected.len(), "{isa}: output {i}");
+            }
+            let plan = session.plan().expect("it ran");
+            let in_blocks = |node: &&sluicegate::PlanNode| node.note.contains("in blocks");
+            found.push(plan.nodes().iter().filter(in_blocks).count());
+        }
+    }
+    assert!(found.iter().all(|n| *n == found[0]), "{found:?}");
+    found[0]
+}
+
+/// A stem, depthwise and pointwise layers, a residual sum, and a head: nothing is transposed.
+#[test]
+fn a_chain_stays_in_blocks() {
+    let mut net = Net::default();
+    let x = net.input("x", &[0, 1, 25, 10]);
+    let weights = net.weights(&[40, 1, 4, 4]);
+    let y = net.conv(x, weights, 4, 1, None);
+    let y = depthwise(&mut net, y, 40, 2);
+    let y = pointwise(&mut net, y, 40, 24);
+    let z = depthwise(&mut net, y, 24, 1);
+    let z = pointwise(&mut net, z, 24, 24);
+    let y = net.node(Op::Binary(Binary::Add), &[y, z]);
+    let y = net.node(Op::GlobalAveragePool, &[y]);
+    let y = net.node(Op::Flatten { axis: 1 }, &[y]);
+    let weights = net.weights(&[24, 5]);
+    let y = net.node(Op::MatMul, &[y, weights]);
+    net.output(y);
+    assert_eq!(blocks(net, [1, 25, 10]), 6);
+}
+
+/// Maps that others read as planes, too, and that leave the graph.
+#[test]
+fn others_read_planes() {
+    let mut net = Net::default();
+    let x = net.input("x", &[0, 20, 9, 7]);
+    let a = depthwise(&mut net, x, 20, 1);
+    let b = pointwise(&mut net, a, 20, 33);
+    let c = depthwise(&mut net, b, 33, 1);
+    let d = depthwise(&mut net, c, 33, 1);
+    let weights = net.weights(&[8, 33, 3, 3]);
+    let e = net.conv(b, weights, 3, 1, None);
+    net.output(d);
+    net.output(e);
+    net.output(a);
+    assert_eq!(blocks(net, [20, 9, 7]), 8);
+}
+
+/// One layer that would have to be transposed on both sides stays in planes, and so does what a mask reads.
+#[test]
+fn planes_where_blocks_bring_nothing() {
+    let mut net = Net::default();
+    let x = net.input("x", &[0, 20, 9, 7]);
+    let y = depthwise(&mut net, x, 20, 1);
+    net.output(y);
+    assert_eq!(blocks(net, [20, 9, 7]), 0);
+
+    let mut net = Net::default();
+    let x = net.input("x", &[0, 3, 9, 7]);
+    let y = pointwise(&mut net, x, 3, 20);
+    let y = depthwise(&mut net, y, 20, 1);
+    let y = depthwise(&mut net, y, 20, 1);
+    let mask = net.constant(&[1, 20], &[1.0f32, 0.0].repeat(10));
+    let y = net.node(Op::Mask { axis: 1 }, &[y, mask]);
+    let y = pointwise(&mut net, y, 20, 4);
+    let y = net.node(Op::GlobalAveragePool, &[y]);
+    net.output(y);
+    assert_eq!(blocks(net, [3, 9, 7]), 0);
+}
