@@ -184,7 +184,7 @@ fn in_blocks(
         let conv = NchwcDepthwise::pack(isa, spec, map)?;
         let mut scratch = Buffer::zeros(conv.scratch_len(threads));
         let run = move |pool: &Threads, y: &mut [f32]| {
-            conv.run(pool, &x, y, &mut scratch).expect("checked")
+            conv.run(pool, &x, y, &mut scratch).expect("checked");
         };
         (Box::new(run), "f32_dwconv_nchwc")
     } else {
@@ -198,7 +198,7 @@ fn in_blocks(
         };
         let mut scratch = Buffer::zeros(conv.scratch_len(threads));
         let run = move |pool: &Threads, y: &mut [f32]| {
-            conv.run(pool, &x, y, &mut scratch).expect("checked")
+            conv.run(pool, &x, y, &mut scratch).expect("checked");
         };
         (Box::new(run), "f32_conv_nchwc")
     };

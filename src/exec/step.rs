@@ -33,7 +33,7 @@ const OPERANDS: usize = 8;
 pub(super) fn scratch_len(isa: Isa, kernel: &Kernel, samples: usize, threads: usize) -> usize {
     match kernel {
         Kernel::Attention(call) => call.attention.scratch_len(threads),
-        Kernel::Blocks { call, .. } => match &**call {
+        Kernel::Blocks { call, .. } => match call {
             BlocksCall::Conv(conv) => conv.scratch_len(threads),
             BlocksCall::Layout {
                 extents: (_, pixels),
@@ -244,13 +244,13 @@ impl<'a> Frame<'a> {
             }
             Kernel::Blocks { call, images } => {
                 for (x, y) in images_of(x(0), floats_mut(first), *images) {
-                    match &**call {
+                    match call {
                         BlocksCall::Conv(conv) => conv.run(pool, x, y, scratch)?,
                         BlocksCall::Depthwise(conv) => conv.run(pool, x, y, scratch)?,
                         &BlocksCall::Layout { op, extents } => match op {
                             BlocksOp::FromPlanes => nchwc::from_planes(isa, pool, x, extents, y)?,
                             BlocksOp::ToPlanes => {
-                                nchwc::to_planes(isa, pool, x, extents, y, scratch)?
+                                nchwc::to_planes(isa, pool, x, extents, y, scratch)?;
                             }
                             BlocksOp::Mean => nchwc::mean(isa, x, extents, y)?,
                         },

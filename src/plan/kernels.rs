@@ -78,13 +78,7 @@ pub(super) fn make(
                 op,
                 extents: (channels, pixels),
             };
-            Ok(plain(
-                Kernel::Blocks {
-                    call: Box::new(call),
-                    images,
-                },
-                1,
-            ))
+            Ok(plain(Kernel::Blocks { call, images }, 1))
         }
         Work::Op(op) => {
             let floats = item

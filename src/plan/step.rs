@@ -104,8 +104,8 @@ impl BlocksOp {
 
 /// A kernel of maps in blocks of channels, ready to run.
 pub(crate) enum BlocksCall {
-    Conv(conv::NchwcConv),
-    Depthwise(depthwise::NchwcDepthwise),
+    Conv(Box<conv::NchwcConv>),
+    Depthwise(Box<depthwise::NchwcDepthwise>),
     /// Of maps of channels x pixels.
     Layout {
         op: BlocksOp,
@@ -129,10 +129,7 @@ pub(crate) enum Kernel {
         covers: [Cover; 2],
     },
     /// Maps in blocks of channels, one call an image.
-    Blocks {
-        call: Box<BlocksCall>,
-        images: usize,
-    },
+    Blocks { call: BlocksCall, images: usize },
     /// Elementwise truth values over planes `(c, p)`.
     Compare {
         op: binary::CompareOp,

@@ -51,12 +51,14 @@ pub(super) fn convolution(
     let (kernel, planned, channels) = if work.maps != Maps::Planes {
         let call = match work.maps {
             _ if work.is_depthwise() => {
-                BlocksCall::Depthwise(depthwise::NchwcDepthwise::pack(isa, &spec, hw)?)
+                let conv = depthwise::NchwcDepthwise::pack(isa, &spec, hw)?;
+                BlocksCall::Depthwise(Box::new(conv))
             }
-            Maps::IntoBlocks => BlocksCall::Conv(conv::NchwcConv::pack_planes(isa, &spec, hw)?),
-            _ => BlocksCall::Conv(conv::NchwcConv::pack_blocks(isa, &spec, hw)?),
+            Maps::IntoBlocks => {
+                BlocksCall::Conv(Box::new(conv::NchwcConv::pack_planes(isa, &spec, hw)?))
+            }
+            _ => BlocksCall::Conv(Box::new(conv::NchwcConv::pack_blocks(isa, &spec, hw)?)),
         };
-        let call = Box::new(call);
         (Kernel::Blocks { call, images }, dense as f64, (0, 0))
     } else if work.is_depthwise() {
         // Input and output masks are one and the same choice of planes.
