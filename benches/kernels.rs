@@ -9,11 +9,14 @@ mod common;
 use std::hint::black_box;
 
 use common::attention::{Masked, SHAPES};
-use common::layers::{LAYERS, Layer};
+use common::layers::{LAYERS, Layer, Work};
 use common::net::floats;
 use common::{DENSITIES, Pattern, mask};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use sluicegate::kernels::epilogue::Activation;
 use sluicegate::kernels::ops::attention::Live;
+use sluicegate::kernels::ops::depthwise::NchwcDepthwise;
+use sluicegate::kernels::ops::{Algorithm, ConvSpec, nchwc};
 use sluicegate::kernels::pool::Serial;
 use sluicegate::{ChannelMask, default_isa};
 
@@ -120,6 +123,37 @@ fn convolutions(c: &mut Criterion) {
     }
 }
 
+/// The depthwise layers on maps in blocks of channels, as within nets without masks.
+fn depthwise_in_blocks(c: &mut Criterion) {
+    let isa = default_isa().expect("an instruction set of this machine");
+    let mut group = c.benchmark_group("depthwise_nchwc");
+    for layer in LAYERS.iter().filter(|layer| layer.is_depthwise()) {
+        let Work::Conv { shape, map } = layer.work else {
+            continue;
+        };
+        let spec = ConvSpec {
+            shape,
+            weights: &floats(shape.weights_len().expect("small"), 2),
+            bias: Some(&floats(shape.c_out, 3)),
+            activation: Activation::Relu,
+            live_in: None,
+            live_out: None,
+            algorithm: Algorithm::Direct,
+        };
+        let kernel = NchwcDepthwise::pack(isa, &spec, map).expect("a depthwise layer");
+        let out = shape.output(map).expect("the window fits the map");
+        let [x, y] = [map, out].map(|(h, w)| nchwc::elements(isa, shape.c_in, h * w));
+        let (x, mut y) = (floats(x.expect("small"), 1), vec![0.0; y.expect("small")]);
+        let mut scratch = vec![0.0; kernel.scratch_len(1)];
+        let operations = layer.operations(shape.c_in, shape.c_out);
+        group.throughput(Throughput::Elements(operations));
+        group.bench_function(BenchmarkId::new(layer.name, 1.0), |b| {
+            b.iter(|| kernel.run(&Serial, black_box(&x), &mut y, &mut scratch));
+        });
+    }
+    group.finish();
+}
+
 fn attention(c: &mut Criterion) {
     let isa = default_isa().expect("an instruction set of this machine");
     for dense_equivalent in [false, true] {
@@ -166,5 +200,12 @@ fn attention(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, bitmaps, products, convolutions, attention);
+criterion_group!(
+    benches,
+    bitmaps,
+    products,
+    convolutions,
+    depthwise_in_blocks,
+    attention
+);
 criterion_main!(benches);

@@ -10,7 +10,7 @@ use sluicegate_kernels::ops::attention::Attention;
 use super::blocks::Blocks;
 use super::masks::{MaskTable, Skip};
 use super::net::{Item, Net};
-use super::rewrite::Work;
+use super::rewrite::{Maps, Work};
 use super::step::{AttentionCall, BlocksCall, Cost, Kernel, Planes};
 use super::views::Attend;
 use crate::graph::Op;
@@ -110,6 +110,25 @@ pub(super) fn packed_bytes(net: &Net, item: &Item, algorithm: Algorithm) -> usiz
         // Lists of its keys and elements: nodes may share K, but each has its own.
         Work::Attention(at) => {
             (at.spec.keys.saturating_add(2 * at.spec.width)).saturating_mul(size_of::<u32>())
+        }
+        // In blocks, channels are padded to vectors; a depthwise convolution lists the taps of each of its areas.
+        Work::Conv(work) if work.maps != Maps::Planes => {
+            let shape = &work.shape;
+            let [taps, areas] = [
+                |k: usize| k,
+                |k: usize| k.saturating_mul(2).saturating_add(1),
+            ]
+            .map(|of| of(shape.kernel[0]).saturating_mul(of(shape.kernel[1])));
+            let (terms, lists) = if work.is_depthwise() {
+                (taps, taps.saturating_mul(areas).saturating_mul(2))
+            } else {
+                let terms = shape.c_in.saturating_mul(taps);
+                (terms, terms)
+            };
+            let panels = shape.c_out.saturating_add(PANEL).saturating_mul(terms);
+            panels
+                .saturating_add(lists)
+                .saturating_mul(size_of::<f32>())
         }
         // Winograd's filtering takes up to 6 x 6 points a window; rows are padded to panels of 12 or 16.
         Work::Conv(work) if algorithm != Algorithm::Direct && work.shape.kernel == [3, 3] => {

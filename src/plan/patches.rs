@@ -8,49 +8,37 @@
 //! Reshape [n, c, oh, kh, ow, kw] -> Transpose [n, oh, ow, c, kh, kw] -> Reshape [n, oh ow, c kh kw] -> Linear [n, oh ow, d]
 //! ```
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::net::{Item, Net};
 use super::rewrite::{Conv, Linear, Work};
 use crate::graph::{Op, ValueId};
 use crate::{Result, Shape};
 
 pub(super) fn as_rows(net: &mut Net) -> Result<()> {
-    if !net
-        .items
-        .iter()
-        .any(|item| matches!(&item.work, Work::Conv(conv) if is_patches(conv)))
-    {
+    let readers = net.readers();
+    // The tokens that a convolution's patches become, and what makes them of those.
+    let (mut ends, mut gone) = (BTreeMap::new(), BTreeSet::new());
+    for (i, item) in net.items.iter().enumerate() {
+        if let Some(pair) = tokens(net, &readers, item) {
+            let [reshape, transpose] = pair.map(|at| &net.items[at]);
+            let label = format!("{} + {}", reshape.label, transpose.label);
+            ends.insert(i, (label, transpose.y()));
+            gone.extend(pair);
+        }
+    }
+    if ends.is_empty() {
         return Ok(());
     }
-    let readers = net.readers();
-    let found: Vec<Option<[usize; 2]>> = net
-        .items
-        .iter()
-        .map(|item| tokens(net, &readers, item))
-        .collect();
-    let mut gone = vec![false; net.items.len()];
-    for at in found.iter().flatten().flatten() {
-        gone[*at] = true;
-    }
-    let items = std::mem::take(&mut net.items);
-    let ends: Vec<(String, ValueId)> = found
-        .iter()
-        .map(|found| {
-            found.map_or((String::new(), ValueId(0)), |[reshape, transpose]| {
-                let (a, b) = (&items[reshape], &items[transpose]);
-                (format!("{} + {}", a.label, b.label), b.y())
-            })
-        })
-        .collect();
-    for (i, mut item) in items.into_iter().enumerate() {
-        if gone[i] {
+    for (i, mut item) in std::mem::take(&mut net.items).into_iter().enumerate() {
+        if gone.contains(&i) {
             continue;
         }
-        if let (Some(_), Work::Conv(conv)) = (found[i], &item.work) {
-            let conv = *conv;
+        if let (Some((label, y)), &Work::Conv(conv)) = (ends.get(&i), &item.work) {
             let rows = rows(net, &item, &conv)?;
             item.inputs[0] = Some(rows);
-            item.outputs = vec![Some(ends[i].1)];
-            item.append_label(&ends[i].0);
+            item.outputs = vec![Some(*y)];
+            item.append_label(label);
             let [n, tokens, k] = net.shape(rows)[..] else {
                 unreachable!("rows of patches have three axes");
             };

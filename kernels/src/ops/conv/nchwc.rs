@@ -31,7 +31,7 @@ const LEAST: usize = 96;
 
 /// What the maps are that a convolution reads.
 #[derive(Debug)]
-enum From {
+enum Reads {
     Planes(Geometry),
     Blocks,
 }
@@ -41,7 +41,7 @@ enum From {
 pub struct NchwcConv {
     isa: Isa,
     shape: ConvShape,
-    from: From,
+    reads: Reads,
     /// Pixels of the input and of the output.
     pixels: (usize, usize),
     /// Pixels of a strip.
@@ -69,7 +69,7 @@ impl NchwcConv {
         Self::new(
             isa,
             spec,
-            From::Planes(geometry),
+            Reads::Planes(geometry),
             (pixels, strip),
             terms,
             channels,
@@ -102,7 +102,7 @@ impl NchwcConv {
         Self::new(
             isa,
             spec,
-            From::Blocks,
+            Reads::Blocks,
             ((pixels, pixels), strip),
             terms,
             Vec::new(),
@@ -112,7 +112,7 @@ impl NchwcConv {
     fn new(
         isa: Isa,
         spec: &ConvSpec<'_>,
-        from: From,
+        reads: Reads,
         (pixels, strip): ((usize, usize), usize),
         terms: Vec<u32>,
         channels: Vec<u32>,
@@ -142,7 +142,7 @@ impl NchwcConv {
         Ok(Self {
             isa,
             shape,
-            from,
+            reads,
             pixels,
             strip: strip.max(1),
             matmul,
@@ -165,9 +165,9 @@ impl NchwcConv {
 
     /// Elements that a job needs.
     fn room(&self) -> usize {
-        let copies = match &self.from {
-            From::Planes(geometry) => geometry.planes_len(self.shape.c_in),
-            From::Blocks => 0,
+        let copies = match &self.reads {
+            Reads::Planes(geometry) => geometry.planes_len(self.shape.c_in),
+            Reads::Blocks => 0,
         };
         let strip = self.strip.min(self.pixels.1);
         lines(copies)
@@ -207,9 +207,9 @@ impl NchwcConv {
         scratch: &mut [f32],
     ) -> Result<(), Error> {
         let lanes = self.isa.lanes();
-        let needed = match &self.from {
-            From::Planes(_) => self.shape.c_in * self.pixels.0,
-            From::Blocks => self.shape.c_in.next_multiple_of(lanes) * self.pixels.0,
+        let needed = match &self.reads {
+            Reads::Planes(_) => self.shape.c_in * self.pixels.0,
+            Reads::Blocks => self.shape.c_in.next_multiple_of(lanes) * self.pixels.0,
         };
         check_len(x.len(), needed, "x")?;
         let len = self.width() * self.pixels.1;
@@ -258,9 +258,9 @@ impl Task for Strip<'_, '_> {
         let together = conv.together();
         let product = take(&mut rest, pixels * together);
         // Pixels side by side in what is read, and from one such run to the next.
-        let (a, step, run, pitch) = match &conv.from {
-            From::Blocks => (&self.x[self.pixel * S::LANES..], S::LANES, pixels, 0),
-            From::Planes(geometry) => {
+        let (a, step, run, pitch) = match &conv.reads {
+            Reads::Blocks => (&self.x[self.pixel * S::LANES..], S::LANES, pixels, 0),
+            Reads::Planes(geometry) => {
                 let copies = take(&mut rest, geometry.planes_len(conv.shape.c_in));
                 let data = geometry.data(s, self.x, self.pixel, &conv.channels, copies);
                 let data = &data[if geometry.in_place { self.pixel } else { 0 }..];
