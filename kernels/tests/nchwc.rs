@@ -284,6 +284,31 @@ fn every_size_of_a_map() {
     }
 }
 
+/// There is nothing but padding.
+#[test]
+fn maps_without_pixels() {
+    for map in [(0, 5), (5, 0), (0, 0)] {
+        for (k, stride) in [(3, 1), (5, 1), (7, 2)] {
+            let case = Case {
+                shape: ConvShape {
+                    pads: [4; 4],
+                    ..square(20, k, stride)
+                },
+                map,
+                act: Activation::Relu,
+                bias: true,
+                seed: k as u64,
+            };
+            case.check();
+            let shape = ConvShape {
+                groups: 1,
+                ..case.shape
+            };
+            Case { shape, ..case }.check();
+        }
+    }
+}
+
 #[test]
 fn many_pixels_are_several_strips() {
     for (c_in, c_out, map) in [(24, 600, (30, 21)), (17, 33, (40, 41)), (3, 1030, (9, 13))] {

@@ -11,8 +11,8 @@ mod listing;
 
 use listing::Loop;
 use sluicegate_kernels::ops::attention::Attention;
-use sluicegate_kernels::ops::conv::Conv;
-use sluicegate_kernels::ops::depthwise::Depthwise;
+use sluicegate_kernels::ops::conv::{Conv, NchwcConv};
+use sluicegate_kernels::ops::depthwise::{Depthwise, NchwcDepthwise};
 use sluicegate_kernels::ops::matmul::MatMul;
 
 const AVX2: &str = "avx2";
@@ -167,6 +167,8 @@ fn micro_kernels_are_as_written() {
         MatMul::run as *const (),
         Conv::run as *const (),
         Depthwise::run as *const (),
+        NchwcConv::run as *const (),
+        NchwcDepthwise::run as *const (),
         Attention::run as *const (),
     ]);
     let all = listing::loops();

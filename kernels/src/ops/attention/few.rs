@@ -90,25 +90,13 @@ impl Block<'_, '_> {
                 max[i] = row_max(s, p).max(before);
                 let factor = s.first(exp2(s, s.splat(before - max[i])));
                 sum[i] = sum[i] * factor + exponentials(s, p, max[i]);
-                let factor = s.splat(factor);
-                map(
-                    s,
-                    &mut o[i * y_pitch..][..y_pitch],
-                    #[inline(always)]
-                    |v| s.mul(v, factor),
-                );
+                rescale(s, &mut o[i * y_pitch..][..y_pitch], factor);
             }
             self.few_values::<S, N>(s, kv, keys, p, o);
         }
         for ((&lane, o), sum) in lanes.iter().zip(o.chunks_exact_mut(y_pitch)).zip(sum) {
             // A query that saw no key has a sum of zero, and sums of zero.
-            let factor = s.splat(if sum == 0.0 { 1.0 } else { 1.0 / sum });
-            map(
-                s,
-                o,
-                #[inline(always)]
-                |v| s.mul(v, factor),
-            );
+            rescale(s, o, if sum == 0.0 { 1.0 } else { 1.0 / sum });
             self.write(lane, &o[..spec.v_width]);
         }
     }
@@ -300,4 +288,21 @@ fn exponentials<S: F32s>(s: S, p: &mut [f32], max: f32) -> f32 {
         sum = s.add(sum, s.load_some(rest));
     }
     s.sum(sum)
+}
+
+/// row = row * factor. A function of its own: the loops of products want all registers.
+#[inline(always)]
+fn rescale<S: F32s>(s: S, row: &mut [f32], factor: f32) {
+    s.outline(
+        #[inline(always)]
+        || {
+            let factor = s.splat(factor);
+            map(
+                s,
+                row,
+                #[inline(always)]
+                |v| s.mul(v, factor),
+            );
+        },
+    );
 }

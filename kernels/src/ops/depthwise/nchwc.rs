@@ -75,8 +75,11 @@ impl Border {
         Self { top, left, map }
     }
 
-    /// Copies maps of `from` x LANES floats into rooms whose border is zero.
+    /// Copies maps of `h` x `w` x `lanes` floats into rooms whose border is zero.
     fn copy(self, x: &[f32], (h, w): (usize, usize), room: &mut [f32], lanes: usize) {
+        if h * w == 0 {
+            return;
+        }
         let rooms = room.chunks_exact_mut(self.map.0 * self.map.1 * lanes);
         for (room, x) in rooms.zip(x.chunks_exact(h * w * lanes)) {
             let lines = room.chunks_exact_mut(self.map.1 * lanes).skip(self.top);
