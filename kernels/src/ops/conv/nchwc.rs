@@ -1,7 +1,7 @@
 //! Convolutions into maps in blocks of channels: products whose rows are pixels.
 //!
 //! ```text
-//! for each strip of pixels                              a job
+//! for each strip of pixels                              a job, or for each thread some of its channels
 //!     [copies of planes]                                from planes: as the direct convolution reads them
 //!     for each panel of channels                        or all at once
 //!         pixels x channels = pixels x terms * terms x channels
@@ -218,16 +218,25 @@ impl NchwcConv {
         let pool = worth(pool, self.pixels.1 * self.width() * self.terms.len());
         let row = self.pixels.1 * lanes;
         let tile = Tile::new(&mut y[..len], self.width() / lanes, row, row);
-        let block = (usize::MAX, self.strip * lanes);
+        // Few strips are shared by threads, some whole panels of channels each.
+        let (threads, strips) = (pool.threads().max(1), self.pixels.1.div_ceil(self.strip));
+        let panel = (self.matmul.panel_width() / lanes).max(1);
+        let blocks = if strips < threads {
+            let each = (self.width() / lanes).div_ceil(threads.div_ceil(strips.max(1)));
+            each.next_multiple_of(panel)
+        } else {
+            self.width() / lanes
+        };
         tile.split_with(
             pool,
-            block,
+            (blocks, self.strip * lanes),
             from_line(scratch),
             self.room(),
-            |_, first, tile, scratch| {
+            |block, first, tile, scratch| {
                 self.isa.run(Strip {
                     conv: self,
                     x,
+                    channel: block * lanes,
                     pixel: first / lanes,
                     tile,
                     scratch,
@@ -238,11 +247,12 @@ impl NchwcConv {
     }
 }
 
-/// Pixels of all blocks.
+/// Pixels of some blocks.
 struct Strip<'a, 't> {
     conv: &'a NchwcConv,
     x: &'a [f32],
-    /// The tile's first one.
+    /// The tile's first ones.
+    channel: usize,
     pixel: usize,
     tile: Tile<'t>,
     scratch: &'a mut [f32],
@@ -255,7 +265,8 @@ impl Task for Strip<'_, '_> {
         let conv = self.conv;
         let mut rest = self.scratch;
         let pixels = self.tile.cols() / S::LANES;
-        let together = conv.together();
+        let end = self.channel + self.tile.rows() * S::LANES;
+        let together = conv.together().min(end - self.channel);
         let product = take(&mut rest, pixels * together);
         // Pixels side by side in what is read, and from one such run to the next.
         let (a, step, run, pitch) = match &conv.reads {
@@ -271,7 +282,7 @@ impl Task for Strip<'_, '_> {
             }
         };
         let each = together.div_ceil(conv.matmul.panel_width());
-        for first in (0..conv.width()).step_by(together) {
+        for first in (self.channel..end).step_by(together) {
             let panels = first / conv.matmul.panel_width();
             let channels = together.min(conv.shape.c_out - first);
             for (i, rows) in product.chunks_mut(run * together).enumerate() {
@@ -283,7 +294,7 @@ impl Task for Strip<'_, '_> {
                 #[inline(always)]
                 || {
                     for block in 0..channels.div_ceil(S::LANES) {
-                        let to = self.tile.row(first / S::LANES + block);
+                        let to = self.tile.row((first - self.channel) / S::LANES + block);
                         let from = product[block * S::LANES..].chunks(together);
                         for (to, from) in to.chunks_exact_mut(S::LANES).zip(from) {
                             s.store(s.load(from), to);
