@@ -6,6 +6,7 @@ mod weights;
 use sluicegate_kernels::Isa;
 use sluicegate_kernels::ops::Algorithm;
 use sluicegate_kernels::ops::attention::Attention;
+use sluicegate_kernels::ops::depthwise::NchwcDepthwise;
 
 use super::blocks::Blocks;
 use super::masks::{MaskTable, Skip};
@@ -114,13 +115,9 @@ pub(super) fn packed_bytes(net: &Net, item: &Item, algorithm: Algorithm) -> usiz
         // In blocks, channels are padded to vectors; a depthwise convolution lists the taps of each of its areas.
         Work::Conv(work) if work.maps != Maps::Planes => {
             let shape = &work.shape;
-            let [taps, areas] = [
-                |k: usize| k,
-                |k: usize| k.saturating_mul(2).saturating_add(1),
-            ]
-            .map(|of| of(shape.kernel[0]).saturating_mul(of(shape.kernel[1])));
+            let taps = shape.kernel[0].saturating_mul(shape.kernel[1]);
             let (terms, lists) = if work.is_depthwise() {
-                (taps, taps.saturating_mul(areas).saturating_mul(2))
+                (taps, NchwcDepthwise::listed(shape))
             } else {
                 let terms = shape.c_in.saturating_mul(taps);
                 (terms, terms)

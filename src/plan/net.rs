@@ -84,6 +84,19 @@ pub(super) struct Net {
     pub(super) limit: usize,
 }
 
+/// The items that read each value; `usize::MAX` for an output of the graph.
+pub(super) struct Readers(Vec<Vec<usize>>);
+
+impl Readers {
+    /// The item that alone reads a value.
+    pub(super) fn only(&self, id: ValueId) -> Option<usize> {
+        match self.0[id.index()][..] {
+            [one] if one != usize::MAX => Some(one),
+            _ => None,
+        }
+    }
+}
+
 /// What planning knows of a graph input.
 #[derive(Debug, Clone)]
 pub(super) struct Given {
@@ -225,11 +238,8 @@ impl Net {
     /// Adds a value as another one, of another shape.
     pub(super) fn like(&mut self, id: ValueId, shape: Shape) -> Result<ValueId> {
         let new = self.next_id()?;
-        let value = Value {
-            shape,
-            ..self.value(id).clone()
-        };
-        self.values.push(Some(value));
+        let value = self.value(id).clone();
+        self.values.push(Some(Value { shape, ..value }));
         Ok(new)
     }
 
@@ -259,8 +269,8 @@ impl Net {
         uses
     }
 
-    /// The items that read each value; `usize::MAX` for an output of the graph.
-    pub(super) fn readers(&self) -> Vec<Vec<usize>> {
+    /// Who reads each value.
+    pub(super) fn readers(&self) -> Readers {
         let mut readers = vec![Vec::new(); self.len()];
         for (i, item) in self.items.iter().enumerate() {
             for id in item.inputs.iter().flatten() {
@@ -270,7 +280,7 @@ impl Net {
         for id in &self.outputs {
             readers[id.index()].push(usize::MAX);
         }
-        readers
+        Readers(readers)
     }
 
     /// The item that makes each value.

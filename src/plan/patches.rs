@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::net::{Item, Net};
+use super::net::{Item, Net, Readers};
 use super::rewrite::{Conv, Linear, Work};
 use crate::graph::{Op, ValueId};
 use crate::{Result, Shape};
@@ -65,16 +65,12 @@ fn is_patches(conv: &Conv) -> bool {
 }
 
 /// The reshape and the transposition that alone read a convolution's patches, and make them tokens.
-fn tokens(net: &Net, readers: &[Vec<usize>], item: &Item) -> Option<[usize; 2]> {
+fn tokens(net: &Net, readers: &Readers, item: &Item) -> Option<[usize; 2]> {
     match &item.work {
         Work::Conv(conv) if is_patches(conv) && net.shape(item.x()).rank() == 4 => {}
         _ => return None,
     }
-    let only = |id: ValueId| match readers[id.index()][..] {
-        [one] if one != usize::MAX => Some(one),
-        _ => None,
-    };
-    let reshape = only(item.y())?;
+    let reshape = readers.only(item.y())?;
     let [n, d, oh, ow] = net.shape(item.y())[..] else {
         return None;
     };
@@ -86,7 +82,7 @@ fn tokens(net: &Net, readers: &[Vec<usize>], item: &Item) -> Option<[usize; 2]> 
     if !joins || net.items[reshape].x() != item.y() || net.shape(flat)[..] != [n, d, oh * ow] {
         return None;
     }
-    let transpose = only(flat)?;
+    let transpose = readers.only(flat)?;
     match &net.items[transpose].work {
         Work::Op(Op::Transpose { perm: Some(perm) }) if perm[..] == [0, 2, 1] => {
             Some([reshape, transpose])

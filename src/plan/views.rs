@@ -6,7 +6,7 @@
 use sluicegate_kernels::ops::attention::AttentionSpec;
 
 use super::kernels;
-use super::net::{Item, Net};
+use super::net::{Item, Net, Readers};
 use super::rewrite::Work;
 use crate::graph::{self, Op, ValueId};
 use crate::{DType, Shape};
@@ -232,17 +232,13 @@ pub(super) fn attend(net: &mut Net) {
 }
 
 /// The transposition and the reshape that alone read the result, and put heads back behind tokens.
-fn put_back(net: &Net, readers: &[Vec<usize>], item: &Item) -> Option<[usize; 2]> {
-    let only = |id: ValueId| match readers[id.index()][..] {
-        [one] if one != usize::MAX => Some(one),
-        _ => None,
-    };
-    let transpose = only(item.y())?;
+fn put_back(net: &Net, readers: &Readers, item: &Item) -> Option<[usize; 2]> {
+    let transpose = readers.only(item.y())?;
     let Work::Op(Op::Transpose { perm: Some(perm) }) = &net.items[transpose].work else {
         return None;
     };
     let y = net.items[transpose].y();
-    let reshape = only(y)?;
+    let reshape = readers.only(y)?;
     let joins = matches!(
         &net.items[reshape].work,
         Work::Op(Op::Reshape { .. } | Op::Flatten { .. })

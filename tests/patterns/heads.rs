@@ -80,27 +80,19 @@ fn queries_keys_and_values_of_one_product() {
 
 #[test]
 fn heads_in_other_places() {
-    // Heads outside of tokens in memory: nothing to join.
-    let mut net = Net::default();
-    let x = net.input("x", &[2, 5, 8]);
-    let dims = net.constant(&[4], &[2i64, 2, 5, 4]);
-    let x = net.node(Op::Reshape { allow_zero: false }, &[x, dims]);
-    let s = products(&mut net, x, x);
-    let y = attend(&mut net, s, x, -1);
-    let y = together(&mut net, y, &[2, 5, 8]);
-    net.output(y);
-    assert_eq!(kernels(net, &[&[2, 5, 8]]), ["Attention"]);
-    // Channels inside of which the heads stand: every second element.
-    let mut net = Net::default();
-    let x = net.input("x", &[2, 5, 8]);
-    let dims = net.constant(&[4], &[2i64, 5, 4, 2]);
-    let x = net.node(Op::Reshape { allow_zero: false }, &[x, dims]);
-    let x = net.swap(x, &[0, 3, 1, 2]);
-    let s = products(&mut net, x, x);
-    let y = attend(&mut net, s, x, -1);
-    let y = together(&mut net, y, &[2, 5, 8]);
-    net.output(y);
-    assert_eq!(kernels(net, &[&[2, 5, 8]]), ["Attention"]);
+    // Heads outside of tokens in memory: nothing to join. Channels inside of which the heads stand: every second element.
+    for (dims, perm) in [([2i64, 2, 5, 4], None), ([2, 5, 4, 2], Some([0, 3, 1, 2]))] {
+        let mut net = Net::default();
+        let x = net.input("x", &[2, 5, 8]);
+        let dims = net.constant(&[4], &dims);
+        let x = net.node(Op::Reshape { allow_zero: false }, &[x, dims]);
+        let x = perm.map_or(x, |perm| net.swap(x, &perm));
+        let s = products(&mut net, x, x);
+        let y = attend(&mut net, s, x, -1);
+        let y = together(&mut net, y, &[2, 5, 8]);
+        net.output(y);
+        assert_eq!(kernels(net, &[&[2, 5, 8]]), ["Attention"]);
+    }
     // A result whose tokens are not put first.
     let mut net = Net::default();
     let x = net.input("x", &[2, 5, 8]);

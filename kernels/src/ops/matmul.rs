@@ -350,21 +350,12 @@ impl MatMul {
             }
         };
         let product = Product {
-            a: a.data,
             a_index: a.index,
-            a_strides: (a.ld, 1),
-            of_a,
             of_b,
             in_order: &self.starts.all().as_slice()[..of_b.len()],
-            panels: &self.panels,
-            nr: self.nr,
-            panel_len: k * self.nr,
-            n,
-            bias: self.bias.as_deref(),
-            activation: self.activation,
             columns,
             c_index: c.index,
-            m,
+            ..self.product(a.data, a.ld, of_a, m)
         };
         let out = Tile::new(c.data, rows, self.n, c.ld);
         product.run(self.isa, pool, out, rest);
@@ -381,34 +372,44 @@ impl MatMul {
         self.nr
     }
 
-    /// The columns of some panels of the product of rows that are `strides.0` elements apart, whose terms are where `of_a` says; on this
-    /// thread and without masks.
+    /// The columns of some panels of the product of rows that are `ld` elements apart, whose terms are where `of_a` says; on this thread and
+    /// without masks.
     pub(crate) fn panels(
         &self,
         panels: Range<usize>,
-        (a, a_strides, of_a): (&[f32], (usize, usize), Below<'_>),
+        (a, ld, of_a): (&[f32], usize, Below<'_>),
         out: Tile<'_>,
         scratch: &mut [f32],
     ) {
-        let panel_len = self.kept_k.len() * self.nr;
         let first = panels.start * self.nr;
+        let whole = self.product(a, ld, of_a, out.rows());
         let product = Product {
+            panels: &self.panels[panels.start * whole.panel_len..],
+            n: whole.n.min(panels.end * self.nr) - first,
+            bias: whole.bias.map(|bias| &bias[first..]),
+            ..whole
+        };
+        product.run(self.isa, &Serial, out, scratch);
+    }
+
+    /// The product of all packed terms and columns.
+    fn product<'a>(&'a self, a: &'a [f32], ld: usize, of_a: Below<'a>, m: usize) -> Product<'a> {
+        Product {
             a,
             a_index: None,
-            a_strides,
+            a_strides: (ld, 1),
             of_a,
             of_b: self.starts.all(),
             in_order: self.starts.all().as_slice(),
-            panels: &self.panels[panels.start * panel_len..],
+            panels: &self.panels,
             nr: self.nr,
-            panel_len,
-            n: self.n.min(panels.end * self.nr) - first,
-            bias: self.bias.as_ref().map(|bias| &bias[first..]),
+            panel_len: self.kept_k.len() * self.nr,
+            n: self.kept_n.len(),
+            bias: self.bias.as_deref(),
             activation: self.activation,
             columns: Columns::All,
             c_index: None,
-            m: out.rows(),
-        };
-        product.run(self.isa, &Serial, out, scratch);
+            m,
+        }
     }
 }

@@ -29,11 +29,12 @@ const SHALLOW: usize = 128;
 /// Pixels of a strip from blocks, at least: the weights pass through for each.
 const LEAST: usize = 96;
 
-/// What the maps are that a convolution reads.
+/// The planes that a convolution reads.
 #[derive(Debug)]
-enum Reads {
-    Planes(Geometry),
-    Blocks,
+struct Planes {
+    geometry: Geometry,
+    /// 0, 1, 2 ...
+    channels: Vec<u32>,
 }
 
 /// A convolution that writes a map in [blocks](crate::ops::nchwc), ready to run.
@@ -41,7 +42,8 @@ enum Reads {
 pub struct NchwcConv {
     isa: Isa,
     shape: ConvShape,
-    reads: Reads,
+    /// Without them it reads a map in blocks.
+    planes: Option<Planes>,
     /// Pixels of the input and of the output.
     pixels: (usize, usize),
     /// Pixels of a strip.
@@ -50,8 +52,6 @@ pub struct NchwcConv {
     matmul: MatMul,
     /// Where the terms of the first pixel are.
     terms: Bounded,
-    /// The input channels: 0, 1, 2 ...
-    channels: Vec<u32>,
 }
 
 impl NchwcConv {
@@ -66,14 +66,8 @@ impl NchwcConv {
         let terms = geometry.offsets(&channels);
         let pixels = (geometry.map(), geometry.pixels());
         let strip = geometry.strip();
-        Self::new(
-            isa,
-            spec,
-            Reads::Planes(geometry),
-            (pixels, strip),
-            terms,
-            channels,
-        )
+        let planes = Some(Planes { geometry, channels });
+        Self::new(isa, spec, planes, (pixels, strip), terms)
     }
 
     /// Takes a convolution of a map in blocks: one group, a window of 1 x 1, steps of 1, no padding.
@@ -99,23 +93,15 @@ impl NchwcConv {
         let terms = (0..shape.c_in).map(place).collect();
         let width = shape.c_out.next_multiple_of(lanes);
         let strip = even_height(pixels, (PRODUCT / width).max(LEAST));
-        Self::new(
-            isa,
-            spec,
-            Reads::Blocks,
-            ((pixels, pixels), strip),
-            terms,
-            Vec::new(),
-        )
+        Self::new(isa, spec, None, ((pixels, pixels), strip), terms)
     }
 
     fn new(
         isa: Isa,
         spec: &ConvSpec<'_>,
-        reads: Reads,
+        planes: Option<Planes>,
         (pixels, strip): ((usize, usize), usize),
         terms: Vec<u32>,
-        channels: Vec<u32>,
     ) -> Result<Self, Error> {
         let shape = spec.shape;
         if shape.groups != 1 {
@@ -138,16 +124,14 @@ impl NchwcConv {
                 live_out: None,
             },
         )?;
-        let bound = terms.iter().max().map_or(1, |&most| most as usize + 1);
         Ok(Self {
             isa,
             shape,
-            reads,
+            planes,
             pixels,
             strip: strip.max(1),
             matmul,
-            terms: Bounded::new(terms, bound),
-            channels,
+            terms: Bounded::all_of(terms),
         })
     }
 
@@ -165,9 +149,9 @@ impl NchwcConv {
 
     /// Elements that a job needs.
     fn room(&self) -> usize {
-        let copies = match &self.reads {
-            Reads::Planes(geometry) => geometry.planes_len(self.shape.c_in),
-            Reads::Blocks => 0,
+        let copies = match &self.planes {
+            Some(Planes { geometry, .. }) => geometry.planes_len(self.shape.c_in),
+            None => 0,
         };
         let strip = self.strip.min(self.pixels.1);
         lines(copies)
@@ -207,9 +191,9 @@ impl NchwcConv {
         scratch: &mut [f32],
     ) -> Result<(), Error> {
         let lanes = self.isa.lanes();
-        let needed = match &self.reads {
-            Reads::Planes(_) => self.shape.c_in * self.pixels.0,
-            Reads::Blocks => self.shape.c_in.next_multiple_of(lanes) * self.pixels.0,
+        let needed = match &self.planes {
+            Some(_) => self.shape.c_in * self.pixels.0,
+            None => self.shape.c_in.next_multiple_of(lanes) * self.pixels.0,
         };
         check_len(x.len(), needed, "x")?;
         let len = self.width() * self.pixels.1;
@@ -269,11 +253,11 @@ impl Task for Strip<'_, '_> {
         let together = conv.together().min(end - self.channel);
         let product = take(&mut rest, pixels * together);
         // Pixels side by side in what is read, and from one such run to the next.
-        let (a, step, run, pitch) = match &conv.reads {
-            Reads::Blocks => (&self.x[self.pixel * S::LANES..], S::LANES, pixels, 0),
-            Reads::Planes(geometry) => {
+        let (a, step, run, pitch) = match &conv.planes {
+            None => (&self.x[self.pixel * S::LANES..], S::LANES, pixels, 0),
+            Some(Planes { geometry, channels }) => {
                 let copies = take(&mut rest, geometry.planes_len(conv.shape.c_in));
-                let data = geometry.data(s, self.x, self.pixel, &conv.channels, copies);
+                let data = geometry.data(s, self.x, self.pixel, channels, copies);
                 let data = &data[if geometry.in_place { self.pixel } else { 0 }..];
                 match geometry.is_flat() {
                     true => (data, 1, pixels, 0),
@@ -287,7 +271,7 @@ impl Task for Strip<'_, '_> {
             let channels = together.min(conv.shape.c_out - first);
             for (i, rows) in product.chunks_mut(run * together).enumerate() {
                 let out = Tile::new(rows, rows.len() / together, channels, together);
-                let a = (&a[i * pitch..], (step, 1), conv.terms.all());
+                let a = (&a[i * pitch..], step, conv.terms.all());
                 conv.matmul.panels(panels..panels + each, a, out, rest);
             }
             s.vectorize(

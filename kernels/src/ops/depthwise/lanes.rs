@@ -139,7 +139,7 @@ pub(super) const fn most_sums(registers: usize) -> usize {
 }
 
 /// Columns and rows of a tile, of outputs with `ow` columns.
-pub(super) fn tile_of(registers: usize, ow: usize) -> (usize, usize) {
+fn tile_of(registers: usize, ow: usize) -> (usize, usize) {
     let columns = even_height(ow, most_sums(registers));
     (columns, (most_sums(registers) / columns).min(TOGETHER))
 }

@@ -19,7 +19,7 @@ use crate::isa::{F32s, Task};
 use crate::ops::conv_shape::{ConvShape, ConvSpec};
 use crate::ops::{check, nchwc, pointwise};
 use crate::pack::even_height;
-use crate::panel::Bounded;
+use crate::panel::{Bounded, LINE, from_line, lines};
 use crate::pool::{Pool, Tile, worth};
 use crate::{Buffer, Error, Isa};
 
@@ -33,8 +33,8 @@ const FMA: [f64; 2] = [0.52, 0.9];
 const COPY: [f64; 2] = [4.0, 6.0];
 /// Rows and columns, at most.
 const MOST: usize = 1 << 16;
-/// Taps of all areas, at most.
-const TAPS: usize = 1 << 16;
+/// Places that are listed, at most.
+const TAPS: usize = 1 << 17;
 
 /// A depthwise convolution of a map in [blocks](crate::ops::nchwc), ready to run.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub struct NchwcDepthwise {
     map: (usize, usize),
     out: (usize, usize),
     areas: Vec<Area>,
-    /// What tiles read is a copy of a map in one of these extents, so many rows and columns from its beginning.
+    /// If tiles read copies of maps, what is round them there.
     border: Option<Border>,
     /// `[⌈c / L⌉, kh, kw, L]`
     weights: Buffer,
@@ -183,16 +183,17 @@ impl NchwcDepthwise {
         let Ok(out) = shape.output(hw) else {
             return false;
         };
-        let [kh, kw] = shape.kernel;
         let depthwise = shape.groups == shape.c_in && shape.c_out == shape.c_in;
         let small = [hw.0, hw.1, out.0, out.1].into_iter().all(|n| n <= MOST);
-        // A span ends where the window's first or last tap leaves the map.
-        let spans = |k: usize| k.saturating_mul(2).saturating_add(1);
-        let taps = kh
-            .saturating_mul(kw)
-            .saturating_mul(spans(kh))
-            .saturating_mul(spans(kw));
-        depthwise && shape.stride[1] <= 2 && small && taps <= TAPS
+        depthwise && shape.stride[1] <= 2 && small && Self::listed(shape) <= TAPS
+    }
+
+    /// Places that are listed for a window, at most: of the taps of all areas of outputs with the same taps on the map, twice.
+    pub fn listed(shape: &ConvShape) -> usize {
+        // A span of outputs ends where the window's first or last tap leaves the map.
+        let of_axis = |k: usize| k.saturating_mul(k.saturating_mul(2).saturating_add(1));
+        let [down, across] = shape.kernel.map(of_axis);
+        down.saturating_mul(across).saturating_mul(2)
     }
 
     /// Takes a convolution that it [serves](Self::serves), and maps of `hw`.
@@ -210,7 +211,7 @@ impl NchwcDepthwise {
             });
         }
         nchwc::refuse_masks(spec)?;
-        let (from, to) = (hw.0 * hw.1, out.0 * out.1);
+        let [from, to] = [hw, out].map(|(h, w)| h.saturating_mul(w));
         nchwc::elements(isa, shape.c_in, from.max(to))?;
         // Places are 32 bits wide.
         if from > u32::MAX as usize / isa.lanes() {
@@ -266,13 +267,13 @@ impl NchwcDepthwise {
 
     /// Elements of scratch that [`NchwcDepthwise::run`] needs.
     pub fn scratch_len(&self, threads: usize) -> usize {
-        self.room() * threads.max(1)
+        self.room() * threads.max(1) + LINE
     }
 
     /// Elements that a job needs.
     fn room(&self) -> usize {
         match self.border {
-            Some(border) => self.together() * border.map.0 * border.map.1 * self.isa.lanes(),
+            Some(border) => lines(self.together() * border.map.0 * border.map.1 * self.isa.lanes()),
             None => 0,
         }
     }
@@ -305,7 +306,7 @@ impl NchwcDepthwise {
         check::covers("input of a depthwise", &[of(self.map)?], x.len())?;
         let len = check::covers("output of a depthwise", &[of(self.out)?], y.len())?;
         let room = self.room();
-        check::covers("scratch of a depthwise", &[room], scratch.len())?;
+        check::covers("scratch of a depthwise", &[room + LINE], scratch.len())?;
         let taps = self.shape.kernel[0] * self.shape.kernel[1];
         let pool = worth(pool, len.saturating_mul(taps).saturating_mul(SLOWER));
         let width = self.out.0 * self.out.1 * isa.lanes();
@@ -317,7 +318,7 @@ impl NchwcDepthwise {
         tile.split_with(
             pool,
             (1, each * width),
-            scratch,
+            from_line(scratch),
             room,
             |_, first, mut tile, room| {
                 isa.run(Blocks {
