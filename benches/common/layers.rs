@@ -212,6 +212,7 @@ impl Layer {
                     activation: Activation::None,
                     live_in: None,
                     live_out: None,
+                    masked_rows: Some(m),
                 };
                 let kernel = MatMul::pack(isa, &spec).expect("a product");
                 Prepared {

@@ -24,6 +24,7 @@ pub(crate) fn product(case: &Case<'_>, isa: Isa, pool: Threads) -> Outcome<(Run,
         activation: Activation::None,
         live_in: None,
         live_out: None,
+        masked_rows: words.as_ref().map(|_| m),
     };
     let mm = MatMul::pack(isa, &spec)?;
     let live = words

@@ -107,6 +107,7 @@ fn packed(u: &mut Unstructured<'_>) -> Result<()> {
             activation: act,
             live_in: view(&static_masks.0),
             live_out: view(&static_masks.1),
+            masked_rows: Some(m),
         };
         let packed = MatMul::pack(isa, &spec).unwrap();
         let run = |pool: &dyn Pool, scratch_for: usize| {
@@ -257,6 +258,7 @@ fn hostile(u: &mut Unstructured<'_>) -> Result<()> {
         activation: activation(u)?,
         live_in: view("in").filter(|_| fixed),
         live_out: view("out").filter(|_| fixed),
+        masked_rows: u.arbitrary()?,
     };
     if let Ok(packed) = MatMul::pack(isa, &spec) {
         let x = Rows {

@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! column panels (rhs)   [n / NR][k][NR]      row panels (lhs)   [m / MR][k][MR]      the last panel padded with zeros
+//! from memory           [n / 4 NR][k][4][NR]   for a single row [k][n]
 //! ```
 #![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
 
 use crate::isa::F32s;
-use crate::panel::{Below, Gathered, Lhs, take_indices};
-use crate::tile::gemm::{NV, for_height, tallest};
+use crate::panel::{Below, Gathered, LINE, Lhs, take_indices};
+use crate::tile::gemm::{FEW_ROWS, NV, for_height, tallest};
 use crate::{Channels, Error};
 
 /// Columns of a panel for a vector of `lanes`.
@@ -24,6 +25,26 @@ pub(crate) const fn panel_width_for(n: usize, lanes: usize) -> usize {
         0 => lanes,
         _ if n <= lanes => n,
         _ => panel_width(lanes),
+    }
+}
+
+/// Floats of weights that L3 does not hold.
+pub(crate) const FROM_MEMORY: usize = 1 << 22;
+
+/// Floats of weights that L2 does not hold.
+pub(crate) const FROM_L3: usize = 1 << 18;
+
+/// Elements from one row of a column panel to the next, in `k` x `n` weights for so many rows of A with a mask of k.
+///
+/// What comes from memory should be read in long stretches, and a mask leaves rows: half of them, picked at random, take as long as all with 128
+/// bytes a row, and half as long with 512 (Zen 5: 15 and 30 GB/s, all of them 30). The sums of a single row are few enough for whole rows of B; that
+/// these do not begin on the same sets of the caches is for the sake of more rows.
+pub(crate) fn panel_pitch(masked_rows: Option<usize>, (k, n): (usize, usize), nr: usize) -> usize {
+    match masked_rows {
+        _ if k.saturating_mul(n) < FROM_MEMORY || n < 2 * nr => nr,
+        Some(1) => n.next_multiple_of(nr) + LINE,
+        Some(m) if m > FEW_ROWS => 4 * nr,
+        _ => nr,
     }
 }
 

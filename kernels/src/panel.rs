@@ -72,6 +72,9 @@ impl<'a> Below<'a> {
     pub(crate) fn len(self) -> usize {
         self.list.len()
     }
+    pub(crate) fn bound(self) -> usize {
+        self.bound
+    }
     pub(crate) fn as_slice(self) -> &'a [u32] {
         self.list
     }

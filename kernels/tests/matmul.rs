@@ -22,6 +22,7 @@ struct Case {
     activation: Activation,
     live_in: Mask,
     live_out: Mask,
+    masked_rows: Option<usize>,
     seed: u64,
 }
 
@@ -53,6 +54,7 @@ impl Case {
             activation: self.activation,
             live_in: fold.then(|| self.live_in.view()),
             live_out: fold.then(|| self.live_out.view()),
+            masked_rows: self.masked_rows,
         };
         MatMul::pack(isa, &spec).unwrap()
     }
@@ -78,6 +80,7 @@ fn case(m: impl Strategy<Value = usize>, k: usize, n: usize) -> impl Strategy<Va
                     activation,
                     live_in,
                     live_out,
+                    masked_rows: Some(m),
                     seed,
                 },
             )
@@ -296,6 +299,7 @@ fn every_tile_edge() {
                     activation: Activation::Relu,
                     live_in,
                     live_out,
+                    masked_rows: None,
                     seed: 3,
                 };
                 let (a, b, bias) = (case.a(), case.b(), case.bias());
@@ -329,11 +333,37 @@ fn heads_of_few_columns() {
                     activation: Activation::Relu,
                     live_in: Mask::new(&(0..k).map(|t| t % 3 != 1).collect::<Vec<_>>()),
                     live_out: Mask::new(&(0..n).map(|j| j % 3 != 1).collect::<Vec<_>>()),
+                    masked_rows: None,
                     seed: 5,
                 };
                 check(&case).unwrap();
             }
         }
+    }
+}
+
+/// Weights from memory are laid out for the rows that calls with masks have, and other calls must work, too.
+#[test]
+fn laws_on_weights_from_memory() {
+    let (k, n) = (2100, 2010);
+    for (m, masked_rows) in [(1, 1), (9, 9), (7, 1), (3, 9)] {
+        let case = Case {
+            m,
+            k,
+            n,
+            transposed: false,
+            bias: true,
+            activation: if m == 1 {
+                Activation::Gelu
+            } else {
+                Activation::Relu
+            },
+            live_in: Mask::new(&(0..k).map(|t| t * t % 7 < 3).collect::<Vec<_>>()),
+            live_out: Mask::new(&(0..n).map(|j| j * j % 11 < 4).collect::<Vec<_>>()),
+            masked_rows: Some(masked_rows),
+            seed: 9,
+        };
+        check(&case).unwrap();
     }
 }
 
@@ -349,6 +379,7 @@ fn relu_lets_nan_through() {
             activation: Activation::Relu,
             live_in: None,
             live_out: None,
+            masked_rows: None,
         };
         let mm = MatMul::pack(isa, &spec).unwrap();
         let c = run(&mm, &Serial, &[2.0], 1, None, None);
@@ -369,6 +400,7 @@ fn bad_operands_are_errors() {
         activation: Activation::None,
         live_in: None,
         live_out: None,
+        masked_rows: None,
     };
     let short = MatMulSpec { b: &b[1..], ..spec };
     assert!(matches!(

@@ -101,6 +101,7 @@ fn products() {
                 activation: Activation::Relu,
                 live_in: None,
                 live_out: None,
+                masked_rows: Some(m),
             };
             let kernel = MatMul::pack(isa, &spec).unwrap();
             let what = format!("{isa} {m} x {k} x {n}");

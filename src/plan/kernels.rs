@@ -100,7 +100,7 @@ pub(super) fn make(
 /// Bytes that the kernel of an item will take beside its operands, at most.
 pub(super) fn packed_bytes(net: &Net, item: &Item, algorithm: Algorithm) -> usize {
     /// Columns that a product's weights are padded by at most.
-    const PANEL: usize = 64;
+    const PANEL: usize = 128;
     let bytes = |i| item.input(i).map_or(0, |id| net.value(id).bytes());
     match &item.work {
         Work::Linear(work) => work

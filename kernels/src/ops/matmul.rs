@@ -7,6 +7,7 @@ mod gather;
 mod pass;
 mod runtime;
 mod spread;
+mod whole;
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -41,6 +42,8 @@ pub struct MatMulSpec<'a> {
     pub live_in: Option<Channels<'a>>,
     /// Static mask of n: the weights of dead columns are dropped.
     pub live_out: Option<Channels<'a>>,
+    /// Rows of A in calls with a mask of k, if there will be such calls: large B is laid out for them. All other calls work as well, if slower.
+    pub masked_rows: Option<usize>,
 }
 
 /// Rows of an operand that is read: row `i` is `data[index[i] * ld..]`, or `data[i * ld..]` without an index.
@@ -147,22 +150,25 @@ fn reach(
 /// Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication, 2008, with the depth walked by a list of live k.
 ///
 /// ```text
-/// packed B: column panels [n / NR][k][NR], so that a dead k is a contiguous stretch nobody touches
+/// packed B: column panels [n / NR][k][NR], so that a dead k is a contiguous stretch nobody touches; large ones [n / 4 NR][k][4][NR],
+/// or for a single row [k][n]
 /// ```
 #[derive(Debug)]
 pub struct MatMul {
     isa: Isa,
     k: usize,
     n: usize,
-    // Columns of a panel.
+    // Columns of a panel, and elements from one of its rows to the next.
     nr: usize,
+    pitch: usize,
     // Original k and n of the packed rows and columns.
     kept_k: Bounded,
     kept_n: Vec<u32>,
     // 0, 1, 2 ...: the packed columns without a mask.
     in_order: Vec<u32>,
-    // Where each packed row begins in a column panel.
+    // Where each packed row begins in a column panel, and where it would in one of `nr` columns alone.
     starts: Bounded,
+    close: Vec<u32>,
     panels: Buffer,
     // Padded to whole panels.
     bias: Option<Buffer>,
@@ -186,10 +192,12 @@ impl MatMul {
         let kept_n = pack::kept(spec.live_out, n, "length of the output mask")?;
         let nr = pack::panel_width_for(kept_n.len(), isa.lanes());
         let slack = pack::slack(nr, isa.lanes());
+        let pitch = pack::panel_pitch(spec.masked_rows, (kept_k.len(), kept_n.len()), nr);
         let width = kept_n.len().next_multiple_of(nr);
-        let mut panels = Buffer::zeros(extent(&[kept_k.len(), width], "packed B")? + slack);
+        let len = extent(&[kept_k.len(), width.next_multiple_of(pitch)], "packed B")?;
+        let mut panels = Buffer::zeros(len + slack);
         let (rs, cs) = if spec.transposed { (1, k) } else { (n, 1) };
-        pack::column_panels(&mut panels, nr, (kept_k.len(), kept_n.len()), |t, j| {
+        pack::column_panels(&mut panels, pitch, (kept_k.len(), kept_n.len()), |t, j| {
             b[kept_k[t] as usize * rs + kept_n[j] as usize * cs]
         });
         let bias = spec.bias.map(|bias| {
@@ -199,13 +207,16 @@ impl MatMul {
             }
             padded
         });
-        let starts = (0..kept_k.len()).map(|t| (t * nr) as u32).collect();
+        let rows = |pitch| (0..kept_k.len()).map(|t| (t * pitch) as u32).collect();
+        let starts = rows(pitch);
         Ok(Self {
             isa,
             k,
             n,
             nr,
-            starts: Bounded::new(starts, kept_k.len().saturating_sub(1) * nr + 1),
+            pitch,
+            close: rows(nr),
+            starts: Bounded::new(starts, kept_k.len().saturating_sub(1) * pitch + 1),
             kept_k: Bounded::new(kept_k, k),
             in_order: (0..kept_n.len() as u32).collect(),
             kept_n,
@@ -247,7 +258,7 @@ impl MatMul {
             + lines(n.div_ceil(self.nr))
             + lines(NV * n.div_ceil(self.nr))
             + lines(nr)
-            + threads.max(1) * lines(block::scratch_len(m, n, nr))
+            + threads.max(1) * lines(block::scratch_len(m, self.n, self.isa.lanes()))
             + 64
     }
 
@@ -272,7 +283,7 @@ impl MatMul {
             count += usize::from(bits[count] != [0; NV]);
         }
         let gather =
-            m > FEW_ROWS && block::gathering_pays((m, depth), self.n, live.count(), count, self.nr);
+            m > FEW_ROWS && block::gathering_pays((m, depth), live.count(), count, self.nr);
         (!gather).then_some(Columns::Picked {
             panels: &panels[..count],
             lanes: &bits[..count],
@@ -352,7 +363,7 @@ impl MatMul {
         let product = Product {
             a_index: a.index,
             of_b,
-            in_order: &self.starts.all().as_slice()[..of_b.len()],
+            close: &self.close[..of_b.len()],
             columns,
             c_index: c.index,
             ..self.product(a.data, a.ld, of_a, m)
@@ -364,7 +375,7 @@ impl MatMul {
 
     /// Elements that [`MatMul::panels`] needs.
     pub(crate) fn product_len(&self, m: usize) -> usize {
-        block::scratch_len(m, self.n, pack::panel_width(self.isa.lanes()))
+        block::scratch_len(m, self.n, self.isa.lanes())
     }
 
     /// Columns of a panel.
@@ -384,7 +395,7 @@ impl MatMul {
         let first = panels.start * self.nr;
         let whole = self.product(a, ld, of_a, out.rows());
         let product = Product {
-            panels: &self.panels[panels.start * whole.panel_len..],
+            first_panel: panels.start,
             n: whole.n.min(panels.end * self.nr) - first,
             bias: whole.bias.map(|bias| &bias[first..]),
             ..whole
@@ -400,10 +411,12 @@ impl MatMul {
             a_strides: (ld, 1),
             of_a,
             of_b: self.starts.all(),
-            in_order: self.starts.all().as_slice(),
+            close: &self.close,
             panels: &self.panels,
+            first_panel: 0,
             nr: self.nr,
-            panel_len: self.kept_k.len() * self.nr,
+            pitch: self.pitch,
+            panel_len: self.kept_k.len() * self.pitch,
             n: self.kept_n.len(),
             bias: self.bias.as_deref(),
             activation: self.activation,

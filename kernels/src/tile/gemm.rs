@@ -131,7 +131,7 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, const FETCH: bool>
         steps::<S, MR, NV>(s, (0, depth), lhs, rhs, &mut acc);
     }
     epilogue::finish(s, place.activation, &mut acc);
-    each_row!(MR, i => place.cols.store(s, acc[i], place.rows.row(i)));
+    place.cols.store(s, &acc, &mut place.rows);
 }
 
 /// Steps between prefetches.
@@ -182,7 +182,7 @@ pub(crate) use each_row;
 pub(crate) trait Columns<S: F32s, const NV: usize>: Copy {
     /// What the row holds there; lanes that are not kept are anything.
     fn load(self, s: S, row: &[f32]) -> [S::V; NV];
-    fn store(self, s: S, sums: [S::V; NV], row: &mut [f32]);
+    fn store<const MR: usize>(self, s: S, sums: &[[S::V; NV]; MR], rows: &mut impl Rows<MR>);
 }
 
 /// All lanes, from this column on.
@@ -200,11 +200,13 @@ impl<S: F32s, const NV: usize> Columns<S, NV> for Whole {
         sums
     }
     #[inline(always)]
-    fn store(self, s: S, sums: [S::V; NV], row: &mut [f32]) {
-        let row = &mut row[self.0..][..NV * S::LANES];
-        for j in 0..NV {
-            s.store(sums[j], &mut row[j * S::LANES..]);
-        }
+    fn store<const MR: usize>(self, s: S, sums: &[[S::V; NV]; MR], rows: &mut impl Rows<MR>) {
+        each_row!(MR, i => {
+            let row = &mut rows.row(i)[self.0..][..NV * S::LANES];
+            for j in 0..NV {
+                s.store(sums[i][j], &mut row[j * S::LANES..]);
+            }
+        });
     }
 }
 
@@ -213,7 +215,7 @@ impl<S: F32s, const NV: usize> Columns<S, NV> for Whole {
 pub(crate) struct Picked<const NV: usize> {
     at: usize,
     lanes: [u32; NV],
-    /// All of them: a branch for each row is nothing beside the instance of a tile that it saves.
+    /// All of them: a branch at the end is nothing beside the instance of a tile that it saves.
     whole: bool,
 }
 
@@ -252,15 +254,17 @@ impl<S: F32s, const NV: usize> Columns<S, NV> for Picked<NV> {
         sums
     }
     #[inline(always)]
-    fn store(self, s: S, sums: [S::V; NV], row: &mut [f32]) {
+    fn store<const MR: usize>(self, s: S, sums: &[[S::V; NV]; MR], rows: &mut impl Rows<MR>) {
         if self.whole {
-            return Whole(self.at).store(s, sums, row);
+            return Whole(self.at).store(s, sums, rows);
         }
-        for j in 0..NV {
-            let at = (self.at + j * S::LANES).min(row.len());
-            let to = &mut row[at..];
-            s.store_where(sums[j], self.lanes[j], to);
-        }
+        each_row!(MR, i => {
+            let row = rows.row(i);
+            for j in 0..NV {
+                let at = (self.at + j * S::LANES).min(row.len());
+                s.store_where(sums[i][j], self.lanes[j], &mut row[at..]);
+            }
+        });
     }
 }
 
@@ -302,14 +306,17 @@ impl<S: F32s, const NV: usize> Columns<S, NV> for Sieve<NV> {
         sums
     }
     #[inline(always)]
-    fn store(self, s: S, sums: [S::V; NV], row: &mut [f32]) {
+    fn store<const MR: usize>(self, s: S, sums: &[[S::V; NV]; MR], rows: &mut impl Rows<MR>) {
         if self.whole {
-            return Whole(self.kept[0][1] as usize).store(s, sums, row);
+            return Whole(self.kept[0][1] as usize).store(s, sums, rows);
         }
-        for (sum, [bits, first]) in sums.into_iter().zip(self.kept) {
-            let kept = &mut row[first as usize..][..bits.count_ones() as usize];
-            s.store_some(s.compress(sum, bits), kept);
-        }
+        each_row!(MR, i => {
+            let row = rows.row(i);
+            for (sum, [bits, first]) in sums[i].into_iter().zip(self.kept) {
+                let kept = &mut row[first as usize..][..bits.count_ones() as usize];
+                s.store_some(s.compress(sum, bits), kept);
+            }
+        });
     }
 }
 

@@ -122,6 +122,7 @@ impl NchwcConv {
                 activation: spec.activation,
                 live_in: None,
                 live_out: None,
+                masked_rows: None,
             },
         )?;
         Ok(Self {

@@ -8,18 +8,19 @@
 //!             for each row tile                         the micro-kernel
 //! ```
 //! With an output mask, panels without a live column are left out, and of the others the live lanes are stored. Where that pays, panels are put
-//! together from the live columns only; then, and when a static mask dropped some, the block is computed in scratch and its columns are spread
-//! over C.
+//! together from the live columns only; then, and when a static mask dropped some, tiles spread their columns over C.
 #![forbid(unsafe_code)]
 
 use super::few::few;
 use super::gather::gather_columns;
 use super::pass::Pass;
+use super::spread::{Spread, Target};
+use super::whole::{self, whole};
 use crate::Isa;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
-use crate::pack::{even_height, gather_rows, slack};
-use crate::panel::{Below, LINE, lines, take};
+use crate::pack::{even_height, gather_rows, panel_width, slack};
+use crate::panel::{Below, LINE, lines, take, take_indices};
 use crate::pool::{Pool, Tile, worth};
 use crate::tile::gemm::{FEW_ROWS, NV, Next, Start, tallest};
 
@@ -31,10 +32,6 @@ const KC: usize = 1024;
 const BLOCK: usize = 96 * KC;
 /// Rows of a job, and of a block that is not deep.
 const MC: usize = 384;
-/// Columns of a block when it is computed in scratch.
-pub(super) const NC_SCRATCH: usize = 512;
-/// Elements of a block when it is computed in scratch.
-const SCRATCH: usize = 96 * NC_SCRATCH;
 /// Rows of a matrix are read in place (packed: 4 to 8 % slower), unless less than one of so many k is live: then every element would be a
 /// cache line.
 const PACK_SPARSE: usize = 3;
@@ -55,30 +52,21 @@ pub(super) enum Columns<'a> {
     Some { from: &'a [u32], to: &'a [u32] },
 }
 
-/// What a row of a panel takes to gather, against an FMA of each of its vectors; measured on Zen 5 with 49 x 512 x 512: 12.6 at 25, 50 and 75 %
-/// live alike.
-const GATHERING: usize = 13;
-
-/// What spreading a row of the result over C takes, for each panel and at all, in the same measure.
-const SPREADING: (usize, usize) = (16, 30);
-
-/// Rows of a block when it is computed in scratch, of a product with `n` columns: panels are put together for each.
-pub(super) fn scratch_rows(n: usize) -> usize {
-    SCRATCH / n.clamp(NC_SCRATCH / 4, NC_SCRATCH)
-}
+/// What a row of a panel takes to gather, and a row of it in C to spread, against an FMA of each of its vectors; measured on Zen 5 with half of
+/// the columns live. Gathering takes 4 from L2 (196 x 256 x 256), 5 from L3 (49 x 512 x 512).
+const GATHERING: usize = 5;
+const SPREADING: usize = 16;
 
 /// Whether `live` of the columns of `touched` panels are better put together than computed with the dead ones among them.
 pub(super) fn gathering_pays(
     (rows, depth): (usize, usize),
-    n: usize,
     live: usize,
     touched: usize,
     nr: usize,
 ) -> bool {
-    let (rows, dense) = (rows.min(scratch_rows(n)), live.div_ceil(nr));
+    let (rows, dense) = (rows.min(MC), live.div_ceil(nr));
     let gathering = GATHERING * depth * (touched + dense);
-    let spreading = rows * (SPREADING.0 * touched + SPREADING.1);
-    rows * depth * (touched - dense) > gathering + spreading
+    rows * depth * (touched - dense) > gathering + rows * SPREADING * dense
 }
 
 /// See the module.
@@ -92,11 +80,14 @@ pub(super) struct Product<'a> {
     pub(super) of_a: Below<'a>,
     /// Where the same k begin in a column panel.
     pub(super) of_b: Below<'a>,
-    /// Where they would begin if only they were in the panel.
-    pub(super) in_order: &'a [u32],
+    /// Where they would begin if they alone were in it, and it alone in its rows.
+    pub(super) close: &'a [u32],
     pub(super) panels: &'a [f32],
-    /// Columns of a panel.
+    /// What counts as the first panel.
+    pub(super) first_panel: usize,
+    /// Columns of a panel, elements from one of its rows to the next, and elements of all panels that share rows.
     pub(super) nr: usize,
+    pub(super) pitch: usize,
     pub(super) panel_len: usize,
     /// Packed columns.
     pub(super) n: usize,
@@ -108,12 +99,14 @@ pub(super) struct Product<'a> {
     pub(super) m: usize,
 }
 
-/// Elements that a thread needs for its blocks.
-pub(super) fn scratch_len(m: usize, n: usize, nr: usize) -> usize {
-    let pack = lines(m.max(1).saturating_mul(KC).min(BLOCK / 2 * 3 + KC));
-    let gather = lines(KC * nr + LINE) + lines(NC_SCRATCH.min(n) + 2 * nr);
-    let result = lines(m.min(scratch_rows(n)) * (NC_SCRATCH.min(n) + 2 * nr) + LINE);
-    pack + gather + result + lines(NC_SCRATCH / nr + 2) + 2 * lines(4 * (NC_SCRATCH / nr + 2))
+/// Elements that a thread needs for its blocks of `m` rows and `n` columns of C.
+pub(super) fn scratch_len(m: usize, n: usize, lanes: usize) -> usize {
+    let nr = panel_width(lanes);
+    let pack = lines(m.max(1).saturating_mul(KC).min(BLOCK * 3 + KC));
+    let gather = lines(KC * nr + LINE) + lines(nr + LINE);
+    let panels = n.div_ceil(nr);
+    let few = whole::scratch_len(lanes);
+    pack + gather + lines(panels) + Spread::len((panels, n), lanes) + few
 }
 
 impl Product<'_> {
@@ -128,20 +121,14 @@ impl Product<'_> {
         };
         let pool = worth(pool, self.m * depth * columns);
         if self.m <= FEW_ROWS && matches!(self.columns, Columns::All) && pool.threads() == 1 {
-            return isa.run(Alone(self, out));
+            return isa.run(Alone(self, out, scratch));
         }
-        let in_scratch = matches!(self.columns, Columns::Some { .. });
-        let (mc, nc) = if in_scratch {
-            (scratch_rows(self.n), NC_SCRATCH)
-        } else {
-            (MC, usize::MAX / 2)
-        };
         // Whole threads' worth of blocks: along the rows where they are many, else along the columns.
         let threads = pool.threads().max(1);
         let rows = if self.c_index.is_some() {
             out.rows()
         } else {
-            let blocks = self.m.div_ceil(mc);
+            let blocks = self.m.div_ceil(MC);
             let blocks = if self.m >= threads * MC / 4 {
                 blocks.next_multiple_of(threads)
             } else {
@@ -151,12 +138,12 @@ impl Product<'_> {
         };
         let blocks = self.m.div_ceil(rows);
         let wide = if blocks >= threads {
-            nc
+            out.cols()
         } else {
             let each = out.cols().div_ceil(threads.div_ceil(blocks));
-            nc.min(each.next_multiple_of(nr))
+            each.next_multiple_of(nr)
         };
-        let each = scratch_len(self.m, self.n, nr);
+        let each = scratch_len(self.m, out.cols(), isa.lanes());
         out.split_with(pool, (rows, wide), scratch, each, |r, c, out, scratch| {
             let rows = if self.c_index.is_some() {
                 (0, self.m)
@@ -185,12 +172,14 @@ impl Product<'_> {
 
     /// Panel `i`, and what loads of `lanes` may reach behind it.
     pub(super) fn panel(&self, i: usize, lanes: usize) -> &[f32] {
-        &self.panels[i * self.panel_len..][..self.panel_len + slack(self.nr, lanes)]
+        let (i, together) = (self.first_panel + i, self.pitch / self.nr);
+        let rows = &self.panels[i / together * self.panel_len..];
+        &rows[..self.panel_len + slack(self.nr, lanes)][i % together * self.nr..]
     }
 }
 
 /// A product without blocks.
-struct Alone<'a, 't>(&'a Product<'a>, Tile<'t>);
+struct Alone<'a, 't>(&'a Product<'a>, Tile<'t>, &'a mut [f32]);
 
 impl Task for Alone<'_, '_> {
     type Output = ();
@@ -198,8 +187,29 @@ impl Task for Alone<'_, '_> {
     fn run<S: F32s>(mut self, s: S) {
         let p = self.0;
         let to = p.c_index.unwrap_or(&IN_ORDER[..p.m]);
-        few(s, p, 0, Panels::From(0), p.n, to, &mut self.1);
+        few_rows(s, p, 0, Panels::From(0), p.n, to, &mut self.1, &mut self.2);
     }
+}
+
+/// Rows from `first_row` on over `panels`, into the rows `to` of `out`, `width` columns of them.
+#[inline(always)]
+fn few_rows<S: F32s>(
+    s: S,
+    p: &Product<'_>,
+    first_row: usize,
+    panels: Panels<'_>,
+    width: usize,
+    to: &[u32],
+    out: &mut Tile<'_>,
+    rest: &mut &mut [f32],
+) {
+    s.outline(
+        #[inline(always)]
+        || match to {
+            &[to] if p.pitch > 4 * p.nr => whole(s, p, first_row, panels, width, to, out, rest),
+            _ => few(s, p, first_row, panels, width, to, out),
+        },
+    );
 }
 
 pub(super) struct Block<'a, 't> {
@@ -212,28 +222,46 @@ pub(super) struct Block<'a, 't> {
     pub(super) scratch: &'a mut [f32],
 }
 
-/// The panels of a block, and where the column of C is in which a panel starts.
+/// The panels of a block.
 #[derive(Clone, Copy)]
 pub(super) enum Panels<'a> {
+    /// From this one on.
     From(usize),
-    List(&'a [u32]),
     /// Those of a list, in place: only some lanes of each, and column j is column `j - first` of the block.
     Picked {
         list: &'a [u32],
         lanes: &'a [[u32; NV]],
         first: usize,
     },
-    Gather(&'a [u32]),
+    /// Those of a list, whose columns are not side by side.
+    Spread { list: &'a [u32], to: Spread<'a> },
+    /// Panels of these packed columns alone.
+    Gather { from: &'a [u32], to: Spread<'a> },
 }
 
-impl Panels<'_> {
+impl<'a> Panels<'a> {
     /// Which of the packed panels panel `x` is.
     #[inline(always)]
     pub(super) fn nth(self, x: usize) -> usize {
         match self {
             Panels::From(first) => first + x,
-            Panels::List(list) | Panels::Picked { list, .. } => list[x] as usize,
-            Panels::Gather(_) => 0,
+            Panels::Picked { list, .. } | Panels::Spread { list, .. } => list[x] as usize,
+            Panels::Gather { .. } => 0,
+        }
+    }
+
+    /// Where `count` panels from the `x`-th on go, `width` columns of `nr` a panel.
+    #[inline(always)]
+    pub(super) fn target(self, (x, count): (usize, usize), nr: usize, width: usize) -> Target<'a> {
+        match self {
+            Panels::From(_) => Target::Beside(x * nr, width),
+            Panels::Picked { list, lanes, first } => {
+                let lanes = lanes[x..x + count].as_flattened();
+                Target::Picked(list[x] as usize * nr - first, lanes)
+            }
+            Panels::Spread { to, .. } | Panels::Gather { to, .. } => {
+                Target::Spread(to.part(x, count))
+            }
         }
     }
 }
@@ -264,30 +292,71 @@ impl Task for Block<'_, '_> {
             Columns::Some { from, to } => {
                 let lo = to.partition_point(|&j| (j as usize) < self.first_col);
                 let hi = to.partition_point(|&j| (j as usize) < end);
-                self.scratch = rest;
-                return self.spread(s, &from[lo..hi], &to[lo..hi]);
+                if lo == hi {
+                    return;
+                }
+                self.apart::<S>((&from[lo..hi], &to[lo..hi]), &mut rest)
             }
         };
-        let (rows, index) = (self.rows, p.c_index);
-        compute(s, p, rows, panels, width, index, &mut self.out, &mut rest);
+        compute(s, p, self.rows, panels, width, &mut self.out, &mut rest);
+    }
+}
+
+impl Block<'_, '_> {
+    /// The panels that hold the packed columns `from`, which are columns `to` of C; and how many columns these panels have.
+    #[inline(always)]
+    fn apart<'a, S: F32s>(
+        &self,
+        (from, to): (&'a [u32], &[u32]),
+        rest: &mut &'a mut [f32],
+    ) -> (Panels<'a>, usize) {
+        let p = self.product;
+        let (nr, live) = (p.nr, from.len());
+        let used = take_indices(rest, p.n.div_ceil(nr));
+        let mut count = 0;
+        for &j in from {
+            let panel = j / nr as u32;
+            if count == 0 || used[count - 1] != panel {
+                used[count] = panel;
+                count += 1;
+            }
+        }
+        let list = &used[..count];
+        let gather =
+            self.rows.1 > FEW_ROWS && gathering_pays((self.rows.1, p.of_b.len()), live, count, nr);
+        let n = self.out.cols();
+        let columns = to.iter().map(|&j| j as usize - self.first_col);
+        if gather {
+            let columns = columns.enumerate().map(|(i, j)| (i / nr, i % nr, j));
+            let to = Spread::new::<S>((live.div_ceil(nr), n), columns, rest);
+            return (Panels::Gather { from, to }, live);
+        }
+        let packed = from.iter().scan(0, |rank, &j| {
+            while list[*rank] != j / nr as u32 {
+                *rank += 1;
+            }
+            Some((*rank, j as usize % nr))
+        });
+        let columns = packed.zip(columns).map(|((x, lane), j)| (x, lane, j));
+        let to = Spread::new::<S>((count, n), columns, rest);
+        (Panels::Spread { list, to }, count * nr)
     }
 }
 
 /// Computes `rows` of the product over `panels` into `out`, `width` columns of it.
 #[inline(always)]
-pub(super) fn compute<S: F32s>(
+fn compute<S: F32s>(
     s: S,
     p: &Product<'_>,
     rows: (usize, usize),
     panels: Panels<'_>,
     width: usize,
-    index: Option<&[u32]>,
     out: &mut Tile<'_>,
     rest: &mut &mut [f32],
 ) {
     s.outline(
         #[inline(always)]
-        || blocks(s, p, rows, panels, width, index, out, rest),
+        || blocks(s, p, rows, panels, width, out, rest),
     );
 }
 
@@ -298,31 +367,36 @@ fn blocks<S: F32s>(
     (first_row, rows): (usize, usize),
     panels: Panels<'_>,
     width: usize,
-    index: Option<&[u32]>,
     out: &mut Tile<'_>,
     rest: &mut &mut [f32],
 ) {
     let nr = p.nr;
     let depth = p.of_b.len();
     let count = width.div_ceil(nr);
-    if rows <= FEW_ROWS && !matches!(panels, Panels::Gather(_)) {
+    let index = p.c_index;
+    if rows <= FEW_ROWS {
         let to = match index {
             Some(index) => &index[first_row..][..rows],
             None => &IN_ORDER[..rows],
         };
-        return few(s, p, first_row, panels, width, to, out);
+        return few_rows(s, p, first_row, panels, width, to, out, rest);
     }
     let sparse = p.of_a.is_sparse(PACK_SPARSE) && !p.side_by_side();
     let scattered = sparse && count > PACK_PANELS;
     let pack = scattered || p.a_index.is_some() || index.is_some();
     let (gathered, gathered_bias) = match panels {
-        Panels::Gather(_) => (take(rest, KC * nr + LINE), take(rest, nr + LINE)),
+        Panels::Gather { .. } => (take(rest, KC * nr + LINE), take(rest, nr + LINE)),
         _ => (&mut [][..], &mut [][..]),
     };
     // Equal depth blocks: a short one would pay for its start and its end all the same.
     let kc = depth.div_ceil(depth.div_ceil(KC).max(1)).max(1);
     // Equal row blocks, too: B passes through for each, so none is for the sake of a few rows.
-    let mc = (BLOCK / kc).clamp(1, MC);
+    // Gathered panels are put together for each block: then A may fill most of L2.
+    let most = match panels {
+        Panels::Gather { .. } => 2 * BLOCK,
+        _ => BLOCK,
+    };
+    let mc = (most / kc).clamp(1, MC);
     let mc = rows.div_ceil(((rows + mc / 2) / mc).max(1)).max(1);
     let packed = take(rest, if pack { mc * kc } else { 0 });
     // An indexed C may have more rows than a packed block holds.
@@ -351,15 +425,21 @@ fn blocks<S: F32s>(
                 }
             }
             for x in 0..count {
-                if let Panels::Gather(from) = panels {
-                    let from = &from[x * nr..];
-                    let from = &from[..nr.min(from.len())];
-                    gather_columns(s, p, terms, from, gathered, gathered_bias);
+                // A vector without a wanted column is left out.
+                let (vector, columns) = match panels {
+                    Panels::Picked { lanes, .. } if lanes[x][0] == 0 => (1, S::LANES),
+                    Panels::Picked { lanes, .. } if lanes[x][1] == 0 => (0, S::LANES),
+                    _ => (0, nr.min(width - x * nr)),
+                };
+                if let Panels::Gather { from, .. } = panels {
+                    let from = &from[x * nr..][..columns];
+                    let of_b = p.of_b.part(t..t + terms.1);
+                    gather_columns(s, p, of_b, from, gathered, gathered_bias);
                 }
                 let bias = match (p.bias, panels) {
                     (None, _) => None,
-                    (Some(_), Panels::Gather(_)) => Some(&*gathered_bias),
-                    (Some(bias), _) => Some(&bias[panels.nth(x) * nr..]),
+                    (Some(_), Panels::Gather { .. }) => Some(&*gathered_bias),
+                    (Some(bias), _) => Some(&bias[panels.nth(x) * nr + vector * S::LANES..]),
                 };
                 let pass = Pass {
                     product: p,
@@ -372,43 +452,40 @@ fn blocks<S: F32s>(
                         Some(bias) => Start::Cols(bias),
                         None => Start::Zero,
                     },
-                    at: match panels {
-                        Panels::Picked { list, first, .. } => list[x] as usize * nr - first,
-                        _ => x * nr,
-                    },
-                    width: nr.min(width - x * nr),
-                    lanes: match panels {
-                        Panels::Picked { lanes, .. } => Some(lanes[x]),
-                        _ => None,
+                    width: columns,
+                    target: match panels.target((x, 1), nr, columns) {
+                        Target::Picked(at, lanes) => {
+                            Target::Picked(at + vector * S::LANES, &lanes[vector..])
+                        }
+                        target => target,
                     },
                     activation: if last { p.activation } else { Activation::None },
                     next: match panels {
-                        Panels::From(_) | Panels::List(_) | Panels::Picked { .. }
-                            if x + 1 < count =>
-                        {
-                            Next {
-                                panel: p.panel(panels.nth(x + 1), S::LANES),
-                                offsets: &p.of_b.as_slice()[t..t + terms.1],
-                                width: nr,
-                            }
-                        }
-                        _ => Next::NOTHING,
+                        Panels::Gather { .. } => Next::NOTHING,
+                        _ if x + 1 == count => Next::NOTHING,
+                        _ => Next {
+                            panel: p.panel(panels.nth(x + 1), S::LANES),
+                            offsets: &p.of_b.as_slice()[t..t + terms.1],
+                            width: nr,
+                        },
                     },
                 };
-                let rhs = if let Panels::Gather(_) = panels {
+                let rhs = if let Panels::Gather { .. } = panels {
                     let bound = terms.1.saturating_sub(1) * nr + 1;
-                    (&*gathered, Below::new(&p.in_order[..terms.1], bound))
+                    (&*gathered, Below::new(&p.close[..terms.1], bound))
                 } else {
-                    let offsets = p.of_b.part(t..t + terms.1);
-                    (p.panel(panels.nth(x), S::LANES), offsets)
+                    let panel = p.panel(panels.nth(x), S::LANES);
+                    (&panel[vector * S::LANES..], p.of_b.part(t..t + terms.1))
                 };
                 pass.column(s, rhs, rows, r, index, out);
             }
         }
         if !p.activation.in_registers() {
             for i in 0..rows {
-                let row = out.row(index.map_or(r + i, |index| index[first_row + r + i] as usize));
-                crate::ops::pointwise::apply(s, p.activation, &mut row[..width]);
+                let row = index.map_or(r + i, |index| index[first_row + r + i] as usize);
+                panels
+                    .target((0, count), nr, width)
+                    .activate(s, p.activation, out.row(row));
             }
         }
     }

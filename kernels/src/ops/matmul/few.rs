@@ -8,20 +8,17 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use core::ops::Range;
-
 use super::block::{Panels, Product};
+use super::spread::Target;
 use crate::isa::F32s;
+use crate::pack::{FROM_L3, FROM_MEMORY};
 use crate::panel::{Gathered, Side};
 use crate::pool::Tile;
-use crate::tile::gemm::{Next, Picked, Place, Start, fits, tile};
+use crate::tile::gemm::{Next, Place, Start, fits, tile};
 
 /// Terms between a prefetch and the use of what it brings. Measured on Zen 5, 1 x 1024 x 1024 from L3: 39 us with 8, 45 without; to L2
 /// instead of L1 it is lost effort (50).
 const AHEAD: usize = 8;
-/// How many live floats of B are fetched ahead: more than fit L2, and less than L3 holds, unless some are dead. All of a matrix the hardware
-/// brings from memory better alone: 4 x 4096 x 4096 takes 1.6 ms without and 2.1 with; it cannot foresee what a mask leaves of it.
-const FETCHED: Range<usize> = 1 << 18..1 << 22;
 
 /// Rows from `first_row` on over `panels`, into the rows `to` of `out`, `width` columns of them.
 #[inline(always)]
@@ -34,19 +31,14 @@ pub(super) fn few<S: F32s>(
     to: &[u32],
     out: &mut Tile<'_>,
 ) {
-    s.outline(
-        #[inline(always)]
-        || {
-            match to.len() {
-                1 => groups::<S, 1, 4, 8>(s, p, first_row, panels, width, to, out),
-                2 => groups::<S, 2, 2, 4>(s, p, first_row, panels, width, to, out),
-                3 => groups::<S, 3, 2, 4>(s, p, first_row, panels, width, to, out),
-                4 => groups::<S, 4, 2, 4>(s, p, first_row, panels, width, to, out),
-                5 => groups::<S, 5, 2, 4>(s, p, first_row, panels, width, to, out),
-                _ => unreachable!("more than a few rows"),
-            };
-        },
-    );
+    match to.len() {
+        1 => groups::<S, 1, 4, 8>(s, p, first_row, panels, width, to, out),
+        2 => groups::<S, 2, 4, 8>(s, p, first_row, panels, width, to, out),
+        3 => groups::<S, 3, 4, 8>(s, p, first_row, panels, width, to, out),
+        4 => groups::<S, 4, 2, 4>(s, p, first_row, panels, width, to, out),
+        5 => groups::<S, 5, 2, 4>(s, p, first_row, panels, width, to, out),
+        _ => unreachable!("more than a few rows"),
+    }
 }
 
 /// `MR` rows; `NP` panels of `NV` vectors at most in a group.
@@ -71,12 +63,14 @@ fn groups<S: F32s, const MR: usize, const NP: usize, const NV: usize>(
         lhs,
         to,
         first: 0,
-        at: 0,
         width: 0,
-        lanes: None,
+        target: Target::Beside(0, 0),
     };
-    let live = p.of_b.len() * p.n;
-    let fetch = FETCHED.contains(&live) || live >= FETCHED.end && p.of_a.is_sparse(1);
+    let depth = p.of_b.len();
+    let live = depth * p.n;
+    // From memory the hardware brings better what it can foresee: 4 x 4096 x 4096 takes 1.5 ms without and 2.0 with, all live or nine of ten.
+    let foreseen = p.panels.len() >= FROM_MEMORY && 8 * depth >= 7 * p.of_a.bound();
+    let fetch = live >= FROM_L3 && !foreseen;
     let mut x = 0;
     while x < count {
         let first = panels.nth(x);
@@ -91,12 +85,7 @@ fn groups<S: F32s, const MR: usize, const NP: usize, const NV: usize>(
         };
         group.first = first;
         group.width = (together * p.nr).min(width - x * p.nr);
-        (group.at, group.lanes) = match panels {
-            Panels::Picked { lanes, first, .. } => {
-                (group.first * p.nr - first, Some(&lanes[x..x + together]))
-            }
-            _ => (x * p.nr, None),
-        };
+        group.target = panels.target((x, together), p.nr, group.width);
         match together {
             _ if fits::<S>(MR, NV) && together == NP && fetch => {
                 group.run::<S, NP, 2, NV, AHEAD>(s, out);
@@ -110,7 +99,10 @@ fn groups<S: F32s, const MR: usize, const NP: usize, const NV: usize>(
     }
     if !p.activation.in_registers() {
         for &row in to {
-            crate::ops::pointwise::apply(s, p.activation, &mut out.row(row as usize)[..width]);
+            let row = out.row(row as usize);
+            panels
+                .target((0, count), p.nr, width)
+                .activate(s, p.activation, row);
         }
     }
 }
@@ -121,11 +113,8 @@ struct Group<'a, const MR: usize> {
     to: &'a [u32],
     /// The first panel.
     first: usize,
-    /// Where its columns are in the output.
-    at: usize,
     width: usize,
-    /// Which lanes are wanted, if not the first.
-    lanes: Option<&'a [[u32; 2]]>,
+    target: Target<'a>,
 }
 
 impl<const MR: usize> Group<'_, MR> {
@@ -135,13 +124,6 @@ impl<const MR: usize> Group<'_, MR> {
         s: S,
         out: &mut Tile<'_>,
     ) {
-        let cols = match self.lanes {
-            Some(lanes) => {
-                let lanes = core::array::from_fn(|v| lanes[v / EACH][v % EACH]);
-                Picked::new::<S>(self.at, lanes)
-            }
-            None => Picked::first::<S>(self.at, self.width),
-        };
         let p = self.p;
         let mut panels: [&[f32]; NP] = [&[]; NP];
         for (i, panel) in panels.iter_mut().enumerate() {
@@ -151,7 +133,7 @@ impl<const MR: usize> Group<'_, MR> {
         let to = self.to.first_chunk().expect("a row each");
         let place = Place {
             rows: out.listed::<MR>(to, 0),
-            cols,
+            cols: self.target.columns::<S, NV>(),
             start: match p.bias {
                 Some(bias) => Start::Cols(&bias[self.first * p.nr..]),
                 None => Start::Zero,

@@ -4,11 +4,12 @@
 use core::ops::Range;
 
 use super::block::{IN_ORDER, Product};
+use super::spread::{Columns, Target};
 use crate::epilogue::Activation;
 use crate::isa::F32s;
 use crate::panel::{Below, Packed, Side, Spaced};
 use crate::pool::{Listed, Tile};
-use crate::tile::gemm::{NV, Next, Picked, Place, Start, for_height, tallest, tile};
+use crate::tile::gemm::{NV, Next, Place, Start, for_height, tallest, tile};
 
 /// What every tile of a depth block and a panel has in common.
 #[derive(Clone, Copy)]
@@ -21,10 +22,8 @@ pub(super) struct Pass<'a> {
     pub(super) packed: Option<&'a [f32]>,
     pub(super) height: usize,
     pub(super) start: Start<'a>,
-    pub(super) at: usize,
     pub(super) width: usize,
-    /// Which columns are wanted, if not all: the lanes of each vector.
-    pub(super) lanes: Option<[u32; NV]>,
+    pub(super) target: Target<'a>,
     pub(super) activation: Activation,
     /// What the panel after this one holds of the depth block.
     pub(super) next: Next<'a>,
@@ -59,25 +58,14 @@ impl Pass<'_> {
                 if MR <= tallest::<S>() {
                     let next = (next, each);
                     if self.width <= S::LANES {
-                        let cols = self.picked::<S, 1>();
+                        let cols = self.target.columns::<S, 1>();
                         self.tiles::<S, MR, 1>(s, rhs, cols, next, from..to, r, index, out);
                     } else {
-                        let cols = self.picked::<S, NV>();
+                        let cols = self.target.columns::<S, NV>();
                         self.tiles::<S, MR, NV>(s, rhs, cols, next, from..to, r, index, out);
                     }
                 }
             });
-        }
-    }
-
-    /// The columns that the vectors of a tile are.
-    #[inline(always)]
-    fn picked<S: F32s, const NV: usize>(&self) -> Picked<NV> {
-        match &self.lanes {
-            Some(lanes) => {
-                Picked::new::<S>(self.at, *lanes.first_chunk().expect("as many vectors"))
-            }
-            None => Picked::first::<S>(self.at, self.width),
         }
     }
 
@@ -87,7 +75,7 @@ impl Pass<'_> {
         &self,
         s: S,
         (data, offsets): (&[f32], Below<'_>),
-        cols: Picked<NV>,
+        cols: Columns<'_, NV>,
         next: (Next<'_>, usize),
         range: Range<usize>,
         r: usize,

@@ -36,7 +36,7 @@ impl Strided<'_> {
 pub fn matmul_scratch_len(isa: Isa, m: usize, k: usize, n: usize, threads: usize) -> usize {
     let nr = panel_width(isa.lanes());
     let panels = n.div_ceil(nr).saturating_mul(nr).saturating_mul(k);
-    let own = lines(block::scratch_len(m, n, nr)).saturating_mul(threads.max(1));
+    let own = lines(block::scratch_len(m, n, isa.lanes())).saturating_mul(threads.max(1));
     panels
         .saturating_add(lines(k).saturating_mul(3))
         .saturating_add(own)
@@ -116,9 +116,11 @@ pub fn matmul(
         a_strides: a.strides,
         of_a: Below::new(of_a, k),
         of_b: Below::new(of_b, k.saturating_sub(1) * nr + 1),
-        in_order: &[],
+        close: &[],
         panels,
+        first_panel: 0,
         nr,
+        pitch: nr,
         panel_len,
         n,
         bias: None,

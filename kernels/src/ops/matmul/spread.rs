@@ -1,111 +1,186 @@
-//! A block computed in scratch, its columns spread over C.
+//! Where the columns of panels are in C.
 #![forbid(unsafe_code)]
 
-use super::block::{Block, NC_SCRATCH, Panels, compute, gathering_pays, scratch_rows};
-use crate::isa::F32s;
-use crate::panel::{LINE, take, take_indices};
-use crate::pool::Tile;
-use crate::tile::gemm::FEW_ROWS;
+use crate::epilogue::Activation;
+use crate::isa::{F32s, WIDEST};
+use crate::ops::pointwise;
+use crate::panel::{lines, take_indices};
+use crate::pool::Rows;
+use crate::tile::gemm::{self, NV, Picked, each_row};
 
-impl Block<'_, '_> {
-    /// Computes the packed columns `from` in scratch, and spreads them over the columns `to` of C.
+/// The columns of C that some panels are.
+#[derive(Clone, Copy)]
+pub(super) enum Target<'a> {
+    /// This column and those after it, so many.
+    Beside(usize, usize),
+    /// In place, too, but only these lanes of each vector.
+    Picked(usize, &'a [u32]),
+    Spread(Spread<'a>),
+}
+
+impl<'a> Target<'a> {
+    /// The same for the `N` vectors of a tile.
     #[inline(always)]
-    pub(super) fn spread<S: F32s>(mut self, s: S, from: &[u32], to: &[u32]) {
-        let p = self.product;
-        let nr = p.nr;
-        if from.is_empty() {
-            return;
+    pub(super) fn columns<S: F32s, const N: usize>(self) -> Columns<'a, N> {
+        match self {
+            Target::Beside(at, width) => Columns::Picked(Picked::first::<S>(at, width)),
+            Target::Picked(at, lanes) => {
+                let lanes = lanes.first_chunk().expect("lanes of each vector");
+                Columns::Picked(Picked::new::<S>(at, *lanes))
+            }
+            Target::Spread(spread) => Columns::Spread(spread),
         }
-        let mut rest = self.scratch;
-        let used = take_indices(&mut rest, NC_SCRATCH / nr + 2);
-        let mut count = 0;
-        for &j in from {
-            let panel = j / nr as u32;
-            if count == 0 || used[count - 1] != panel {
-                used[count] = panel;
+    }
+
+    /// Applies to a row of C what cannot be applied in registers.
+    #[inline(always)]
+    pub(super) fn activate<S: F32s>(self, s: S, activation: Activation, row: &mut [f32]) {
+        match self {
+            Target::Beside(at, width) => pointwise::apply(s, activation, &mut row[at..][..width]),
+            Target::Picked(..) => unreachable!("lanes are picked for what is applied in registers"),
+            Target::Spread(spread) => spread.activate(s, activation, row),
+        }
+    }
+}
+
+/// Panels whose columns are apart in C, in pieces: what one vector of C takes from one panel.
+#[derive(Clone, Copy)]
+pub(super) struct Spread<'a> {
+    /// The first piece of each panel, and the end of the last.
+    starts: &'a [u32],
+    /// Which vector of C, and the lanes of it.
+    pieces: &'a [[u32; 2]],
+    /// For each piece which lane of the panel each of its lanes takes; then for the vectors of the panel which lane of (itself, the vector of C)
+    /// each lane is.
+    lanes: &'a [u32],
+}
+
+impl<'a> Spread<'a> {
+    /// Elements that [`Spread::new`] takes.
+    pub(super) fn len((panels, n): (usize, usize), lanes: usize) -> usize {
+        let most = Self::most((panels, n), lanes);
+        lines(panels + 1) + lines(2 * most) + lines(most * (1 + NV) * lanes)
+    }
+
+    /// Both the panels and the vectors of C ascend, so a piece begins with the next of either.
+    fn most((panels, n): (usize, usize), lanes: usize) -> usize {
+        panels + n.div_ceil(lanes)
+    }
+
+    /// `columns` by panel, lane of the panel and column of C, of which there are `n`. All ascend, and each of the panels has one.
+    #[inline(always)]
+    pub(super) fn new<S: F32s>(
+        (panels, n): (usize, usize),
+        columns: impl Iterator<Item = (usize, usize, usize)>,
+        rest: &mut &'a mut [f32],
+    ) -> Self {
+        let most = Self::most((panels, n), S::LANES);
+        let starts = take_indices(rest, panels + 1);
+        let (pieces, _) = take_indices(rest, 2 * most).as_chunks_mut::<2>();
+        let lanes = take_indices(rest, most * (1 + NV) * S::LANES);
+        let (mut count, mut last) = (0, None);
+        for (panel, lane, column) in columns {
+            let (vector, at) = (column / S::LANES, column % S::LANES);
+            if last != Some((panel, vector)) {
+                if last.is_none_or(|(before, _)| before != panel) {
+                    starts[panel] = count as u32;
+                }
+                last = Some((panel, vector));
+                pieces[count] = [vector as u32, 0];
+                for (i, x) in lanes[Self::lists::<S>(count)].iter_mut().enumerate() {
+                    *x = (i % S::LANES) as u32;
+                }
                 count += 1;
             }
+            pieces[count - 1][1] |= 1 << at;
+            let (take, back) = lanes[Self::lists::<S>(count - 1)].split_at_mut(S::LANES);
+            take[at] = lane as u32;
+            back[lane] = (S::LANES + at) as u32;
         }
-        let used = &used[..count];
-        let whole = (from[0] as usize).is_multiple_of(nr)
-            && (from[from.len() - 1] - from[0]) as usize == from.len() - 1;
-        let few = self.rows.1 <= FEW_ROWS;
-        let gather = !whole
-            && !few
-            && gathering_pays((self.rows.1, p.of_b.len()), p.n, from.len(), count, nr);
-        let panels = if gather {
-            Panels::Gather(from)
-        } else {
-            Panels::List(used)
-        };
-        let ld = if gather {
-            from.len().next_multiple_of(nr)
-        } else {
-            count * nr
-        };
-        let room = 4 * (NC_SCRATCH / nr + 2);
-        // Where the live columns are among those computed, if dead ones are between them, and where they belong.
-        let computed = from.iter().scan(0, |rank, &j| {
-            while used[*rank] != j / nr as u32 {
-                *rank += 1;
+        starts[panels] = count as u32;
+        Self {
+            starts,
+            pieces: &pieces[..count],
+            lanes,
+        }
+    }
+
+    /// Where the lists of piece `i` are.
+    fn lists<S: F32s>(i: usize) -> core::ops::Range<usize> {
+        let len = (1 + NV) * S::LANES;
+        i * len..(i + 1) * len
+    }
+
+    /// `count` panels from `first` on.
+    pub(super) fn part(self, first: usize, count: usize) -> Self {
+        let starts = &self.starts[first..=first + count];
+        Self { starts, ..self }
+    }
+
+    #[inline(always)]
+    fn activate<S: F32s>(self, s: S, activation: Activation, row: &mut [f32]) {
+        const AT_ONCE: usize = 16;
+        let mut together = [0.0; AT_ONCE * WIDEST];
+        for pieces in self.pieces.chunks(AT_ONCE) {
+            let together = &mut together[..pieces.len() * S::LANES];
+            for (to, &[vector, lanes]) in together.chunks_exact_mut(S::LANES).zip(pieces) {
+                let from = &row[vector as usize * S::LANES..];
+                s.store(s.load_where(from, lanes), to);
             }
-            Some(*rank * nr + j as usize % nr)
-        });
-        let squeezed = !gather && !whole;
-        let squeezing = bits_of::<S>(take_indices(&mut rest, room), computed, squeezed);
-        let columns = to.iter().map(|&j| j as usize - self.first_col);
-        let spreading = bits_of::<S>(take_indices(&mut rest, room), columns, true);
-        // Rows beyond what the scratch was made for come in turns.
-        let most = scratch_rows(p.n);
-        let result = take(&mut rest, most.min(p.m) * ld + LINE);
-        for r in (0..self.rows.1).step_by(most) {
-            let rows = most.min(self.rows.1 - r);
-            let mut tile = Tile::new(result, rows, ld, ld);
-            let first = self.rows.0 + r;
-            let mut rest = &mut *rest;
-            compute(s, p, (first, rows), panels, ld, None, &mut tile, &mut rest);
-            for i in 0..rows {
-                let row = tile.row(i);
-                let c = match p.c_index {
-                    Some(index) => index[first + i] as usize,
-                    None => r + i,
-                };
-                let c = self.out.row(c);
-                let mut at = 0;
-                for &[block, lanes] in squeezing {
-                    let from = block as usize * S::LANES;
-                    let v = s.load_some(&row[from..ld.min(from + S::LANES)]);
-                    let n = lanes.count_ones() as usize;
-                    s.store_some(s.compress(v, lanes), &mut row[at..][..n]);
-                    at += n;
-                }
-                let mut at = 0;
-                for &[block, lanes] in spreading {
-                    let n = lanes.count_ones() as usize;
-                    let v = s.expand(s.load_some(&row[at..][..n]), lanes);
-                    s.store_where(v, lanes, &mut c[block as usize * S::LANES..]);
-                    at += n;
-                }
+            pointwise::apply(s, activation, together);
+            for (from, &[vector, lanes]) in together.chunks_exact(S::LANES).zip(pieces) {
+                let to = &mut row[vector as usize * S::LANES..];
+                s.store_where(s.load(from), lanes, to);
             }
         }
     }
 }
 
-/// The blocks of `LANES` columns that ascending `columns` are in, and their lanes there; none unless `wanted`.
-fn bits_of<S: F32s>(
-    list: &mut [u32],
-    columns: impl Iterator<Item = usize>,
-    wanted: bool,
-) -> &[[u32; 2]] {
-    let (list, _) = list.as_chunks_mut::<2>();
-    let mut count = 0;
-    for j in columns.take(if wanted { usize::MAX } else { 0 }) {
-        let block = (j / S::LANES) as u32;
-        if count == 0 || list[count - 1][0] != block {
-            list[count] = [block, 0];
-            count += 1;
-        }
-        list[count - 1][1] |= 1 << (j % S::LANES);
+/// The columns of a tile.
+#[derive(Clone, Copy)]
+pub(super) enum Columns<'a, const N: usize> {
+    Picked(Picked<N>),
+    Spread(Spread<'a>),
+}
+
+impl<S: F32s, const N: usize> gemm::Columns<S, N> for Columns<'_, N> {
+    #[inline(always)]
+    fn load(self, s: S, row: &[f32]) -> [S::V; N] {
+        let spread = match self {
+            Columns::Picked(picked) => return picked.load(s, row),
+            Columns::Spread(spread) => spread,
+        };
+        let mut sums = [s.splat(0.0); N];
+        each_row!(N.div_ceil(NV), panel => {
+            for piece in spread.starts[panel]..spread.starts[panel + 1] {
+                let [vector, lanes] = spread.pieces[piece as usize];
+                let v = s.load_where(&row[vector as usize * S::LANES..], lanes);
+                let back = &spread.lanes[Spread::lists::<S>(piece as usize)][S::LANES..];
+                for j in 0..NV.min(N) {
+                    let at = s.indices(|lane| back[j * S::LANES + lane] as usize);
+                    sums[panel * NV + j] = s.pick(sums[panel * NV + j], v, at);
+                }
+            }
+        });
+        sums
     }
-    &list[..count]
+    #[inline(always)]
+    fn store<const MR: usize>(self, s: S, sums: &[[S::V; N]; MR], rows: &mut impl Rows<MR>) {
+        let spread = match self {
+            Columns::Picked(picked) => return picked.store(s, sums, rows),
+            Columns::Spread(spread) => spread,
+        };
+        each_row!(N.div_ceil(NV), panel => {
+            for piece in spread.starts[panel]..spread.starts[panel + 1] {
+                let [vector, lanes] = spread.pieces[piece as usize];
+                let take = &spread.lanes[Spread::lists::<S>(piece as usize)][..S::LANES];
+                let at = s.indices(|lane| take[lane] as usize);
+                let (first, last) = (panel * NV, panel * NV + NV.min(N) - 1);
+                each_row!(MR, i => {
+                    let to = &mut rows.row(i)[vector as usize * S::LANES..];
+                    s.store_where(s.pick(sums[i][first], sums[i][last], at), lanes, to);
+                });
+            }
+        });
+    }
 }
