@@ -114,7 +114,7 @@ pub(super) fn linear(
             activation: work.activation,
             live_in: live_in.map(ChannelMask::as_channels),
             live_out: live_out.map(ChannelMask::as_channels),
-            masked_rows: dynamic_in.map(|_| work.rows),
+            masked_rows: (dynamic_in > 0).then_some(work.rows),
         },
     )?;
     let kept = |mask: Option<&ChannelMask>, all: usize| mask.map_or(all, ChannelMask::count) as u64;
