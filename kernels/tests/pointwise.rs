@@ -3,10 +3,10 @@
 mod nn;
 
 use nn::{bits, data, guarded, ulps};
-use sluicegate_kernels::Isa;
 use sluicegate_kernels::epilogue::Activation;
-use sluicegate_kernels::ops::pointwise::{activate, activate_in_place};
+use sluicegate_kernels::ops::pointwise::{activate, activate_in_place, settle};
 use sluicegate_kernels::reference::pointwise::activation;
+use sluicegate_kernels::{Channels, Isa};
 
 /// Every `step`th float, in the order of their bits: both signs, denormal numbers, infinities and NaN.
 fn sweep(step: usize) -> impl Iterator<Item = Vec<f32>> {
@@ -157,4 +157,49 @@ fn nan_stays_and_limits_hold() {
 #[test]
 fn lengths_must_agree() {
     assert!(activate(Isa::best(), Activation::Exp, &[0.0; 3], &mut [0.0; 4]).is_err());
+}
+
+#[test]
+fn dead_channels_are_settled() {
+    for isa in Isa::available() {
+        for (channels, inner) in [
+            (1, 1),
+            (7, 1),
+            (64, 1),
+            (100, 1),
+            (131, 1),
+            (5, 3),
+            (33, 20),
+            (0, 4),
+            (4, 0),
+        ] {
+            let words: Vec<u64> = (0..3)
+                .map(|w| 0x9d3a_55c1_f00f_1e24u64.rotate_left(7 * w))
+                .collect();
+            let words = &words[..usize::div_ceil(channels, 64)];
+            let spare = words.len() * 64 - channels;
+            let mut words = words.to_vec();
+            if let Some(last) = words.last_mut() {
+                *last &= !0 >> spare;
+            }
+            let live = Channels::new(&words, channels).expect("a mask");
+            let at = |i: usize| match live.contains(i / inner % channels) {
+                true => i as f32,
+                false => f32::NAN,
+            };
+            let len = 3 * channels * inner;
+            let mut y: Vec<f32> = (0..len).map(at).collect();
+            y.extend([f32::NAN; 3]);
+            settle(isa, live, inner, &mut y);
+            let whole = |(i, y): (usize, &f32)| *y == if at(i).is_nan() { 0.0 } else { i as f32 };
+            assert!(
+                y[..len].iter().enumerate().all(whole),
+                "{isa} {channels} {inner}"
+            );
+            assert!(
+                len == 0 || y[len..].iter().all(|y| y.is_nan()),
+                "{isa} {channels} {inner}"
+            );
+        }
+    }
 }

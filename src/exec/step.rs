@@ -13,9 +13,7 @@ use super::attention;
 use crate::ops;
 use crate::plan::Plan;
 use crate::plan::masks::MaskId;
-use crate::plan::step::{
-    BlocksCall, BlocksOp, Cover, Kernel, Place, Planes, Products, Source, Step,
-};
+use crate::plan::step::{BlocksCall, BlocksOp, Cover, Kernel, Place, Products, Source, Step};
 use crate::{Result, View, ViewMut};
 
 /// What all steps of a run read.
@@ -357,7 +355,9 @@ impl<'a> Frame<'a> {
                     norm::scale_shift(isa, Some(x), *extents, scale, shift, live_in, y)?;
                 }
             }
-            Kernel::Settle { mask: id, planes } => settle(*planes, mask(*id), floats_mut(first)),
+            Kernel::Settle { mask: id, planes } => {
+                pointwise::settle(isa, mask(*id), planes.inner, floats_mut(first));
+            }
             Kernel::Softmax { log, extents } => {
                 let y = floats_mut(first);
                 if *log {
@@ -462,15 +462,6 @@ fn images_of<'x>(
     let (from, to) = (x.len() / images.max(1), y.len() / images.max(1));
     x.chunks_exact(from.max(1))
         .zip(y.chunks_exact_mut(to.max(1)))
-}
-
-fn settle(planes: Planes, live: Channels<'_>, y: &mut [f32]) {
-    let dead = |c: usize| !live.contains(c);
-    for outer in y.chunks_exact_mut((planes.channels * planes.inner).max(1)) {
-        for c in (0..planes.channels).filter(|&c| dead(c)) {
-            outer[c * planes.inner..][..planes.inner].fill(0.0);
-        }
-    }
 }
 
 /// An operator by its definition.

@@ -288,13 +288,22 @@ impl Task for RmsNorm<'_> {
     #[inline(always)]
     fn run<S: F32s>(self, s: S) {
         let n = self.n;
-        // Dead columns are lanes that are not loaded: zeros, in the order of sums of a dense row.
-        let lanes = |at: usize| {
+        // Dead columns are lanes that are not loaded: zeros, in the order of sums of a dense row. Those of the first vectors are looked up once
+        // and not in every row: that takes as long as the norm.
+        let look_up = |at: usize| {
             let width = S::LANES.min(n - at);
             match self.live {
                 Some(live) => live.bits(at, width),
                 None => ((1u64 << width) - 1) as u32,
             }
+        };
+        let mut known = [0; 64];
+        for (v, at) in (0..n).step_by(S::LANES).enumerate().take(known.len()) {
+            known[v] = look_up(at);
+        }
+        let lanes = |at: usize| match known.get(at / S::LANES) {
+            Some(&lanes) => lanes,
+            None => look_up(at),
         };
         for (x, y) in self.x.chunks_exact(n).zip(self.y.chunks_exact_mut(n)) {
             let squares = match self.live {

@@ -3,7 +3,7 @@
 
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
-use crate::{Error, Isa};
+use crate::{Channels, Error, Isa};
 
 /// exp(x), within 2 ulp (measured by `tests/pointwise.rs`); NaN stays, overflow is infinite, underflow
 /// passes through the denormal numbers to zero.
@@ -288,4 +288,39 @@ pub fn activate(isa: Isa, act: Activation, x: &[f32], y: &mut [f32]) -> Result<(
 /// Shapes, masks and numerics as in [`activate`]; it has no errors, does not panic and needs no scratch.
 pub fn activate_in_place(isa: Isa, act: Activation, y: &mut [f32]) {
     isa.run(Apply(act, y));
+}
+
+/// y[o, c, i] = 0 for every dead channel c: what is dead by meaning becomes dead in storage, for readers that know no masks.
+///
+/// # Shapes    y `[outer, channels, inner]`, contiguous; what is left of a last incomplete one is not touched
+/// # Masks     `live` over channels
+pub fn settle(isa: Isa, live: Channels<'_>, inner: usize, y: &mut [f32]) {
+    struct Settle<'a>(Channels<'a>, &'a mut [f32]);
+    impl Task for Settle<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn run<S: F32s>(self, s: S) {
+            let Settle(live, y) = self;
+            let zero = s.splat(0.0);
+            for row in y.chunks_exact_mut(live.len()) {
+                for (v, to) in row.chunks_mut(S::LANES).enumerate() {
+                    let alive = live.bits(v * S::LANES, to.len());
+                    s.store_where(zero, !alive & !(!0 << to.len()), to);
+                }
+            }
+        }
+    }
+    if live.is_empty() || inner == 0 {
+        return;
+    }
+    if inner == 1 {
+        return isa.run(Settle(live, y));
+    }
+    for planes in y.chunks_exact_mut(live.len() * inner) {
+        for (c, plane) in planes.chunks_exact_mut(inner).enumerate() {
+            if !live.contains(c) {
+                plane.fill(0.0);
+            }
+        }
+    }
 }
