@@ -8,7 +8,7 @@
 
 use alloc::vec::Vec;
 
-use crate::isa::F32s;
+use crate::isa::{F32s, WIDEST};
 use crate::panel::{Below, Gathered, LINE, Lhs, take_indices};
 use crate::tile::gemm::{FEW_ROWS, NV, for_height, tallest};
 use crate::{Channels, Error};
@@ -86,7 +86,8 @@ pub(crate) fn row_panels(
     column_panels(out, mr, (k, m), |t, i| at(i, t));
 }
 
-/// Copies the listed elements of `starts.len()` rows into one row panel of that height: `[list][rows]`.
+/// Copies the listed elements of `starts.len()` rows into one row panel of that height: `[list][rows]`. May write anything behind the panel,
+/// if `out` goes on there.
 #[inline(always)]
 pub(crate) fn gather_rows<S: F32s>(
     s: S,
@@ -101,13 +102,52 @@ pub(crate) fn gather_rows<S: F32s>(
             let starts: [usize; MR] = core::array::from_fn(|i| starts[i]);
             let rows = Gathered::new(data, starts, stride, list);
             s.outline(#[inline(always)] || {
-                let depth = list.as_slice().len();
-                for (t, to) in out[..depth * MR].chunks_exact_mut(MR).enumerate() {
+                let list = list.as_slice();
+                let side_by_side = MR <= S::LANES && stride == 1 && ascends_by_one(list);
+                let whole = if side_by_side { list.len() / S::LANES * S::LANES } else { 0 };
+                for t in (0..whole).step_by(S::LANES) {
+                    let first = list[t] as usize;
+                    transpose_rows::<S, MR>(s, &mut out[t * MR..], data, starts, first);
+                }
+                for (t, to) in (whole..list.len()).zip(out[whole * MR..].chunks_exact_mut(MR)) {
                     rows.each(t, #[inline(always)] |i, x| to[i] = x);
                 }
             });
         }
     });
+}
+
+#[inline(always)]
+fn ascends_by_one(list: &[u32]) -> bool {
+    let first = list.first().copied().unwrap_or(0);
+    let off = |(i, &x): (usize, &u32)| x.wrapping_sub(first) ^ i as u32;
+    list.iter().enumerate().map(off).fold(0, |a, b| a | b) == 0
+}
+
+/// A vector of each row becomes as many rows of a row panel.
+#[inline(always)]
+fn transpose_rows<S: F32s, const MR: usize>(
+    s: S,
+    out: &mut [f32],
+    data: &[f32],
+    starts: [usize; MR],
+    first: usize,
+) {
+    let mut v = [s.splat(0.0); WIDEST];
+    for i in 0..MR {
+        v[i] = s.load(&data[starts[i] + first..]);
+    }
+    s.transpose(&mut v);
+    for (t, &v) in v[..S::LANES].iter().enumerate() {
+        // What a whole vector writes too much, the next one writes again.
+        let to = &mut out[t * MR..];
+        let len = if t + 1 < S::LANES {
+            to.len().min(S::LANES)
+        } else {
+            MR
+        };
+        s.store_some(v, &mut to[..len]);
+    }
 }
 
 /// The indices of `0..len` that a static mask keeps.

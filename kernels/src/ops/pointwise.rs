@@ -310,13 +310,14 @@ pub fn settle(isa: Isa, live: Channels<'_>, inner: usize, y: &mut [f32]) {
             }
         }
     }
-    if live.is_empty() || inner == 0 {
+    let all = live.len() * inner;
+    if all == 0 {
         return;
     }
     if inner == 1 {
         return isa.run(Settle(live, y));
     }
-    for planes in y.chunks_exact_mut(live.len() * inner) {
+    for planes in y.chunks_exact_mut(all) {
         for (c, plane) in planes.chunks_exact_mut(inner).enumerate() {
             if !live.contains(c) {
                 plane.fill(0.0);
