@@ -1,5 +1,7 @@
 //! Walks over one index space that several strided tensors share, row by row, without allocation.
 
+use std::cmp::Reverse;
+
 use crate::ops::axes::Strides;
 use crate::tensor::MAX_RANK;
 
@@ -108,13 +110,29 @@ pub(super) struct Layout {
     pub(super) strides: Strides,
 }
 
+/// Axes in the order in which `from` has them, but for the last: elements are read as they lie, since what is read may come from afar, and what
+/// is written was used a moment ago. The image of a transformer of 12 blocks, made rows of patches, is read at 2 GB/s otherwise.
+fn as_they_lie(shape: &[usize], [to, from]: [Strides; 2]) -> ([usize; MAX_RANK], [Strides; 2]) {
+    let mut axes: [usize; MAX_RANK] = core::array::from_fn(|axis| axis);
+    if let Some((_, outer)) = axes[..shape.len()].split_last_mut() {
+        // An axis that is repeated (0) stays outside, or it would part what lies side by side.
+        outer.sort_by_key(|&axis| Reverse(from[axis].unsigned_abs().wrapping_sub(1)));
+    }
+    let dims = axes.map(|axis| shape.get(axis).copied().unwrap_or(1));
+    (
+        dims,
+        [to, from].map(|strides| axes.map(|axis| strides[axis])),
+    )
+}
+
 /// to[i] = from[i] for all indices i below `shape`
 pub(super) fn copy<T: Copy>(
     shape: &[usize],
     (to, to_layout): (&mut [T], Layout),
     (from, from_layout): (&[T], Layout),
 ) {
-    let walk = Walk::new(shape, [to_layout.strides, from_layout.strides]);
+    let (dims, strides) = as_they_lie(shape, [to_layout.strides, from_layout.strides]);
+    let walk = Walk::new(&dims[..shape.len()], strides);
     let (len, steps) = (walk.len(), walk.steps());
     for [t, f] in walk.rows([to_layout.start, from_layout.start]) {
         let (t, f) = (t as usize, f as usize);

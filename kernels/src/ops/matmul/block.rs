@@ -106,7 +106,7 @@ pub(super) fn scratch_len(m: usize, n: usize, lanes: usize) -> usize {
     let gather = lines(KC * nr + LINE) + lines(nr + LINE);
     let panels = n.div_ceil(nr);
     let few = whole::scratch_len(lanes);
-    pack + gather + lines(panels) + Spread::len((panels, n), lanes) + few
+    pack + gather + lines(panels) + Spread::scratch_len((panels, n), lanes) + few
 }
 
 impl Product<'_> {

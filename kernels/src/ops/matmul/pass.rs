@@ -4,7 +4,7 @@
 use core::ops::Range;
 
 use super::block::{IN_ORDER, Product};
-use super::spread::{Columns, Target};
+use super::spread::{Lanes, Target};
 use crate::epilogue::Activation;
 use crate::isa::F32s;
 use crate::panel::{Below, Packed, Side, Spaced};
@@ -75,7 +75,7 @@ impl Pass<'_> {
         &self,
         s: S,
         (data, offsets): (&[f32], Below<'_>),
-        cols: Columns<'_, NV>,
+        cols: Lanes<'_, NV>,
         next: (Next<'_>, usize),
         range: Range<usize>,
         r: usize,

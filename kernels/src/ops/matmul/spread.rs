@@ -21,14 +21,14 @@ pub(super) enum Target<'a> {
 impl<'a> Target<'a> {
     /// The same for the `N` vectors of a tile.
     #[inline(always)]
-    pub(super) fn columns<S: F32s, const N: usize>(self) -> Columns<'a, N> {
+    pub(super) fn columns<S: F32s, const N: usize>(self) -> Lanes<'a, N> {
         match self {
-            Target::Beside(at, width) => Columns::Picked(Picked::first::<S>(at, width)),
+            Target::Beside(at, width) => Lanes::Picked(Picked::first::<S>(at, width)),
             Target::Picked(at, lanes) => {
                 let lanes = lanes.first_chunk().expect("lanes of each vector");
-                Columns::Picked(Picked::new::<S>(at, *lanes))
+                Lanes::Picked(Picked::new::<S>(at, *lanes))
             }
-            Target::Spread(spread) => Columns::Spread(spread),
+            Target::Spread(spread) => Lanes::Spread(spread),
         }
     }
 
@@ -57,7 +57,7 @@ pub(super) struct Spread<'a> {
 
 impl<'a> Spread<'a> {
     /// Elements that [`Spread::new`] takes.
-    pub(super) fn len((panels, n): (usize, usize), lanes: usize) -> usize {
+    pub(super) fn scratch_len((panels, n): (usize, usize), lanes: usize) -> usize {
         let most = Self::most((panels, n), lanes);
         lines(panels + 1) + lines(2 * most) + lines(most * (1 + NV) * lanes)
     }
@@ -136,19 +136,19 @@ impl<'a> Spread<'a> {
     }
 }
 
-/// The columns of a tile.
+/// The columns that the lanes of a tile are.
 #[derive(Clone, Copy)]
-pub(super) enum Columns<'a, const N: usize> {
+pub(super) enum Lanes<'a, const N: usize> {
     Picked(Picked<N>),
     Spread(Spread<'a>),
 }
 
-impl<S: F32s, const N: usize> gemm::Columns<S, N> for Columns<'_, N> {
+impl<S: F32s, const N: usize> gemm::Columns<S, N> for Lanes<'_, N> {
     #[inline(always)]
     fn load(self, s: S, row: &[f32]) -> [S::V; N] {
         let spread = match self {
-            Columns::Picked(picked) => return picked.load(s, row),
-            Columns::Spread(spread) => spread,
+            Lanes::Picked(picked) => return picked.load(s, row),
+            Lanes::Spread(spread) => spread,
         };
         let mut sums = [s.splat(0.0); N];
         each_row!(N.div_ceil(NV), panel => {
@@ -167,8 +167,8 @@ impl<S: F32s, const N: usize> gemm::Columns<S, N> for Columns<'_, N> {
     #[inline(always)]
     fn store<const MR: usize>(self, s: S, sums: &[[S::V; N]; MR], rows: &mut impl Rows<MR>) {
         let spread = match self {
-            Columns::Picked(picked) => return picked.store(s, sums, rows),
-            Columns::Spread(spread) => spread,
+            Lanes::Picked(picked) => return picked.store(s, sums, rows),
+            Lanes::Spread(spread) => spread,
         };
         each_row!(N.div_ceil(NV), panel => {
             for piece in spread.starts[panel]..spread.starts[panel + 1] {
