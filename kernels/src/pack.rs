@@ -34,6 +34,9 @@ pub(crate) const FROM_MEMORY: usize = 1 << 22;
 /// Floats of weights that L2 does not hold.
 pub(crate) const FROM_L3: usize = 1 << 18;
 
+/// Panels that share rows, of weights from memory.
+pub(crate) const TOGETHER: usize = 4;
+
 /// Elements from one row of a column panel to the next, in `k` x `n` weights for so many rows of A with a mask of k.
 ///
 /// What comes from memory should be read in long stretches, and a mask leaves rows: half of them, picked at random, take as long as all with 128
@@ -41,9 +44,9 @@ pub(crate) const FROM_L3: usize = 1 << 18;
 /// these do not begin on the same sets of the caches is for the sake of more rows.
 pub(crate) fn panel_pitch(masked_rows: Option<usize>, (k, n): (usize, usize), nr: usize) -> usize {
     match masked_rows {
-        _ if k.saturating_mul(n) < FROM_MEMORY || n < 2 * nr => nr,
+        _ if k.saturating_mul(n) < FROM_MEMORY || n < TOGETHER * nr => nr,
         Some(1) => n.next_multiple_of(nr) + LINE,
-        Some(m) if m > FEW_ROWS => 4 * nr,
+        Some(m) if m > FEW_ROWS => TOGETHER * nr,
         _ => nr,
     }
 }

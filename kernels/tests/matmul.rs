@@ -342,6 +342,28 @@ fn heads_of_few_columns() {
     }
 }
 
+/// Without terms, panels have no elements, and the bias is all there is.
+#[test]
+fn no_terms_under_output_masks() {
+    for m in [1, 6, 14] {
+        for n in [3, 46, 100] {
+            let case = Case {
+                m,
+                k: 0,
+                n,
+                transposed: false,
+                bias: true,
+                activation: Activation::None,
+                live_in: Mask::new(&[]),
+                live_out: Mask::new(&(0..n).map(|j| j / 8 % 2 == 1 && j > 16).collect::<Vec<_>>()),
+                masked_rows: Some(m),
+                seed: 1,
+            };
+            check(&case).unwrap();
+        }
+    }
+}
+
 /// Weights from memory are laid out for the rows that calls with masks have, and other calls must work, too.
 #[test]
 fn laws_on_weights_from_memory() {

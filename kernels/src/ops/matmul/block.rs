@@ -19,7 +19,7 @@ use super::whole::{self, whole};
 use crate::Isa;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
-use crate::pack::{even_height, gather_rows, panel_width, slack};
+use crate::pack::{TOGETHER, even_height, gather_rows, panel_width, slack};
 use crate::panel::{Below, LINE, lines, take, take_indices};
 use crate::pool::{Pool, Tile, worth};
 use crate::tile::gemm::{FEW_ROWS, NV, Next, Start, tallest};
@@ -206,7 +206,9 @@ fn few_rows<S: F32s>(
     s.outline(
         #[inline(always)]
         || match to {
-            &[to] if p.pitch > 4 * p.nr => whole(s, p, first_row, panels, width, to, out, rest),
+            &[to] if p.pitch > TOGETHER * p.nr => {
+                whole(s, p, first_row, panels, width, to, out, rest)
+            }
             _ => few(s, p, first_row, panels, width, to, out),
         },
     );
@@ -475,7 +477,8 @@ fn blocks<S: F32s>(
                     (&*gathered, Below::new(&p.close[..terms.1], bound))
                 } else {
                     let panel = p.panel(panels.nth(x), S::LANES);
-                    (&panel[vector * S::LANES..], p.of_b.part(t..t + terms.1))
+                    let panel = panel.get(vector * S::LANES..).unwrap_or(&[]);
+                    (panel, p.of_b.part(t..t + terms.1))
                 };
                 pass.column(s, rhs, rows, r, index, out);
             }
