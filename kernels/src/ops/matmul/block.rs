@@ -207,7 +207,7 @@ fn few_rows<S: F32s>(
         #[inline(always)]
         || match to {
             &[to] if p.pitch > TOGETHER * p.nr => {
-                whole(s, p, first_row, panels, width, to, out, rest)
+                whole(s, p, first_row, panels, width, to, out, rest);
             }
             _ => few(s, p, first_row, panels, width, to, out),
         },
