@@ -348,7 +348,7 @@ impl<S: F32s, const NP: usize, const EACH: usize, const AHEAD: usize, const NV: 
             let then = list[(t + AHEAD).min(list.len() - 1)] as usize;
             for panel in self.panels {
                 for j in 0..EACH {
-                    s.prefetch_near(&panel[then + j * S::LANES..]);
+                    s.prefetch_ahead(panel, then + j * S::LANES);
                 }
             }
         }

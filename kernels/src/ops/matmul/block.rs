@@ -203,15 +203,12 @@ fn few_rows<S: F32s>(
     out: &mut Tile<'_>,
     rest: &mut &mut [f32],
 ) {
-    s.outline(
-        #[inline(always)]
-        || match to {
-            &[to] if p.pitch > TOGETHER * p.nr => {
-                whole(s, p, first_row, panels, width, to, out, rest);
-            }
-            _ => few(s, p, first_row, panels, width, to, out),
-        },
-    );
+    match to {
+        &[to] if p.pitch > TOGETHER * p.nr => {
+            whole(s, p, first_row, panels, width, to, out, rest);
+        }
+        _ => few(s, p, first_row, panels, width, to, out),
+    }
 }
 
 pub(super) struct Block<'a, 't> {

@@ -31,14 +31,17 @@ pub(super) fn few<S: F32s>(
     to: &[u32],
     out: &mut Tile<'_>,
 ) {
-    match to.len() {
-        1 => groups::<S, 1, 4, 8>(s, p, first_row, panels, width, to, out),
-        2 => groups::<S, 2, 4, 8>(s, p, first_row, panels, width, to, out),
-        3 => groups::<S, 3, 4, 8>(s, p, first_row, panels, width, to, out),
-        4 => groups::<S, 4, 2, 4>(s, p, first_row, panels, width, to, out),
-        5 => groups::<S, 5, 2, 4>(s, p, first_row, panels, width, to, out),
-        _ => unreachable!("more than a few rows"),
-    }
+    s.outline(
+        #[inline(always)]
+        || match to.len() {
+            1 => groups::<S, 1, 4, 8>(s, p, first_row, panels, width, to, out),
+            2 => groups::<S, 2, 2, 4>(s, p, first_row, panels, width, to, out),
+            3 => groups::<S, 3, 2, 4>(s, p, first_row, panels, width, to, out),
+            4 => groups::<S, 4, 2, 4>(s, p, first_row, panels, width, to, out),
+            5 => groups::<S, 5, 2, 4>(s, p, first_row, panels, width, to, out),
+            _ => unreachable!("more than a few rows"),
+        },
+    );
 }
 
 /// `MR` rows; `NP` panels of `NV` vectors at most in a group.

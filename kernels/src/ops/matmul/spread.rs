@@ -21,10 +21,10 @@ pub(super) enum Target<'a> {
 impl<'a> Target<'a> {
     /// The same for the `N` vectors of a tile.
     #[inline(always)]
-    pub(super) fn columns<S: F32s, const N: usize>(self) -> Lanes<'a, N> {
+    pub(super) fn columns<S: F32s, const N: usize>(&self) -> Lanes<'_, N> {
         match self {
-            Target::Beside(at, width) => Lanes::Picked(Picked::first::<S>(at, width)),
-            Target::Picked(at, lanes) => {
+            &Target::Beside(at, width) => Lanes::Picked(Picked::first::<S>(at, width)),
+            &Target::Picked(at, lanes) => {
                 let lanes = lanes.first_chunk().expect("lanes of each vector");
                 Lanes::Picked(Picked::new::<S>(at, *lanes))
             }
@@ -140,7 +140,7 @@ impl<'a> Spread<'a> {
 #[derive(Clone, Copy)]
 pub(super) enum Lanes<'a, const N: usize> {
     Picked(Picked<N>),
-    Spread(Spread<'a>),
+    Spread(&'a Spread<'a>),
 }
 
 impl<S: F32s, const N: usize> gemm::Columns<S, N> for Lanes<'_, N> {
