@@ -204,15 +204,9 @@ impl Layer {
             Work::MatMul { m, k, n } => {
                 let weights = floats(k * n, 2);
                 let spec = MatMulSpec {
-                    k,
-                    n,
-                    b: &weights,
-                    transposed: false,
                     bias: Some(&bias),
-                    activation: Activation::None,
-                    live_in: None,
-                    live_out: None,
                     masked_rows: Some(m),
+                    ..MatMulSpec::new(k, n, &weights)
                 };
                 let kernel = MatMul::pack(isa, &spec).expect("a product");
                 Prepared {

@@ -16,15 +16,8 @@ pub(crate) fn product(case: &Case<'_>, isa: Isa, pool: Threads) -> Outcome<(Run,
     let (a, b) = (floats(m * k, 1), floats(k * n, 2));
     let words = mask(k, case.density());
     let spec = MatMulSpec {
-        k,
-        n,
-        b: &b,
-        transposed: false,
-        bias: None,
-        activation: Activation::None,
-        live_in: None,
-        live_out: None,
         masked_rows: words.as_ref().map(|_| m),
+        ..MatMulSpec::new(k, n, &b)
     };
     let mm = MatMul::pack(isa, &spec)?;
     let live = words

@@ -93,15 +93,10 @@ fn products() {
         for (m, k, n) in shapes {
             let (a, b, bias) = (floats(m * k, 1), floats(k * n, 2), floats(n, 3));
             let spec = MatMulSpec {
-                k,
-                n,
-                b: &b,
-                transposed: false,
                 bias: Some(&bias),
                 activation: Activation::Relu,
-                live_in: None,
-                live_out: None,
                 masked_rows: Some(m),
+                ..MatMulSpec::new(k, n, &b)
             };
             let kernel = MatMul::pack(isa, &spec).unwrap();
             let what = format!("{isa} {m} x {k} x {n}");

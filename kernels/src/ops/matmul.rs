@@ -46,6 +46,23 @@ pub struct MatMulSpec<'a> {
     pub masked_rows: Option<usize>,
 }
 
+impl<'a> MatMulSpec<'a> {
+    /// B as `[k, n]`, and nothing else: no bias, no activation, no masks.
+    pub fn new(k: usize, n: usize, b: &'a [f32]) -> Self {
+        Self {
+            k,
+            n,
+            b,
+            transposed: false,
+            bias: None,
+            activation: Activation::None,
+            live_in: None,
+            live_out: None,
+            masked_rows: None,
+        }
+    }
+}
+
 /// Rows of an operand that is read: row `i` is `data[index[i] * ld..]`, or `data[i * ld..]` without an index.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows<'a> {

@@ -395,15 +395,8 @@ fn laws_on_weights_from_memory() {
 fn relu_lets_nan_through() {
     for isa in Isa::available() {
         let spec = MatMulSpec {
-            k: 1,
-            n: 3,
-            b: &[1.0, f32::NAN, -1.0],
-            transposed: false,
-            bias: None,
             activation: Activation::Relu,
-            live_in: None,
-            live_out: None,
-            masked_rows: None,
+            ..MatMulSpec::new(1, 3, &[1.0, f32::NAN, -1.0])
         };
         let mm = MatMul::pack(isa, &spec).unwrap();
         let c = run(&mm, &Serial, &[2.0], 1, None, None);

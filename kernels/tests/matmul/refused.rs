@@ -1,6 +1,5 @@
 //! Operands that do not fit are errors.
 
-use sluicegate_kernels::epilogue::Activation;
 use sluicegate_kernels::ops::matmul::{MatMul, MatMulSpec, Rows, RowsMut, Strided, matmul};
 use sluicegate_kernels::pool::Serial;
 use sluicegate_kernels::{Channels, Error, Isa};
@@ -11,17 +10,7 @@ use crate::common::Mask;
 fn bad_operands_are_errors() {
     let isa = Isa::best();
     let b = [0.0; 12];
-    let spec = MatMulSpec {
-        k: 3,
-        n: 4,
-        b: &b,
-        transposed: false,
-        bias: None,
-        activation: Activation::None,
-        live_in: None,
-        live_out: None,
-        masked_rows: None,
-    };
+    let spec = MatMulSpec::new(3, 4, &b);
     let short = MatMulSpec { b: &b[1..], ..spec };
     assert!(matches!(
         MatMul::pack(isa, &short),

@@ -114,15 +114,10 @@ impl NchwcConv {
         let matmul = MatMul::pack(
             isa,
             &MatMulSpec {
-                k: shape.c_in * taps(&shape),
-                n: shape.c_out,
-                b: spec.weights,
                 transposed: true,
                 bias: spec.bias,
                 activation: spec.activation,
-                live_in: None,
-                live_out: None,
-                masked_rows: None,
+                ..MatMulSpec::new(shape.c_in * taps(&shape), shape.c_out, spec.weights)
             },
         )?;
         Ok(Self {

@@ -15,11 +15,12 @@ use super::few::few;
 use super::gather::gather_columns;
 use super::pass::Pass;
 use super::spread::{Spread, Target};
-use super::whole::{self, whole};
+use super::whole;
 use crate::Isa;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
-use crate::pack::{TOGETHER, even_height, gather_rows, panel_width, slack};
+use crate::ops::pointwise;
+use crate::pack::{even_height, gather_rows, panel_width, slack};
 use crate::panel::{Below, LINE, lines, take, take_indices};
 use crate::pool::{Pool, Tile, worth};
 use crate::tile::gemm::{FEW_ROWS, NV, Next, Start, tallest};
@@ -105,8 +106,9 @@ pub(super) fn scratch_len(m: usize, n: usize, lanes: usize) -> usize {
     let pack = lines(m.max(1).saturating_mul(KC).min(BLOCK * 3 + KC));
     let gather = lines(KC * nr + LINE) + lines(nr + LINE);
     let panels = n.div_ceil(nr);
-    let few = whole::scratch_len(lanes);
-    pack + gather + lines(panels) + Spread::scratch_len((panels, n), lanes) + few
+    let spread = lines(panels) + Spread::scratch_len((panels, n), lanes);
+    // Rows are few or many.
+    spread + (pack + gather).max(whole::scratch_len(lanes))
 }
 
 impl Product<'_> {
@@ -187,27 +189,7 @@ impl Task for Alone<'_, '_> {
     fn run<S: F32s>(mut self, s: S) {
         let p = self.0;
         let to = p.c_index.unwrap_or(&IN_ORDER[..p.m]);
-        few_rows(s, p, 0, Panels::From(0), p.n, to, &mut self.1, &mut self.2);
-    }
-}
-
-/// Rows from `first_row` on over `panels`, into the rows `to` of `out`, `width` columns of them.
-#[inline(always)]
-fn few_rows<S: F32s>(
-    s: S,
-    p: &Product<'_>,
-    first_row: usize,
-    panels: Panels<'_>,
-    width: usize,
-    to: &[u32],
-    out: &mut Tile<'_>,
-    rest: &mut &mut [f32],
-) {
-    match to {
-        &[to] if p.pitch > TOGETHER * p.nr => {
-            whole(s, p, first_row, panels, width, to, out, rest);
-        }
-        _ => few(s, p, first_row, panels, width, to, out),
+        few(s, p, 0, Panels::From(0), p.n, to, &mut self.1, &mut self.2);
     }
 }
 
@@ -261,6 +243,18 @@ impl<'a> Panels<'a> {
             Panels::Spread { to, .. } | Panels::Gather { to, .. } => {
                 Target::Spread(to.part(x, count))
             }
+        }
+    }
+
+    /// Applies what cannot be applied in registers to the columns of a row of C that they are.
+    #[inline(always)]
+    pub(super) fn activate<S: F32s>(self, s: S, act: Activation, width: usize, row: &mut [f32]) {
+        match self {
+            Panels::From(_) => pointwise::apply(s, act, &mut row[..width]),
+            Panels::Picked { .. } => {
+                unreachable!("lanes are picked for what is applied in registers")
+            }
+            Panels::Spread { to, .. } | Panels::Gather { to, .. } => to.activate(s, act, row),
         }
     }
 }
@@ -378,7 +372,7 @@ fn blocks<S: F32s>(
             Some(index) => &index[first_row..][..rows],
             None => &IN_ORDER[..rows],
         };
-        return few_rows(s, p, first_row, panels, width, to, out, rest);
+        return few(s, p, first_row, panels, width, to, out, rest);
     }
     let sparse = p.of_a.is_sparse(PACK_SPARSE) && !p.side_by_side();
     let scattered = sparse && count > PACK_PANELS;
@@ -483,9 +477,7 @@ fn blocks<S: F32s>(
         if !p.activation.in_registers() {
             for i in 0..rows {
                 let row = index.map_or(r + i, |index| index[first_row + r + i] as usize);
-                panels
-                    .target((0, count), nr, width)
-                    .activate(s, p.activation, out.row(row));
+                panels.activate(s, p.activation, width, out.row(row));
             }
         }
     }

@@ -10,8 +10,9 @@
 
 use super::block::{Panels, Product};
 use super::spread::Target;
+use super::whole::whole;
 use crate::isa::F32s;
-use crate::pack::{FROM_L3, FROM_MEMORY};
+use crate::pack::{FROM_L3, FROM_MEMORY, TOGETHER};
 use crate::panel::{Gathered, Side};
 use crate::pool::Tile;
 use crate::tile::gemm::{Next, Place, Start, fits, tile};
@@ -20,7 +21,7 @@ use crate::tile::gemm::{Next, Place, Start, fits, tile};
 /// instead of L1 it is lost effort (50).
 const AHEAD: usize = 8;
 
-/// Rows from `first_row` on over `panels`, into the rows `to` of `out`, `width` columns of them.
+/// Rows from `first_row` on over `panels`, into the rows `to` of `out`, `width` columns of them; one row of whole rows as [`whole`] does it.
 #[inline(always)]
 pub(super) fn few<S: F32s>(
     s: S,
@@ -30,18 +31,27 @@ pub(super) fn few<S: F32s>(
     width: usize,
     to: &[u32],
     out: &mut Tile<'_>,
+    rest: &mut &mut [f32],
 ) {
-    s.outline(
-        #[inline(always)]
-        || match to.len() {
-            1 => groups::<S, 1, 4, 8>(s, p, first_row, panels, width, to, out),
-            2 => groups::<S, 2, 2, 4>(s, p, first_row, panels, width, to, out),
-            3 => groups::<S, 3, 2, 4>(s, p, first_row, panels, width, to, out),
-            4 => groups::<S, 4, 2, 4>(s, p, first_row, panels, width, to, out),
-            5 => groups::<S, 5, 2, 4>(s, p, first_row, panels, width, to, out),
-            _ => unreachable!("more than a few rows"),
-        },
-    );
+    match to {
+        &[to] if p.pitch > TOGETHER * p.nr => whole(s, p, first_row, panels, width, to, out, rest),
+        _ => s.outline(
+            #[inline(always)]
+            || match to.len() {
+                1 => groups::<S, 1, 4, 8>(s, p, first_row, panels, width, to, out),
+                2 => groups::<S, 2, 2, 4>(s, p, first_row, panels, width, to, out),
+                3 => groups::<S, 3, 2, 4>(s, p, first_row, panels, width, to, out),
+                4 => groups::<S, 4, 2, 4>(s, p, first_row, panels, width, to, out),
+                5 => groups::<S, 5, 2, 4>(s, p, first_row, panels, width, to, out),
+                _ => unreachable!("more than a few rows"),
+            },
+        ),
+    }
+    if !p.activation.in_registers() {
+        for &row in to {
+            panels.activate(s, p.activation, width, out.row(row as usize));
+        }
+    }
 }
 
 /// `MR` rows; `NP` panels of `NV` vectors at most in a group.
@@ -99,14 +109,6 @@ fn groups<S: F32s, const MR: usize, const NP: usize, const NV: usize>(
             _ => group.run::<S, 1, 2, 2, 0>(s, out),
         }
         x += together;
-    }
-    if !p.activation.in_registers() {
-        for &row in to {
-            let row = out.row(row as usize);
-            panels
-                .target((0, count), p.nr, width)
-                .activate(s, p.activation, row);
-        }
     }
 }
 

@@ -31,16 +31,6 @@ impl<'a> Target<'a> {
             Target::Spread(spread) => Lanes::Spread(spread),
         }
     }
-
-    /// Applies to a row of C what cannot be applied in registers.
-    #[inline(always)]
-    pub(super) fn activate<S: F32s>(self, s: S, activation: Activation, row: &mut [f32]) {
-        match self {
-            Target::Beside(at, width) => pointwise::apply(s, activation, &mut row[at..][..width]),
-            Target::Picked(..) => unreachable!("lanes are picked for what is applied in registers"),
-            Target::Spread(spread) => spread.activate(s, activation, row),
-        }
-    }
 }
 
 /// Panels whose columns are apart in C, in pieces: what one vector of C takes from one panel.
@@ -117,8 +107,9 @@ impl<'a> Spread<'a> {
         Self { starts, ..self }
     }
 
+    /// Applies a function to all of its columns in a row of C.
     #[inline(always)]
-    fn activate<S: F32s>(self, s: S, activation: Activation, row: &mut [f32]) {
+    pub(super) fn activate<S: F32s>(self, s: S, activation: Activation, row: &mut [f32]) {
         const AT_ONCE: usize = 16;
         let mut together = [0.0; AT_ONCE * WIDEST];
         for pieces in self.pieces.chunks(AT_ONCE) {

@@ -6,7 +6,7 @@
 //!     for each R live terms              R rows of B at once: streams that the hardware foresees
 //!         for each panel of columns
 //!             sums += x_t B[t] for the R terms, in order
-//!     C = act(sums)
+//!     C = act(sums)                      what is applied in registers
 //! ```
 //! In panels a live row is 128 bytes, and what a mask leaves of them cannot be foreseen. Measured on Zen 5, 1 x 4096 x 4096 with half of the rows
 //! live: 0.6 to 0.7 ms, in panels 1.1 (all of them: 1.4 and 1.3).
@@ -81,12 +81,6 @@ pub(super) fn whole<S: F32s>(
             columns.store(s, &acc, &mut out.listed(&[to], 0));
         }
         x = end;
-    }
-    if !p.activation.in_registers() {
-        let row = out.row(to as usize);
-        panels
-            .target((0, count), nr, width)
-            .activate(s, p.activation, row);
     }
 }
 
