@@ -87,7 +87,7 @@ impl Geometry {
             output,
             lanes,
             pitch: if unrolled { output.1 } else { pitch },
-            in_place: unit && (lanes..=4096).contains(&(h * w)),
+            in_place: unit && h * w >= lanes,
             unrolled,
             rows,
             phases: phases(0),
@@ -226,11 +226,20 @@ impl Geometry {
         let first = pixel / self.output.1 * self.shape.stride[0];
         let map = self.map();
         let mut at = 0;
-        for &c in channels {
-            let plane = &x[c as usize * map..][..map];
+        for (i, &c) in channels.iter().enumerate() {
+            let next = channels
+                .get(i + 1)
+                .map_or(map * c as usize, |&c| map * c as usize);
+            let planes = [&x[c as usize * map..][..map], &x[next..][..map]];
             for phase in 0..self.phases {
+                let row = first + phase;
+                if (self.across, self.step, self.shape.stride[1]) == (2, 1, 2) {
+                    self.copy::<S, 2>(s, planes, row, 0, &mut room[at..]);
+                    at += 2 * self.line();
+                    continue;
+                }
                 for i in 0..self.across {
-                    self.copy(s, plane, first + phase, i * self.step, &mut room[at..]);
+                    self.copy::<S, 1>(s, planes, row, i * self.step, &mut room[at..]);
                     at += self.line();
                 }
             }
@@ -239,10 +248,17 @@ impl Geometry {
         room
     }
 
-    /// Copies a line of a plane: `out[r · pitch + j] = x[first + r · stride, from + j · stride]`, rows and columns counted from the border's
-    /// first. May write a vector past its end.
+    /// Copies `N` neighbouring lines of a plane: `out[i · line + r · pitch + j] = x[first + r · stride, from + i + j · stride]`, rows and
+    /// columns counted from the border's first, and fetches as much of the plane that is copied next.
     #[inline(always)]
-    fn copy<S: F32s>(&self, s: S, x: &[f32], first: usize, from: usize, out: &mut [f32]) {
+    fn copy<S: F32s, const N: usize>(
+        &self,
+        s: S,
+        [x, next]: [&[f32]; 2],
+        first: usize,
+        from: usize,
+        out: &mut [f32],
+    ) {
         let ((h, w), pitch) = (self.input, self.pitch);
         let ([sh, sw], [top, left, ..]) = (self.shape.stride, self.shape.pads);
         // Columns that a vector of outputs has, and, from stride 3 on, the lanes of the inputs that they are.
@@ -256,26 +272,30 @@ impl Geometry {
             let start = (from + at * sw) as isize - left as isize;
             let near = s.window(start, w);
             let far = s.window(start + S::LANES as isize, w);
-            // What is too much is overwritten by the next row.
-            let whole = pitch <= each || each == S::LANES && at + each <= pitch;
             for r in 0..self.rows {
                 let y = (first + r * sh).wrapping_sub(top);
-                let mut v = s.splat(0.0);
+                let mut lines = [s.splat(0.0); 2];
                 if y < h {
-                    let x = &x[y * w..][..w];
-                    [v] = s.load_window(x, &near);
+                    let row = &x[y * w..][..w];
+                    s.prefetch_ahead(&next[y * w..][..w], start.max(0) as usize);
+                    [lines[0]] = s.load_window(row, &near);
                     if sw == 2 {
-                        let [next] = s.load_window(x, &far);
-                        (v, _) = s.deinterleave(v, next);
+                        let [odd] = s.load_window(row, &far);
+                        lines = s.deinterleave(lines[0], odd).into();
                     } else if sw > 2 {
-                        v = s.compress(v, keep);
+                        lines[0] = s.compress(lines[0], keep);
                     }
                 }
-                let to = &mut out[r * pitch + at..];
-                if whole {
-                    s.store(v, to);
-                } else {
-                    s.store_some(v, &mut to[..each.min(pitch - at)]);
+                // What is too much is overwritten by the next row.
+                let room = r * pitch + S::LANES <= self.line();
+                let whole = pitch <= each && room || each == S::LANES && at + each <= pitch;
+                for (i, &v) in lines[..N].iter().enumerate() {
+                    let to = &mut out[i * self.line() + r * pitch + at..];
+                    if whole {
+                        s.store(v, to);
+                    } else {
+                        s.store_some(v, &mut to[..each.min(pitch - at)]);
+                    }
                 }
             }
         }
