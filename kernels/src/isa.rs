@@ -165,12 +165,6 @@ pub trait F32s: Copy + Send + Sync + 'static {
         let _ = (from, by);
     }
 
-    /// Asks for the cache line of the first element, to come to L2. A hint.
-    #[inline(always)]
-    fn prefetch(self, from: &[f32]) {
-        let _ = from;
-    }
-
     /// Lane `i` takes lane `i + half`, for `i < half`, a power of two below `LANES`; what the lanes behind hold is unspecified.
     fn upper(self, v: Self::V, half: usize) -> Self::V;
     /// Lane 0.

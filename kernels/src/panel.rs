@@ -5,6 +5,7 @@
 
 use alloc::vec::Vec;
 use core::marker::PhantomData;
+use core::ops::Range;
 
 use crate::isa::F32s;
 
@@ -63,11 +64,16 @@ impl<'a> Below<'a> {
     }
     /// The part `range` of the list.
     #[inline(always)]
-    pub(crate) fn part(self, range: core::ops::Range<usize>) -> Self {
+    pub(crate) fn part(self, range: Range<usize>) -> Self {
         Self {
             list: &self.list[range],
             bound: self.bound,
         }
+    }
+    /// The `n`-th group of `U` of the list.
+    #[inline(always)]
+    fn group<const U: usize>(self, n: usize) -> &'a [u32; U] {
+        &self.list.as_chunks().0[n]
     }
     pub(crate) fn len(self) -> usize {
         self.list.len()
@@ -119,10 +125,16 @@ impl Bounded {
 
 /// `MR` scalars a step, to be broadcast.
 pub(crate) trait Lhs<const MR: usize>: Copy {
-    /// The first `depth` steps, so that a loop over them need not check each. Panics when there are fewer.
-    fn first(self, depth: usize) -> Self;
-    /// Calls `f(i, scalar)` for each row `i` of step `t`, in order. Not an array of them: one scalar at a time is in a register.
-    fn each(self, t: usize, f: impl FnMut(usize, f32));
+    /// These steps alone, so that a loop over them need not check each. Panics when they are not all there.
+    fn part(self, steps: Range<usize>) -> Self;
+    /// Calls `f(i, scalar)` for each row `i` of step `u` of the `n`-th group of `U`, in order. Not an array of them: one scalar at a time is
+    /// in a register.
+    fn each<const U: usize>(self, n: usize, u: usize, f: impl FnMut(usize, f32));
+    /// Whether the addresses of two steps at once leave registers to the sums.
+    #[inline(always)]
+    fn in_pairs(self) -> bool {
+        true
+    }
 }
 
 /// Step `t` is row `t` of a `[depth][MR]` panel.
@@ -131,12 +143,12 @@ pub(crate) struct Packed<'a, const MR: usize>(pub(crate) &'a [[f32; MR]]);
 
 impl<const MR: usize> Lhs<MR> for Packed<'_, MR> {
     #[inline(always)]
-    fn first(self, depth: usize) -> Self {
-        Self(&self.0[..depth])
+    fn part(self, steps: Range<usize>) -> Self {
+        Self(&self.0[steps])
     }
     #[inline(always)]
-    fn each(self, t: usize, mut f: impl FnMut(usize, f32)) {
-        let row = &self.0[t];
+    fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, f32)) {
+        let row = &self.0.as_chunks::<U>().0[n][u];
         for i in 0..MR {
             f(i, row[i]);
         }
@@ -175,13 +187,13 @@ impl<'a, const MR: usize> Listed<'a, MR> {
 
 impl<const MR: usize> Lhs<MR> for Listed<'_, MR> {
     #[inline(always)]
-    fn first(self, depth: usize) -> Self {
-        let list = self.list.part(0..depth);
+    fn part(self, steps: Range<usize>) -> Self {
+        let list = self.list.part(steps);
         Self { list, ..self }
     }
     #[inline(always)]
-    fn each(self, t: usize, mut f: impl FnMut(usize, f32)) {
-        let at = self.list.list[t] as usize * self.stride;
+    fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, f32)) {
+        let at = self.list.group::<U>(n)[u] as usize * self.stride;
         for i in 0..MR {
             // SAFETY: a list index is below the list's bound (`Below::new`), and the panel holds `MR` elements there (`new`).
             f(i, unsafe { *self.panel.get_unchecked(at + i) });
@@ -221,13 +233,17 @@ impl<'a, const MR: usize> Gathered<'a, MR> {
 
 impl<const MR: usize> Lhs<MR> for Gathered<'_, MR> {
     #[inline(always)]
-    fn first(self, depth: usize) -> Self {
-        let list = self.list.part(0..depth);
+    fn part(self, steps: Range<usize>) -> Self {
+        let list = self.list.part(steps);
         Self { list, ..self }
     }
     #[inline(always)]
-    fn each(self, t: usize, mut f: impl FnMut(usize, f32)) {
-        let at = self.list.list[t] as usize * self.stride;
+    fn in_pairs(self) -> bool {
+        false
+    }
+    #[inline(always)]
+    fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, f32)) {
+        let at = self.list.group::<U>(n)[u] as usize * self.stride;
         for i in 0..MR {
             // SAFETY: a list index is below the list's bound (`Below::new`), and rows hold `(bound - 1) * stride` (`new`).
             f(i, unsafe { *self.rows[i].get_unchecked(at) });
@@ -269,33 +285,32 @@ impl<'a, const MR: usize> Spaced<'a, MR> {
 
 impl<const MR: usize> Lhs<MR> for Spaced<'_, MR> {
     #[inline(always)]
-    fn first(self, depth: usize) -> Self {
-        let list = self.list.part(0..depth);
+    fn part(self, steps: Range<usize>) -> Self {
+        let list = self.list.part(steps);
         Self { list, ..self }
     }
     #[inline(always)]
-    fn each(self, t: usize, mut f: impl FnMut(usize, f32)) {
+    fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, f32)) {
         // Three rows a base: x86 addresses base, base + ld and base + 2 ld directly, so that twelve rows take five registers
         // and not twelve, of which there are not so many.
-        let mut base = self.list.list[t] as usize * self.stride;
+        let k = self.list.group::<U>(n)[u] as usize * self.stride;
+        let mut base = self.data.as_ptr().wrapping_add(k);
         for i in 0..MR {
             if i > 0 && i % 3 == 0 {
-                base += self.ld * 3;
+                base = base.wrapping_add(3 * self.ld);
             }
             // SAFETY: a list index is below the list's bound (`Below::new`); row `MR - 1` holds it (`new`).
-            f(i, unsafe {
-                *self.data.as_ptr().add(base).add(i % 3 * self.ld)
-            });
+            f(i, unsafe { *base.wrapping_add(i % 3 * self.ld) });
         }
     }
 }
 
 /// `NV` vectors a step.
 pub(crate) trait Rhs<S: F32s, const NV: usize>: Copy {
-    /// The first `depth` steps, so that a loop over them need not check each. Panics when there are fewer.
-    fn first(self, depth: usize) -> Self;
-    /// Those of step `t`.
-    fn at(self, s: S, t: usize) -> [S::V; NV];
+    /// These steps alone, so that a loop over them need not check each. Panics when they are not all there.
+    fn part(self, steps: Range<usize>) -> Self;
+    /// Those of step `u` of the `n`-th group of `U`.
+    fn at<const U: usize>(self, s: S, n: usize, u: usize) -> [S::V; NV];
 }
 
 /// Step `t` is `panel[offsets[t]..]` of each of `NP` panels, `EACH` vectors of it. Those of step `t + AHEAD` are prefetched then, unless
@@ -335,17 +350,17 @@ impl<S: F32s, const NP: usize, const EACH: usize, const AHEAD: usize, const NV: 
     for Side<'_, S, NP, EACH, AHEAD>
 {
     #[inline(always)]
-    fn first(self, depth: usize) -> Self {
-        let offsets = self.offsets.part(0..depth);
+    fn part(self, steps: Range<usize>) -> Self {
+        let offsets = self.offsets.part(steps);
         Self { offsets, ..self }
     }
     #[inline(always)]
-    fn at(self, s: S, t: usize) -> [S::V; NV] {
+    fn at<const U: usize>(self, s: S, n: usize, u: usize) -> [S::V; NV] {
         const { assert!(NP * EACH == NV, "as many vectors as the tile has") };
-        let list = self.offsets.list;
-        let at = list[t] as usize;
+        let at = self.offsets.group::<U>(n)[u] as usize;
         if AHEAD > 0 {
-            let then = list[(t + AHEAD).min(list.len() - 1)] as usize;
+            let list = self.offsets.list;
+            let then = list[(n * U + u + AHEAD).min(list.len() - 1)] as usize;
             for panel in self.panels {
                 for j in 0..EACH {
                     s.prefetch_ahead(panel, then + j * S::LANES);
@@ -363,6 +378,39 @@ impl<S: F32s, const NP: usize, const EACH: usize, const AHEAD: usize, const NV: 
             }
         }
         v
+    }
+}
+
+/// Step `t` is `panel[offsets[t]..]`, while that of the panel that is used next is prefetched: one vector by each of the first tiles that pass over
+/// this one.
+#[derive(Clone, Copy)]
+pub(crate) struct Foreseen<'a, S, const NV: usize> {
+    of: Side<'a, S, 1, NV>,
+    next: &'a [f32],
+}
+
+impl<'a, S: F32s, const NV: usize> Foreseen<'a, S, NV> {
+    /// For the `nth` tile that passes over `panel`; `next` is `panel` where none follows. Panics as [`Side::new`].
+    #[inline(always)]
+    pub(crate) fn new(panel: &'a [f32], offsets: Below<'a>, next: &'a [f32], nth: usize) -> Self {
+        let next = if nth < NV { next } else { panel };
+        Self {
+            of: Side::new([panel], offsets),
+            next: &next[(nth % NV * S::LANES).min(next.len())..],
+        }
+    }
+}
+
+impl<S: F32s, const NV: usize> Rhs<S, NV> for Foreseen<'_, S, NV> {
+    #[inline(always)]
+    fn part(self, steps: Range<usize>) -> Self {
+        let of = Rhs::<S, NV>::part(self.of, steps);
+        Self { of, ..self }
+    }
+    #[inline(always)]
+    fn at<const U: usize>(self, s: S, n: usize, u: usize) -> [S::V; NV] {
+        s.prefetch_ahead(self.next, self.of.offsets.group::<U>(n)[u] as usize);
+        self.of.at::<U>(s, n, u)
     }
 }
 

@@ -383,11 +383,6 @@ impl F32s for Avx2 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(by).cast()) }
     }
     #[inline(always)]
-    fn prefetch(self, from: &[f32]) {
-        // SAFETY: see above the impl; a prefetch cannot fault.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.as_ptr().cast()) }
-    }
-    #[inline(always)]
     fn upper(self, v: __m256, half: usize) -> __m256 {
         // SAFETY: see above the impl.
         unsafe {

@@ -11,10 +11,12 @@
 //! 64 rows are 11 + 11 + 11 + 11 + 10 + 10 and none of them padding.
 #![forbid(unsafe_code)]
 
+use core::ops::Range;
+
 use crate::Isa;
 use crate::epilogue::{self, Activation};
 use crate::isa::F32s;
-use crate::panel::{LINE, Lhs, Rhs};
+use crate::panel::{Lhs, Rhs};
 use crate::pool::Rows;
 use crate::table::{self, Row};
 
@@ -42,54 +44,12 @@ pub(crate) struct Place<'a, R, C> {
     pub(crate) start: Start<'a>,
     /// Applied when it can be in registers, see [`Activation::in_registers`].
     pub(crate) activation: Activation,
-    /// What will be read soon: with `FETCH` it is prefetched along the way.
-    pub(crate) next: Next<'a>,
 }
 
 /// Whether a tile has a register for each accumulator, for the vectors or the scalars of a step, and one more.
 pub(crate) const fn fits<S: F32s>(rows: usize, vectors: usize) -> bool {
     let fewer = if rows < vectors { rows } else { vectors };
     rows * vectors + fewer < S::REGISTERS
-}
-
-/// Rows to prefetch: `width` elements of the panel from each offset on.
-#[derive(Clone, Copy)]
-pub(crate) struct Next<'a> {
-    pub(crate) panel: &'a [f32],
-    pub(crate) offsets: &'a [u32],
-    pub(crate) width: usize,
-}
-
-impl Next<'_> {
-    pub(crate) const NOTHING: Self = Next {
-        panel: &[],
-        offsets: &[],
-        width: 0,
-    };
-
-    /// Number of rows.
-    #[inline(always)]
-    pub(crate) fn len(self) -> usize {
-        self.offsets.len()
-    }
-
-    /// What there is of the rows `from..from + count`.
-    #[inline(always)]
-    pub(crate) fn part(self, from: usize, count: usize) -> Self {
-        let rest = &self.offsets[from.min(self.offsets.len())..];
-        let offsets = &rest[..count.min(rest.len())];
-        Self { offsets, ..self }
-    }
-
-    #[inline(always)]
-    fn fetch<S: F32s>(self, s: S) {
-        for &at in self.offsets {
-            let row = self.panel.get(at as usize..).unwrap_or(&[]);
-            for line in row[..self.width.min(row.len())].chunks(LINE) {
-                s.prefetch(line);
-            }
-        }
-    }
 }
 
 /// Rows of the tallest tile.
@@ -108,7 +68,7 @@ pub(crate) const NV: usize = 2;
 /// See the module. To be called in a loop over tiles that is a function of its own and decides nothing else: what other callers ask for
 /// takes registers and cycles.
 #[inline(always)]
-pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, const FETCH: bool>(
+pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize>(
     s: S,
     depth: usize,
     lhs: impl Lhs<MR>,
@@ -117,48 +77,46 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, const FETCH: bool>
 ) {
     assert!(fits::<S>(MR, NV), "tile spills");
     let mut acc = first_sums::<S, MR, NV>(s, &mut place);
-    let (lhs, rhs) = (lhs.first(depth), rhs.first(depth));
-    let units = place.next.len();
-    if FETCH && units > 0 {
-        // Prefetches stay out of the inner loop: it has no registers to spare for them, and the compiler moves no load across one.
-        let each = units.div_ceil(depth.div_ceil(STRETCH).max(1));
-        for (nth, from) in (0..depth).step_by(STRETCH).enumerate() {
-            place.next.part(nth * each, each).fetch(s);
-            let to = depth.min(from + STRETCH);
-            steps::<S, MR, NV>(s, (from, to), lhs, rhs, &mut acc);
-        }
+    // Two steps from branch to branch: where scalars share ports with vectors (Intel), what a loop counts and compares takes turns of the
+    // FMA units.
+    let paired = if S::REGISTERS >= 32 && lhs.in_pairs() {
+        depth / 2 * 2
     } else {
-        steps::<S, MR, NV>(s, (0, depth), lhs, rhs, &mut acc);
-    }
+        0
+    };
+    steps::<S, MR, NV, 2>(s, 0..paired, lhs, rhs, &mut acc);
+    steps::<S, MR, NV, 1>(s, paired..depth, lhs, rhs, &mut acc);
     epilogue::finish(s, place.activation, &mut acc);
     place.cols.store(s, &acc, &mut place.rows);
 }
 
-/// Steps between prefetches.
-const STRETCH: usize = 16;
-
-/// Adds the terms `from..to`. Loads and FMAs only, without a branch between them: a load and its broadcast are one instruction only
+/// Adds the terms `range`, whole groups of `U`. Loads and FMAs only, without a branch between them: a load and its broadcast are one instruction only
 /// in one basic block, and as two they take a turn of an FMA unit.
 #[inline(always)]
-fn steps<S: F32s, const MR: usize, const NV: usize>(
+fn steps<S: F32s, const MR: usize, const NV: usize, const U: usize>(
     s: S,
-    (from, to): (usize, usize),
+    range: Range<usize>,
     lhs: impl Lhs<MR>,
     rhs: impl Rhs<S, NV>,
     acc: &mut [[S::V; NV]; MR],
 ) {
-    for t in from..to {
-        let b = rhs.at(s, t);
-        lhs.each(
-            t,
-            #[inline(always)]
-            |i, a| {
-                let a = s.splat(a);
-                for j in 0..NV {
-                    acc[i][j] = s.mul_add(a, b[j], acc[i][j]);
-                }
-            },
-        );
+    let count = range.len() / U;
+    let (lhs, rhs) = (lhs.part(range.clone()), rhs.part(range));
+    for n in 0..count {
+        for u in 0..U {
+            let b = rhs.at::<U>(s, n, u);
+            lhs.each::<U>(
+                n,
+                u,
+                #[inline(always)]
+                |i, a| {
+                    let a = s.splat(a);
+                    for j in 0..NV {
+                        acc[i][j] = s.mul_add(a, b[j], acc[i][j]);
+                    }
+                },
+            );
+        }
     }
 }
 

@@ -10,9 +10,7 @@ use crate::ops::pointwise::exp2;
 use crate::pack::even_height;
 use crate::panel::{Below, Gathered, Listed, Side, Spaced, take};
 use crate::pool::{NOWHERE, Tile};
-use crate::tile::gemm::{
-    NV, Next, Place, Start, Whole, for_height, tallest, tallest_gathered, tile,
-};
+use crate::tile::gemm::{NV, Place, Start, Whole, for_height, tallest, tallest_gathered, tile};
 use crate::transpose::{to_pixels, to_rows};
 
 /// Queries of some heads that share K and V.
@@ -219,9 +217,8 @@ impl<'a> Block<'a, '_> {
                             cols: Whole(0),
                             start: Start::Zero,
                             activation: Activation::None,
-                            next: Next::NOTHING,
                         };
-                        tile::<S, MR, N, false>(s, width, lhs, rhs, place);
+                        tile::<S, MR, N>(s, width, lhs, rhs, place);
                     });
                 }
             },
@@ -266,9 +263,8 @@ impl<'a> Block<'a, '_> {
                                 cols: Whole(0),
                                 start,
                                 activation: Activation::None,
-                                next: Next::NOTHING,
                             };
-                            tile::<S, MR, N, false>(s, depth, lhs, rhs, place);
+                            tile::<S, MR, N>(s, depth, lhs, rhs, place);
                         });
                     }
                 }
@@ -298,9 +294,8 @@ impl<'a> Block<'a, '_> {
                             cols: Whole(0),
                             start,
                             activation: Activation::None,
-                            next: Next::NOTHING,
                         };
-                        tile::<S, MR, N, false>(s, depth, lhs, rhs, place);
+                        tile::<S, MR, N>(s, depth, lhs, rhs, place);
                     }, 4 8);
                 },
             },

@@ -17,10 +17,10 @@ use crate::ops::conv::planes::Geometry;
 use crate::ops::conv::{Terms, Wanted};
 use crate::ops::pointwise;
 use crate::pack::even_height;
-use crate::panel::{Below, Gathered, Lhs, Listed, Side, lines, take, take_indices};
+use crate::panel::{Below, Foreseen, Gathered, Lhs, Listed, lines, take, take_indices};
 use crate::pool::{NOWHERE, Pool, Rows, Tile, worth};
 use crate::tile::gemm::{
-    NV, Next, Place, Sieve, Sieved, Start, for_height, tallest, tallest_gathered, tile,
+    NV, Place, Sieve, Sieved, Start, for_height, tallest, tallest_gathered, tile,
 };
 
 /// Depth of a block. The taps of a window overlap in memory, so its inputs take less of L1 than KC x NR floats. Measured on Zen 5
@@ -397,7 +397,7 @@ impl Pass<'_> {
         let panel_len = strip.packed_depth * strip.height;
         let panel = &strip.panels[i / strip.height * panel_len..][..panel_len];
         let lhs = Listed::new(panel, strip.height, self.terms);
-        self.tiles::<S, MR, NV>(s, lhs, start, parts, rows);
+        self.tiles::<S, MR, NV>(s, i / MR, lhs, start, parts, rows);
     }
 
     /// The live rows `i..i + MR`.
@@ -430,13 +430,14 @@ impl Pass<'_> {
             row / strip.height * panel_len + row % strip.height
         });
         let lhs = Gathered::new(strip.panels, starts, strip.height, self.terms);
-        self.tiles::<S, MR, NV>(s, lhs, start, parts, rows);
+        self.tiles::<S, MR, NV>(s, i / MR, lhs, start, parts, rows);
     }
 
     #[inline(always)]
     fn tiles<S: F32s, const MR: usize, const NV: usize>(
         &self,
         s: S,
+        nth: usize,
         lhs: impl Lhs<MR>,
         start: Start<'_>,
         parts: &[Part],
@@ -449,15 +450,22 @@ impl Pass<'_> {
             ..
         } = *self;
         for part in parts {
-            let rhs = Side::<S, 1, NV>::new([&data[part.from.min(data.len())..]], offsets);
+            let panel = &data[part.from.min(data.len())..];
+            // Copies come from L2 as they are.
+            let ahead = if self.strip.geometry.in_place {
+                parts.len() * NV * S::LANES
+            } else {
+                0
+            };
+            let next = &panel[ahead.min(panel.len())..];
+            let rhs = Foreseen::<S, NV>::new(panel, offsets, next, nth);
             let place = Place {
                 rows: &mut rows,
                 cols: Sieve::new::<S>(*part.lanes.first_chunk().expect("as many vectors")),
                 start,
                 activation,
-                next: Next::NOTHING,
             };
-            tile::<S, MR, NV, false>(s, offsets.len(), lhs, rhs, place);
+            tile::<S, MR, NV>(s, offsets.len(), lhs, rhs, place);
         }
     }
 }

@@ -16,9 +16,9 @@ use crate::isa::{F32s, Task, WIDEST};
 use crate::ops::conv::block::Job;
 use crate::ops::conv::planes::Geometry;
 use crate::pack::even_height;
-use crate::panel::{Below, Listed, Side, lines, take};
+use crate::panel::{Below, Foreseen, Listed, lines, take};
 use crate::pool::{NOWHERE, Tile};
-use crate::tile::gemm::{NV, Next, Place, Start, Whole, for_height, tallest, tile};
+use crate::tile::gemm::{NV, Place, Start, Whole, for_height, tallest, tile};
 use crate::transpose::to_rows;
 
 /// Depth of a block, as that of products.
@@ -75,7 +75,8 @@ struct Pass<'a> {
     panel: &'a [f32],
     start: Start<'a>,
     activation: Activation,
-    next: Next<'a>,
+    /// The panel after it.
+    next: &'a [f32],
 }
 
 impl Task for Lanes<'_, '_> {
@@ -100,6 +101,8 @@ impl Task for Lanes<'_, '_> {
             let at = wanted.from[lo] as usize / nr;
             let end = lo + wanted.from[lo..hi].partition_point(|&c| (c as usize) < (at + 1) * nr);
             let panel = &strip.panels[at * panel_len..][..panel_len];
+            let next = wanted.from.get(end).filter(|_| end < hi);
+            let next = next.map_or(panel, |&c| &strip.panels[c as usize / nr * panel_len..]);
             for t in (0..depth.max(1)).step_by(KC) {
                 let live = t..depth.min(t + KC);
                 let last = t + KC >= depth;
@@ -118,22 +121,7 @@ impl Task for Lanes<'_, '_> {
                     } else {
                         Activation::None
                     },
-                    // The live rows of the next block of this panel, or of the first of the panel after it.
-                    next: if last {
-                        let next = wanted.from.get(end).filter(|_| end < hi);
-                        let at = next.map_or(strip.panels.len(), |&c| c as usize / nr * panel_len);
-                        Next {
-                            panel: &strip.panels[at..],
-                            offsets: &terms.starts[..depth.min(KC)],
-                            width: nr,
-                        }
-                    } else {
-                        Next {
-                            panel,
-                            offsets: &terms.starts[live.end..depth.min(live.end + KC)],
-                            width: nr,
-                        }
-                    },
+                    next,
                 };
                 let mut tile = Tile::new(product, pixels, nr, nr);
                 if wanted.from[end - 1] as usize % nr < S::LANES {
@@ -162,9 +150,7 @@ impl Pass<'_> {
             geometry.output.1
         };
         let height = even_height(run, tallest::<S>());
-        let tiles = run.div_ceil(height) * (pixels / run);
-        let each = self.next.len().div_ceil(tiles);
-        let mut fetched = 0;
+        let mut nth = 0;
         for first in (0..pixels).step_by(run) {
             // Without terms there are no planes.
             let from = first / geometry.output.1 * geometry.pitch;
@@ -182,12 +168,11 @@ impl Pass<'_> {
                                     cols: Whole(0),
                                     start: self.start,
                                     activation: self.activation,
-                                    next: self.next.part(fetched, each),
                                 };
-                                fetched += each;
                                 let lhs = Listed::new(&self.data[(from + i).min(self.data.len())..], 1, self.offsets);
-                                let rhs = Side::<S, 1, NV>::new([self.panel], self.starts);
-                                tile::<S, MR, NV, true>(s, self.offsets.len(), lhs, rhs, place);
+                                let rhs = Foreseen::<S, NV>::new(self.panel, self.starts, self.next, nth);
+                                nth += 1;
+                                tile::<S, MR, NV>(s, self.offsets.len(), lhs, rhs, place);
                             }
                         });
                     }

@@ -437,7 +437,7 @@ impl<V: Copy> Tile<'_, V> {
             let weights = Side::<S, 1, 1>::new([of_block], weights.part(0..map.len()));
             let mut sums = [[s.load(&self.bias[block * S::LANES..]); R]; Q];
             for t in 0..map.len() {
-                let [weight] = weights.at(s, t);
+                let [weight] = weights.at::<1>(s, t, 0);
                 each_row!(Q, q => {
                     let pixels = map.at(s, t, q);
                     each_row!(R, r => sums[q][r] = s.mul_add(pixels[r], weight, sums[q][r]));

@@ -23,7 +23,7 @@ use crate::ops::pointwise;
 use crate::pack::{even_height, gather_rows, panel_width, slack};
 use crate::panel::{Below, LINE, lines, take, take_indices};
 use crate::pool::{Pool, Tile, worth};
-use crate::tile::gemm::{FEW_ROWS, NV, Next, Start, tallest};
+use crate::tile::gemm::{FEW_ROWS, NV, Start, tallest};
 
 /// Depth of a block, at most: its panel is 128 KiB with the widest vectors and comes from L2 for every row tile, which takes a
 /// sixth of what L2 delivers. Measured on Zen 5, 1024 x 1024 x 1024: 384 (the panel in L1) gives 207 GFLOP/s, 512 gives 224, 768 gives
@@ -454,13 +454,9 @@ fn blocks<S: F32s>(
                     },
                     activation: if last { p.activation } else { Activation::None },
                     next: match panels {
-                        Panels::Gather { .. } => Next::NOTHING,
-                        _ if x + 1 == count => Next::NOTHING,
-                        _ => Next {
-                            panel: p.panel(panels.nth(x + 1), S::LANES),
-                            offsets: &p.of_b.as_slice()[t..t + terms.1],
-                            width: nr,
-                        },
+                        Panels::Gather { .. } => &[],
+                        _ if x + 1 == count => &[],
+                        _ => p.panel(panels.nth(x + 1), S::LANES),
                     },
                 };
                 let rhs = if let Panels::Gather { .. } = panels {

@@ -15,7 +15,7 @@ use crate::isa::F32s;
 use crate::pack::{FROM_L3, FROM_MEMORY, TOGETHER};
 use crate::panel::{Gathered, Side};
 use crate::pool::Tile;
-use crate::tile::gemm::{Next, Place, Start, fits, tile};
+use crate::tile::gemm::{Place, Start, fits, tile};
 
 /// Terms between a prefetch and the use of what it brings. Measured on Zen 5, 1 x 1024 x 1024 from L3: 39 us with 8, 45 without; to L2
 /// instead of L1 it is lost effort (50).
@@ -144,8 +144,7 @@ impl<const MR: usize> Group<'_, MR> {
                 None => Start::Zero,
             },
             activation: p.activation,
-            next: Next::NOTHING,
         };
-        tile::<S, MR, NV, false>(s, p.of_b.len(), self.lhs, rhs, place);
+        tile::<S, MR, NV>(s, p.of_b.len(), self.lhs, rhs, place);
     }
 }

@@ -105,7 +105,7 @@ fn rows<S: F32s, const N: usize>(
             }
             for (t, row) in to.chunks_mut(nr).take(terms).enumerate() {
                 let mut v = if again { s.load(row) } else { s.splat(0.0) };
-                let from = from.at(s, t);
+                let from = from.at::<1>(s, t, 0);
                 for n in 0..N {
                     v = s.pick(v, from[n], at[n]);
                 }

@@ -7,9 +7,9 @@ use super::block::{IN_ORDER, Product};
 use super::spread::{Lanes, Target};
 use crate::epilogue::Activation;
 use crate::isa::F32s;
-use crate::panel::{Below, Packed, Side, Spaced};
+use crate::panel::{Below, Foreseen, Packed, Spaced};
 use crate::pool::{Listed, Tile};
-use crate::tile::gemm::{NV, Next, Place, Start, for_height, tallest, tile};
+use crate::tile::gemm::{NV, Place, Start, for_height, tallest, tile};
 
 /// What every tile of a depth block and a panel has in common.
 #[derive(Clone, Copy)]
@@ -25,8 +25,8 @@ pub(super) struct Pass<'a> {
     pub(super) width: usize,
     pub(super) target: Target<'a>,
     pub(super) activation: Activation,
-    /// What the panel after this one holds of the depth block.
-    pub(super) next: Next<'a>,
+    /// The panel after this one, if there is one.
+    pub(super) next: &'a [f32],
 }
 
 impl Pass<'_> {
@@ -42,27 +42,18 @@ impl Pass<'_> {
         out: &mut Tile<'_>,
     ) {
         let full = rows / self.height * self.height;
-        // The next panel comes to L2 while this one is used: the hardware does not look beyond the end of a panel's block. Few
-        // tiles are through before what they fetch has come.
-        let next = if rows > 2 * self.height {
-            self.next
-        } else {
-            Next::NOTHING
-        };
-        let each = next.len().div_ceil(rows.div_ceil(self.height));
         for (from, to) in [(0, full), (full, rows)] {
             if from == to {
                 continue;
             }
             for_height!(self.height.min(to - from), MR => {
                 if MR <= tallest::<S>() {
-                    let next = (next, each);
                     if self.width <= S::LANES {
                         let cols = self.target.columns::<S, 1>();
-                        self.tiles::<S, MR, 1>(s, rhs, cols, next, from..to, r, index, out);
+                        self.tiles::<S, MR, 1>(s, rhs, cols, from..to, r, index, out);
                     } else {
                         let cols = self.target.columns::<S, NV>();
-                        self.tiles::<S, MR, NV>(s, rhs, cols, next, from..to, r, index, out);
+                        self.tiles::<S, MR, NV>(s, rhs, cols, from..to, r, index, out);
                     }
                 }
             });
@@ -76,7 +67,6 @@ impl Pass<'_> {
         s: S,
         (data, offsets): (&[f32], Below<'_>),
         cols: Lanes<'_, NV>,
-        next: (Next<'_>, usize),
         range: Range<usize>,
         r: usize,
         index: Option<&[u32]>,
@@ -86,16 +76,20 @@ impl Pass<'_> {
         let (t, depth) = self.terms;
         let list = p.of_a.part(t..t + depth);
         let (ld, stride) = p.a_strides;
-        let (next, each) = next;
         let tiles = Tiles {
             count: range.len() / MR,
-            rhs: Side::<S, 1, NV>::new([data], offsets),
             cols,
             start: self.start,
             activation: self.activation,
-            next: next.part(range.start / self.height * each, next.len()),
-            each,
         };
+        // The next panel comes while this one is used: the hardware does not look beyond the end of a panel's block. Few tiles are
+        // through before what they fetch has come.
+        let next = if range.end > 2 * self.height && !self.next.is_empty() {
+            self.next
+        } else {
+            data
+        };
+        let first = range.start / self.height;
         // A call for all tiles of a height, which owns what they share: behind a reference every store might change it.
         if let Some(packed) = self.packed {
             let packed = &packed[range.start * depth..];
@@ -105,8 +99,9 @@ impl Pass<'_> {
                     for n in 0..tiles.count {
                         let lhs = packed[n * MR * depth..][..MR * depth].as_chunks::<MR>().0;
                         let rows = listed(out, index, self.first_row, r, range.start + n * MR);
-                        let place = tiles.place(n, rows);
-                        tile::<S, MR, NV, true>(s, depth, Packed(lhs), tiles.rhs, place);
+                        let place = tiles.place(rows);
+                        let rhs = Foreseen::<S, NV>::new(data, offsets, next, first + n);
+                        tile::<S, MR, NV>(s, depth, Packed(lhs), rhs, place);
                     }
                 },
             );
@@ -120,8 +115,9 @@ impl Pass<'_> {
                     for n in 0..tiles.count {
                         let i = n * MR;
                         let lhs = Spaced::<MR>::new(&a[(i * ld).min(a.len())..], ld, stride, list);
-                        let place = tiles.place(n, out.in_order(i));
-                        tile::<S, MR, NV, true>(s, depth, lhs, tiles.rhs, place);
+                        let place = tiles.place(out.in_order(i));
+                        let rhs = Foreseen::<S, NV>::new(data, offsets, next, first + n);
+                        tile::<S, MR, NV>(s, depth, lhs, rhs, place);
                     }
                 },
             );
@@ -146,27 +142,22 @@ fn listed<'t, const MR: usize>(
 }
 
 /// Row tiles of one height, and what they have in common.
-struct Tiles<'a, R, C> {
+struct Tiles<'a, C> {
     count: usize,
-    rhs: R,
     cols: C,
     start: Start<'a>,
     activation: Activation,
-    /// What they fetch, `each` units a tile.
-    next: Next<'a>,
-    each: usize,
 }
 
-impl<'a, R, C: Copy> Tiles<'a, R, C> {
-    /// Where tile `n` goes.
+impl<'a, C: Copy> Tiles<'a, C> {
+    /// Where the tile of these rows goes.
     #[inline(always)]
-    fn place<T>(&self, n: usize, rows: T) -> Place<'a, T, C> {
+    fn place<T>(&self, rows: T) -> Place<'a, T, C> {
         Place {
             rows,
             cols: self.cols,
             start: self.start,
             activation: self.activation,
-            next: self.next.part(n * self.each, self.each),
         }
     }
 }

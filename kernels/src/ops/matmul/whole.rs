@@ -111,7 +111,7 @@ fn add<S: F32s, const R: usize, const B: usize>(
                 a[r] = s.splat(scalars[r]);
             }
             for (x, sums) in sums.chunks_exact_mut(NV * S::LANES).enumerate() {
-                let b: [S::V; B] = rows.at(s, x);
+                let b: [S::V; B] = rows.at::<1>(s, x, 0);
                 let mut acc = [s.splat(0.0); NV];
                 for v in 0..NV {
                     acc[v] = s.load(&sums[v * S::LANES..]);

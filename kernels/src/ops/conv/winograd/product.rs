@@ -198,8 +198,9 @@ impl<const MR: usize> Steps<MR> for Anywhere<'_, MR> {
     #[inline(always)]
     fn at(self, place: usize) -> [f32; MR] {
         let mut row = [0.0; MR];
-        self.rows.each(
+        self.rows.each::<1>(
             place,
+            0,
             #[inline(always)]
             |i, x| row[i] = x,
         );
