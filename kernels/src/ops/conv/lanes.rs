@@ -3,7 +3,7 @@
 //! ```text
 //! for each strip of y (channels x pixels)               a job
 //!     for each panel of NR channels
-//!         for each depth block of KC live taps          KC x NR weights, from L2; those of the next block are prefetched
+//!         for each depth block of KC live taps          KC x NR weights, from L2; those of the next panel are prefetched
 //!             for each tile of MR pixels                the micro-kernel, into [pixels][NR]
 //!         transpose into y
 //! ```
