@@ -97,16 +97,15 @@ pub(crate) fn gather_rows<S: F32s>(
     out: &mut [f32],
     data: &[f32],
     starts: &[usize],
-    stride: usize,
     list: Below<'_>,
 ) {
     for_height!(starts.len(), MR => {
         if MR <= tallest::<S>() {
             let starts: [usize; MR] = core::array::from_fn(|i| starts[i]);
-            let rows = Gathered::new(data, starts, stride, list);
+            let rows = Gathered::new(data, starts, 1, list);
             s.outline(#[inline(always)] || {
                 let list = list.as_slice();
-                let side_by_side = MR <= S::LANES && stride == 1 && ascends_by_one(list);
+                let side_by_side = MR <= S::LANES && ascends_by_one(list);
                 let whole = if side_by_side { list.len() / S::LANES * S::LANES } else { 0 };
                 for t in (0..whole).step_by(S::LANES) {
                     let first = list[t] as usize;

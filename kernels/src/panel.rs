@@ -3,11 +3,14 @@
 //! Both are walked by a step `t`, one step a live term. *Which* element a step means is the operand's affair: an offset list
 //! makes dead terms cost nothing inside the loop, whatever the density.
 
-use alloc::vec::Vec;
+mod terms;
+
 use core::marker::PhantomData;
 use core::ops::Range;
 
 use crate::isa::F32s;
+
+pub(crate) use terms::{Below, Bounded, Even, Terms};
 
 /// Floats in a cache line.
 pub(crate) const LINE: usize = 16;
@@ -34,93 +37,6 @@ pub(crate) fn from_line(scratch: &mut [f32]) -> &mut [f32] {
 /// `n` rounded up to whole cache lines, or the most there is.
 pub(crate) fn lines(n: usize) -> usize {
     n.div_ceil(LINE).saturating_mul(LINE)
-}
-
-/// Indices that are all below a bound, checked once, so that a loop over them need not check each.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Below<'a> {
-    list: &'a [u32],
-    bound: usize,
-}
-
-impl<'a> Below<'a> {
-    /// Panics when an index is not below `bound`.
-    #[inline(always)]
-    pub(crate) fn new(list: &'a [u32], bound: usize) -> Self {
-        let worst = list.iter().fold(0, |m, &i| m.max(i));
-        assert!(
-            list.is_empty() || (worst as usize) < bound,
-            "index out of range"
-        );
-        Self { list, bound }
-    }
-    /// Any indices, below what the greatest of them says.
-    pub(crate) fn all(list: &'a [u32]) -> Self {
-        let worst = list.iter().fold(0, |m, &i| m.max(i));
-        Self {
-            list,
-            bound: worst as usize + 1,
-        }
-    }
-    /// The part `range` of the list.
-    #[inline(always)]
-    pub(crate) fn part(self, range: Range<usize>) -> Self {
-        Self {
-            list: &self.list[range],
-            bound: self.bound,
-        }
-    }
-    /// The `n`-th group of `U` of the list.
-    #[inline(always)]
-    fn group<const U: usize>(self, n: usize) -> &'a [u32; U] {
-        &self.list.as_chunks().0[n]
-    }
-    pub(crate) fn len(self) -> usize {
-        self.list.len()
-    }
-    pub(crate) fn bound(self) -> usize {
-        self.bound
-    }
-    pub(crate) fn as_slice(self) -> &'a [u32] {
-        self.list
-    }
-    /// The list names less than one of `n` indices below the bound.
-    pub(crate) fn is_sparse(self, n: usize) -> bool {
-        self.list.len() * n < self.bound
-    }
-}
-
-/// Indices of its own that are all below a bound.
-#[derive(Debug)]
-pub(crate) struct Bounded {
-    list: Vec<u32>,
-    bound: usize,
-}
-
-impl Bounded {
-    /// Panics when an index is not below `bound`.
-    #[inline(always)]
-    pub(crate) fn new(list: Vec<u32>, bound: usize) -> Self {
-        let Below { bound, .. } = Below::new(&list, bound);
-        Self { list, bound }
-    }
-    /// Any indices, below what the greatest of them says.
-    pub(crate) fn all_of(list: Vec<u32>) -> Self {
-        let Below { bound, .. } = Below::all(&list);
-        Self { list, bound }
-    }
-    pub(crate) fn len(&self) -> usize {
-        self.list.len()
-    }
-    pub(crate) fn bound(&self) -> usize {
-        self.bound
-    }
-    pub(crate) fn all(&self) -> Below<'_> {
-        Below {
-            list: &self.list,
-            bound: self.bound,
-        }
-    }
 }
 
 /// `MR` scalars a step, to be broadcast.
@@ -155,21 +71,21 @@ impl<const MR: usize> Lhs<MR> for Packed<'_, MR> {
     }
 }
 
-/// Step `t` is row `list[t]` of a panel whose rows are `stride` apart.
+/// Step `t` is row `list[t]` of a panel whose rows are `stride` apart, a list being any [`Terms`].
 #[derive(Clone, Copy)]
-pub(crate) struct Listed<'a, const MR: usize> {
-    // Invariant of `new`: the panel holds the row of the greatest index of the list.
+pub(crate) struct Listed<'a, T, const MR: usize> {
+    // Invariant of `new`: the panel holds the row of every term.
     panel: &'a [f32],
     stride: usize,
-    list: Below<'a>,
+    list: T,
 }
 
-impl<'a, const MR: usize> Listed<'a, MR> {
+impl<'a, T: Terms, const MR: usize> Listed<'a, T, MR> {
     /// Panics when the panel does not hold the rows that the bound of `list` allows to be asked for.
     #[inline(always)]
-    pub(crate) fn new(panel: &'a [f32], stride: usize, list: Below<'a>) -> Self {
-        if !list.list.is_empty() {
-            let end = (list.bound - 1)
+    pub(crate) fn new(panel: &'a [f32], stride: usize, list: T) -> Self {
+        if list.len() > 0 {
+            let end = (list.bound() - 1)
                 .checked_mul(stride)
                 .and_then(|start| start.checked_add(MR));
             assert!(
@@ -185,7 +101,7 @@ impl<'a, const MR: usize> Listed<'a, MR> {
     }
 }
 
-impl<const MR: usize> Lhs<MR> for Listed<'_, MR> {
+impl<T: Terms, const MR: usize> Lhs<MR> for Listed<'_, T, MR> {
     #[inline(always)]
     fn part(self, steps: Range<usize>) -> Self {
         let list = self.list.part(steps);
@@ -193,9 +109,9 @@ impl<const MR: usize> Lhs<MR> for Listed<'_, MR> {
     }
     #[inline(always)]
     fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, f32)) {
-        let at = self.list.group::<U>(n)[u] as usize * self.stride;
+        let at = self.list.at::<U>(n, u) * self.stride;
         for i in 0..MR {
-            // SAFETY: a list index is below the list's bound (`Below::new`), and the panel holds `MR` elements there (`new`).
+            // SAFETY: a term is below the bound of all (`Terms`), and the panel holds `MR` elements there (`new`).
             f(i, unsafe { *self.panel.get_unchecked(at + i) });
         }
     }
@@ -220,8 +136,8 @@ impl<'a, const MR: usize> Gathered<'a, MR> {
         list: Below<'a>,
     ) -> Self {
         let rows = starts.map(|s| &data[s.min(data.len())..]);
-        if !list.list.is_empty() {
-            let last = (list.bound - 1).checked_mul(stride);
+        if list.len() > 0 {
+            let last = (list.bound() - 1).checked_mul(stride);
             assert!(
                 last.is_some_and(|last| rows.iter().all(|r| last < r.len())),
                 "a row is too short"
@@ -243,47 +159,40 @@ impl<const MR: usize> Lhs<MR> for Gathered<'_, MR> {
     }
     #[inline(always)]
     fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, f32)) {
-        let at = self.list.group::<U>(n)[u] as usize * self.stride;
+        let at = self.list.at::<U>(n, u) * self.stride;
         for i in 0..MR {
-            // SAFETY: a list index is below the list's bound (`Below::new`), and rows hold `(bound - 1) * stride` (`new`).
+            // SAFETY: a term is below the bound of all (`Terms`), and rows hold `(bound - 1) * stride` (`new`).
             f(i, unsafe { *self.rows[i].get_unchecked(at) });
         }
     }
 }
 
-/// Step `t` is `data[i * ld + list[t] * stride]` for each row `i`: rows of a matrix, read in place.
+/// Step `t` is `data[i * ld + list[t]]` for each row `i`: rows of a matrix, read in place.
 #[derive(Clone, Copy)]
-pub(crate) struct Spaced<'a, const MR: usize> {
-    // Invariant of `new`: the last row is long enough for the greatest index of the list.
+pub(crate) struct Spaced<'a, T, const MR: usize> {
+    // Invariant of `new`: the last row holds every term.
     data: &'a [f32],
     ld: usize,
-    stride: usize,
-    list: Below<'a>,
+    list: T,
 }
 
-impl<'a, const MR: usize> Spaced<'a, MR> {
+impl<'a, T: Terms, const MR: usize> Spaced<'a, T, MR> {
     /// Panics when the last row does not hold the elements that the bound of `list` allows to be asked for.
     #[inline(always)]
-    pub(crate) fn new(data: &'a [f32], ld: usize, stride: usize, list: Below<'a>) -> Self {
-        if !list.list.is_empty() {
-            let last = (list.bound - 1)
-                .checked_mul(stride)
-                .and_then(|k| (MR - 1).checked_mul(ld)?.checked_add(k));
+    pub(crate) fn new(data: &'a [f32], ld: usize, list: T) -> Self {
+        if list.len() > 0 {
+            let last = (MR - 1).checked_mul(ld);
+            let last = last.and_then(|last| last.checked_add(list.bound() - 1));
             assert!(
                 last.is_some_and(|last| last < data.len()),
                 "a row is too short"
             );
         }
-        Self {
-            data,
-            ld,
-            stride,
-            list,
-        }
+        Self { data, ld, list }
     }
 }
 
-impl<const MR: usize> Lhs<MR> for Spaced<'_, MR> {
+impl<T: Terms, const MR: usize> Lhs<MR> for Spaced<'_, T, MR> {
     #[inline(always)]
     fn part(self, steps: Range<usize>) -> Self {
         let list = self.list.part(steps);
@@ -293,13 +202,12 @@ impl<const MR: usize> Lhs<MR> for Spaced<'_, MR> {
     fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, f32)) {
         // Three rows a base: x86 addresses base, base + ld and base + 2 ld directly, so that twelve rows take five registers
         // and not twelve, of which there are not so many.
-        let k = self.list.group::<U>(n)[u] as usize * self.stride;
-        let mut base = self.data.as_ptr().wrapping_add(k);
+        let mut base = self.data.as_ptr().wrapping_add(self.list.at::<U>(n, u));
         for i in 0..MR {
             if i > 0 && i % 3 == 0 {
                 base = base.wrapping_add(3 * self.ld);
             }
-            // SAFETY: a list index is below the list's bound (`Below::new`); row `MR - 1` holds it (`new`).
+            // SAFETY: a term is below the bound of all (`Terms`); row `MR - 1` holds it (`new`).
             f(i, unsafe { *base.wrapping_add(i % 3 * self.ld) });
         }
     }
@@ -313,24 +221,21 @@ pub(crate) trait Rhs<S: F32s, const NV: usize>: Copy {
     fn at<const U: usize>(self, s: S, n: usize, u: usize) -> [S::V; NV];
 }
 
-/// Step `t` is `panel[offsets[t]..]` of each of `NP` panels, `EACH` vectors of it. Those of step `t + AHEAD` are prefetched then, unless
-/// `AHEAD` is zero.
+/// Step `t` is `panel[offsets[t]..]` of each of `NP` panels, `EACH` vectors of it.
 #[derive(Clone, Copy)]
-pub(crate) struct Side<'a, S, const NP: usize, const EACH: usize, const AHEAD: usize = 0> {
-    // Invariant of `new`: every panel holds `EACH` vectors of `S` from the greatest offset on.
+pub(crate) struct Side<'a, S, T, const NP: usize, const EACH: usize> {
+    // Invariant of `new`: every panel holds `EACH` vectors of `S` from every term on.
     panels: [&'a [f32]; NP],
-    offsets: Below<'a>,
+    offsets: T,
     of: PhantomData<S>,
 }
 
-impl<'a, S: F32s, const NP: usize, const EACH: usize, const AHEAD: usize>
-    Side<'a, S, NP, EACH, AHEAD>
-{
+impl<'a, S: F32s, T: Terms, const NP: usize, const EACH: usize> Side<'a, S, T, NP, EACH> {
     /// Panics when a panel does not hold the vectors that the bound of `offsets` allows to be asked for.
     #[inline(always)]
-    pub(crate) fn new(panels: [&'a [f32]; NP], offsets: Below<'a>) -> Self {
-        if !offsets.list.is_empty() {
-            let end = (offsets.bound - 1).checked_add(EACH * S::LANES);
+    pub(crate) fn new(panels: [&'a [f32]; NP], offsets: T) -> Self {
+        if offsets.len() > 0 {
+            let end = (offsets.bound() - 1).checked_add(EACH * S::LANES);
             for panel in panels {
                 assert!(
                     end.is_some_and(|end| end <= panel.len()),
@@ -346,8 +251,8 @@ impl<'a, S: F32s, const NP: usize, const EACH: usize, const AHEAD: usize>
     }
 }
 
-impl<S: F32s, const NP: usize, const EACH: usize, const AHEAD: usize, const NV: usize> Rhs<S, NV>
-    for Side<'_, S, NP, EACH, AHEAD>
+impl<S: F32s, T: Terms, const NP: usize, const EACH: usize, const NV: usize> Rhs<S, NV>
+    for Side<'_, S, T, NP, EACH>
 {
     #[inline(always)]
     fn part(self, steps: Range<usize>) -> Self {
@@ -357,22 +262,13 @@ impl<S: F32s, const NP: usize, const EACH: usize, const AHEAD: usize, const NV: 
     #[inline(always)]
     fn at<const U: usize>(self, s: S, n: usize, u: usize) -> [S::V; NV] {
         const { assert!(NP * EACH == NV, "as many vectors as the tile has") };
-        let at = self.offsets.group::<U>(n)[u] as usize;
-        if AHEAD > 0 {
-            let list = self.offsets.list;
-            let then = list[(n * U + u + AHEAD).min(list.len() - 1)] as usize;
-            for panel in self.panels {
-                for j in 0..EACH {
-                    s.prefetch_ahead(panel, then + j * S::LANES);
-                }
-            }
-        }
+        let at = self.offsets.at::<U>(n, u);
         // Not `array::from_fn`: what it calls is not always compiled for the instruction set.
         let mut v = [s.splat(0.0); NV];
         for p in 0..NP {
             for j in 0..EACH {
                 let from = at + j * S::LANES;
-                // SAFETY: an offset is below the list's bound (`Below::new`), and the panels hold `EACH` vectors there (`new`).
+                // SAFETY: a term is below the bound of all (`Terms`), and the panels hold `EACH` vectors there (`new`).
                 let row = unsafe { self.panels[p].get_unchecked(from..from + S::LANES) };
                 v[p * EACH + j] = s.load(row);
             }
@@ -381,27 +277,62 @@ impl<S: F32s, const NP: usize, const EACH: usize, const AHEAD: usize, const NV: 
     }
 }
 
-/// Step `t` is `panel[offsets[t]..]`, while that of the panel that is used next is prefetched: one vector by each of the first tiles that pass over
-/// this one.
+/// As [`Side`], while the terms `AHEAD` steps behind are prefetched, unless that is zero.
 #[derive(Clone, Copy)]
-pub(crate) struct Foreseen<'a, S, const NV: usize> {
-    of: Side<'a, S, 1, NV>,
+pub(crate) struct Ahead<'a, S, const NP: usize, const EACH: usize, const AHEAD: usize>(
+    pub(crate) Side<'a, S, Below<'a>, NP, EACH>,
+);
+
+impl<S: F32s, const NP: usize, const EACH: usize, const AHEAD: usize, const NV: usize> Rhs<S, NV>
+    for Ahead<'_, S, NP, EACH, AHEAD>
+{
+    #[inline(always)]
+    fn part(self, steps: Range<usize>) -> Self {
+        Self(Rhs::<S, NV>::part(self.0, steps))
+    }
+    #[inline(always)]
+    fn at<const U: usize>(self, s: S, n: usize, u: usize) -> [S::V; NV] {
+        if AHEAD > 0 {
+            let list = self.0.offsets.as_slice();
+            let then = list[(n * U + u + AHEAD).min(list.len() - 1)] as usize;
+            for panel in self.0.panels {
+                for j in 0..EACH {
+                    s.prefetch_ahead(panel, then + j * S::LANES);
+                }
+            }
+        }
+        self.0.at::<U>(s, n, u)
+    }
+}
+
+/// As [`Side`], while the panels that are used next are prefetched: one vector of each step by each of the first tiles that pass over these.
+#[derive(Clone, Copy)]
+pub(crate) struct Foreseen<'a, S, T, const NP: usize, const EACH: usize> {
+    of: Side<'a, S, T, NP, EACH>,
     next: &'a [f32],
 }
 
-impl<'a, S: F32s, const NV: usize> Foreseen<'a, S, NV> {
-    /// For the `nth` tile that passes over `panel`; `next` is `panel` where none follows. Panics as [`Side::new`].
+impl<'a, S: F32s, T: Terms, const NP: usize, const EACH: usize> Foreseen<'a, S, T, NP, EACH> {
+    /// For the `nth` tile that passes over `panels`; `next` are the `panels` themselves where none follow. Panics as [`Side::new`].
     #[inline(always)]
-    pub(crate) fn new(panel: &'a [f32], offsets: Below<'a>, next: &'a [f32], nth: usize) -> Self {
-        let next = if nth < NV { next } else { panel };
+    pub(crate) fn new(
+        panels: [&'a [f32]; NP],
+        offsets: T,
+        next: [&'a [f32]; NP],
+        nth: usize,
+    ) -> Self {
+        let next = if nth < NP * EACH { next } else { panels };
+        let next = next[nth / EACH % NP];
         Self {
-            of: Side::new([panel], offsets),
-            next: &next[(nth % NV * S::LANES).min(next.len())..],
+            of: Side::new(panels, offsets),
+            next: &next[(nth % EACH * S::LANES).min(next.len())..],
         }
     }
 }
 
-impl<S: F32s, const NV: usize> Rhs<S, NV> for Foreseen<'_, S, NV> {
+impl<S: F32s, T: Terms, const NP: usize, const EACH: usize, const NV: usize> Rhs<S, NV>
+    for Foreseen<'_, S, T, NP, EACH>
+{
     #[inline(always)]
     fn part(self, steps: Range<usize>) -> Self {
         let of = Rhs::<S, NV>::part(self.of, steps);
@@ -409,7 +340,7 @@ impl<S: F32s, const NV: usize> Rhs<S, NV> for Foreseen<'_, S, NV> {
     }
     #[inline(always)]
     fn at<const U: usize>(self, s: S, n: usize, u: usize) -> [S::V; NV] {
-        s.prefetch_ahead(self.next, self.of.offsets.group::<U>(n)[u] as usize);
+        s.prefetch_ahead(self.next, self.of.offsets.at::<U>(n, u));
         self.of.at::<U>(s, n, u)
     }
 }
@@ -428,10 +359,10 @@ impl<'a, S: F32s, const R: usize, const Q: usize, const T: usize> Stencil<'a, S,
     /// Panics when what the bound of `offsets` allows to be asked for is not there.
     #[inline(always)]
     pub(crate) fn new(data: &'a [f32], below: usize, offsets: Below<'a>) -> Self {
-        if !offsets.list.is_empty() {
+        if offsets.len() > 0 {
             let end = below
                 .checked_mul(Q - 1)
-                .and_then(|last| last.checked_add(offsets.bound - 1))
+                .and_then(|last| last.checked_add(offsets.bound() - 1))
                 .and_then(|last| last.checked_add((R - 1) * T * S::LANES + S::LANES));
             assert!(
                 end.is_some_and(|end| end <= data.len()),
@@ -449,18 +380,18 @@ impl<'a, S: F32s, const R: usize, const Q: usize, const T: usize> Stencil<'a, S,
     /// Number of steps.
     #[inline(always)]
     pub(crate) fn len(self) -> usize {
-        self.offsets.list.len()
+        self.offsets.len()
     }
 
     /// Those of row `q` in step `t`.
     #[inline(always)]
     pub(crate) fn at(self, s: S, t: usize, q: usize) -> [S::V; R] {
         assert!(q < Q, "row out of range");
-        let first = self.offsets.list[t] as usize + q * self.below;
+        let first = self.offsets.at::<1>(t, 0) + q * self.below;
         let mut v = [s.splat(0.0); R];
         for r in 0..R {
             let from = first + r * T * S::LANES;
-            // SAFETY: an offset is below the list's bound (`Below::new`), and from there on there are `R` vectors of `Q` rows (`new`).
+            // SAFETY: a term is below the bound of all (`Terms`), and from there on there are `R` vectors of `Q` rows (`new`).
             v[r] = s.load(unsafe { self.data.get_unchecked(from..from + S::LANES) });
         }
         v

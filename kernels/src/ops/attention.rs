@@ -24,7 +24,7 @@ use alloc::vec::Vec;
 
 use self::block::Block;
 use super::check;
-use crate::panel::{Below, Bounded, LINE, from_line, lines, take_indices};
+use crate::panel::{Below, Bounded, LINE, Terms, from_line, lines, take_indices};
 use crate::pool::{Cuts, Pool, Tile, worth};
 use crate::table;
 use crate::tile::gemm::NV;
@@ -133,12 +133,8 @@ pub struct Attention {
     tokens: usize,
     /// Blocks of a job.
     blocks: usize,
-    /// 0, 1, 2, ...: elements of a token.
-    elements: Bounded,
     /// Where the lanes of each element of the queries are.
-    columns: Bounded,
-    /// Where the lanes of each key of a block are.
-    rows: Bounded,
+    columns: Vec<u32>,
     /// 0, 1, 2, ...: keys.
     keys: Bounded,
 }
@@ -192,17 +188,14 @@ impl Attention {
         let blocks = if heads == 1 && far && many { BLOCKS } else { 1 };
         let count =
             |n: usize, step: usize| -> Vec<u32> { (0..n).map(|i| (i * step) as u32).collect() };
-        let bounded = |n: usize, step| Bounded::new(count(n, step), n.saturating_sub(1) * step + 1);
         Ok(Self {
             isa,
             spec,
             heads,
             tokens: tokens * blocks,
             blocks,
-            elements: bounded(spec.width, 1),
-            columns: bounded(spec.width, lanes),
-            rows: bounded(KC.min(spec.keys), lanes),
-            keys: bounded(spec.keys, 1),
+            columns: count(spec.width, lanes),
+            keys: Bounded::new(count(spec.keys, 1), spec.keys.max(1)),
         })
     }
 
@@ -227,7 +220,7 @@ impl Attention {
     fn each(&self) -> usize {
         let pitch = self.isa.lanes() * NV;
         let s = &self.spec;
-        let vectors = self.blocks * (s.width + s.v_width) + self.rows.len();
+        let vectors = self.blocks * (s.width + s.v_width) + KC.min(s.keys);
         let gathered = s.width * isa::WIDEST;
         let transposed = isa::WIDEST * (s.v_width + LINE);
         let bias = isa::WIDEST * isa::WIDEST;

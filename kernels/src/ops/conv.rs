@@ -97,7 +97,7 @@ struct Group {
 
 /// The terms of a group that are live in a call.
 #[derive(Clone, Copy)]
-struct Terms<'a> {
+struct LiveTerms<'a> {
     /// Their places in the packed depth.
     list: &'a [u32],
     /// Where their inputs are.
@@ -317,10 +317,10 @@ impl Conv {
         group: &'a Group,
         live: Option<Channels<'_>>,
         rest: &mut &'a mut [f32],
-    ) -> Terms<'a> {
+    ) -> LiveTerms<'a> {
         let Some(live) = live else {
             let depth = group.offsets.len();
-            return Terms {
+            return LiveTerms {
                 list: &self.in_order[..depth],
                 starts: if group.lanes {
                     &self.starts[..depth]
@@ -352,7 +352,7 @@ impl Conv {
         for (to, &t) in starts.iter_mut().zip(&list[..depth]) {
             *to = self.starts[t as usize];
         }
-        Terms {
+        LiveTerms {
             starts,
             list: &list[..depth],
             // Copies lie side by side, whichever channels they are of.

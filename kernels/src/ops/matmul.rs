@@ -15,7 +15,7 @@ use core::ops::Range;
 use crate::buffer::Buffer;
 use crate::epilogue::Activation;
 use crate::pack::{self, check_len, check_mask, extent, partial};
-use crate::panel::{Below, Bounded, from_line, lines, take_indices};
+use crate::panel::{Below, Bounded, Terms, from_line, lines, take_indices};
 use crate::pool::{Pool, Serial, Tile};
 use crate::tile::gemm::{self, FEW_ROWS, NV};
 use crate::{Channels, Error, Isa};
@@ -379,6 +379,7 @@ impl MatMul {
         };
         let product = Product {
             a_index: a.index,
+            in_order: partial(live_in).is_none() && k == self.k,
             of_b,
             close: &self.close[..of_b.len()],
             columns,
@@ -425,10 +426,11 @@ impl MatMul {
         Product {
             a,
             a_index: None,
-            a_strides: (ld, 1),
+            lda: ld,
             of_a,
             of_b: self.starts.all(),
             close: &self.close,
+            in_order: false,
             panels: &self.panels,
             first_panel: 0,
             nr: self.nr,

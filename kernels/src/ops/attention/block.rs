@@ -8,7 +8,7 @@ use crate::epilogue::Activation;
 use crate::isa::{F32s, Task, WIDEST};
 use crate::ops::pointwise::exp2;
 use crate::pack::even_height;
-use crate::panel::{Below, Gathered, Listed, Side, Spaced, take};
+use crate::panel::{Below, Even, Gathered, Listed, Side, Spaced, Terms, take};
 use crate::pool::{NOWHERE, Tile};
 use crate::tile::gemm::{NV, Place, Start, Whole, for_height, tallest, tallest_gathered, tile};
 use crate::transpose::{to_pixels, to_rows};
@@ -86,7 +86,7 @@ impl<'a> Block<'a, '_> {
         let blocks = self.attention.blocks;
         let mut rest = scratch;
         let q = take(&mut rest, blocks * spec.width * pitch);
-        let p = take(&mut rest, self.attention.rows.len() * pitch);
+        let p = take(&mut rest, KC.min(spec.keys) * pitch);
         let o = take(&mut rest, blocks * spec.v_width * pitch);
 
         let kv = self.kv();
@@ -156,7 +156,7 @@ impl<'a> Block<'a, '_> {
     ) {
         let spec = &self.attention.spec;
         let from = &self.x.q;
-        let columns = self.attention.columns.all().as_slice();
+        let columns = &self.attention.columns;
         let zeros = &mut rest[..spec.width];
         zeros.fill(0.0);
         for j in 0..N {
@@ -210,8 +210,9 @@ impl<'a> Block<'a, '_> {
                         (&*rest, width)
                     };
                     for_height!(list.len(), MR => {
-                        let lhs = Spaced::<MR>::new(data, ld, 1, a.elements.all());
-                        let rhs = Side::<S, 1, N>::new([q], a.columns.all());
+                        let lhs = Spaced::<_, MR>::new(data, ld, Even::new(0, 1, width));
+                        let columns = Even::new(0, const { NV * S::LANES }, width);
+                        let rhs = Side::<S, _, 1, N>::new([q], columns);
                         let place = Place {
                             rows: out.in_order::<MR>(from),
                             cols: Whole(0),
@@ -242,7 +243,6 @@ impl<'a> Block<'a, '_> {
         let pitch = NV * S::LANES;
         let depth = keys.len();
         let data = &v.data[kv * v.head..];
-        let rows = Below::new(&a.rows.all().as_slice()[..depth], (depth - 1) * pitch + 1);
         let mut out = Tile::new(o, width, pitch, pitch);
         // Heads together have all that one of them has.
         let mut live = match a.heads {
@@ -254,17 +254,26 @@ impl<'a> Block<'a, '_> {
             || match &mut live {
                 None => {
                     let height = even_height(width, tallest::<S>());
+                    let (first, last) = (keys.as_slice()[0] as usize, keys.as_slice()[depth - 1]);
+                    let in_a_row = last as usize - first == depth - 1;
                     for c in (0..width).step_by(height) {
                         for_height!(height.min(width - c), MR => {
-                            let lhs = Listed::<MR>::new(&data[c..], v.token, keys);
-                            let rhs = Side::<S, 1, N>::new([p], rows);
+                            let rows = Even::new(0, const { NV * S::LANES }, depth);
+                            let rhs = Side::<S, _, 1, N>::new([p], rows);
                             let place = Place {
                                 rows: out.in_order::<MR>(c),
                                 cols: Whole(0),
                                 start,
                                 activation: Activation::None,
                             };
-                            tile::<S, MR, N>(s, depth, lhs, rhs, place);
+                            if in_a_row {
+                                let keys = Even::new(first * v.token, v.token, depth);
+                                let lhs = Listed::<_, MR>::new(&data[c..], 1, keys);
+                                tile::<S, MR, N>(s, depth, lhs, rhs, place);
+                            } else {
+                                let lhs = Listed::<_, MR>::new(&data[c..], v.token, keys);
+                                tile::<S, MR, N>(s, depth, lhs, rhs, place);
+                            }
                         });
                     }
                 }
@@ -288,7 +297,8 @@ impl<'a> Block<'a, '_> {
                         let list: &[u32; MR] = list.first_chunk().expect("as many");
                         let starts = list.map(|c| c as usize);
                         let lhs = Gathered::<MR>::new(data, starts, v.token, keys);
-                        let rhs = Side::<S, 1, N>::new([p], rows);
+                        let rows = Even::new(0, const { NV * S::LANES }, depth);
+                        let rhs = Side::<S, _, 1, N>::new([p], rows);
                         let place = Place {
                             rows: out.listed::<MR>(list, 0),
                             cols: Whole(0),

@@ -6,7 +6,7 @@ use core::ops::Range;
 use super::block::{Block, Lane, each_vector};
 use crate::isa::{F32s, WIDEST};
 use crate::ops::pointwise::tanh;
-use crate::panel::Below;
+use crate::panel::{Below, Terms};
 use crate::tile::gemm::NV;
 
 impl<'a> Block<'a, '_> {

@@ -14,10 +14,12 @@ use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
 use crate::ops::conv::lanes::{self, Lanes};
 use crate::ops::conv::planes::Geometry;
-use crate::ops::conv::{Terms, Wanted};
+use crate::ops::conv::{LiveTerms, Wanted};
 use crate::ops::pointwise;
 use crate::pack::even_height;
-use crate::panel::{Below, Foreseen, Gathered, Lhs, Listed, lines, take, take_indices};
+use crate::panel::{
+    Below, Foreseen, Gathered, Lhs, Listed, Packed, Terms, lines, take, take_indices,
+};
 use crate::pool::{NOWHERE, Pool, Rows, Tile, worth};
 use crate::tile::gemm::{
     NV, Place, Sieve, Sieved, Start, for_height, tallest, tallest_gathered, tile,
@@ -44,7 +46,7 @@ pub(super) struct Strip<'a> {
     pub(super) lanes: bool,
     pub(super) packed_depth: usize,
     pub(super) packed_rows: usize,
-    pub(super) terms: Terms<'a>,
+    pub(super) terms: LiveTerms<'a>,
     pub(super) x: &'a [f32],
     pub(super) geometry: &'a Geometry,
     pub(super) sieve: &'a [Sieved],
@@ -153,6 +155,8 @@ struct Block<'a, 't>(Job<'a, 't>);
 struct Pass<'a> {
     strip: &'a Strip<'a>,
     terms: Below<'a>,
+    /// The packed term that all of them follow, one after the other, if they do.
+    in_order: Option<usize>,
     /// What the lanes are loaded from, and where the terms are in it.
     data: &'a [f32],
     offsets: Below<'a>,
@@ -214,6 +218,7 @@ impl Task for Block<'_, '_> {
                 let pass = Pass {
                     strip,
                     terms,
+                    in_order: (depth == strip.packed_depth).then_some(t),
                     data,
                     offsets,
                     first_row: job.row,
@@ -396,8 +401,16 @@ impl Pass<'_> {
         let rows = out.listed_or::<MR>(to, -(self.first_row as isize), spare);
         let panel_len = strip.packed_depth * strip.height;
         let panel = &strip.panels[i / strip.height * panel_len..][..panel_len];
-        let lhs = Listed::new(panel, strip.height, self.terms);
-        self.tiles::<S, MR, NV>(s, i / MR, lhs, start, parts, rows);
+        match self.in_order {
+            Some(t) if MR == strip.height => {
+                let lhs = Packed(&panel.as_chunks::<MR>().0[t..t + self.terms.len()]);
+                self.tiles::<S, MR, NV>(s, i / MR, lhs, start, parts, rows);
+            }
+            _ => {
+                let lhs = Listed::new(panel, strip.height, self.terms);
+                self.tiles::<S, MR, NV>(s, i / MR, lhs, start, parts, rows);
+            }
+        }
     }
 
     /// The live rows `i..i + MR`.
@@ -458,7 +471,7 @@ impl Pass<'_> {
                 0
             };
             let next = &panel[ahead.min(panel.len())..];
-            let rhs = Foreseen::<S, NV>::new(panel, offsets, next, nth);
+            let rhs = Foreseen::<S, _, 1, NV>::new([panel], offsets, [next], nth);
             let place = Place {
                 rows: &mut rows,
                 cols: Sieve::new::<S>(*part.lanes.first_chunk().expect("as many vectors")),

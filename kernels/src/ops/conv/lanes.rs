@@ -11,12 +11,14 @@
 //! 4 vectors of 16 to 77 %. Where the depth is large the transposition costs less. The chain of an output is the same, so are its bits.
 #![forbid(unsafe_code)]
 
+use core::ops::Range;
+
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task, WIDEST};
 use crate::ops::conv::block::Job;
 use crate::ops::conv::planes::Geometry;
 use crate::pack::even_height;
-use crate::panel::{Below, Foreseen, Listed, lines, take};
+use crate::panel::{Below, Even, Foreseen, Listed, Terms, lines, take};
 use crate::pool::{NOWHERE, Tile};
 use crate::tile::gemm::{NV, Place, Start, Whole, for_height, tallest, tile};
 use crate::transpose::to_rows;
@@ -72,6 +74,8 @@ struct Pass<'a> {
     /// Where the terms are in `data` and in `panel`.
     offsets: Below<'a>,
     starts: Below<'a>,
+    /// The packed term that all of them follow, one after the other, if they do.
+    in_order: Option<usize>,
     panel: &'a [f32],
     start: Start<'a>,
     activation: Activation,
@@ -110,6 +114,7 @@ impl Task for Lanes<'_, '_> {
                     data,
                     offsets: Below::all(&terms.offsets[live.clone()]),
                     starts: Below::all(&terms.starts[live.clone()]),
+                    in_order: (depth == strip.packed_depth).then_some(t),
                     panel,
                     start: match strip.bias {
                         _ if t > 0 => Start::Partial,
@@ -160,25 +165,50 @@ impl Pass<'_> {
                 let end = run - (run - at) % mr;
                 for_height!(mr, MR => {
                     if MR <= tallest::<S>() {
-                        // A call for all tiles of a height: what they share is loaded once.
-                        s.outline(#[inline(always)] || {
-                            for i in (at..end).step_by(MR) {
-                                let place = Place {
-                                    rows: product.in_order::<MR>(first + i),
-                                    cols: Whole(0),
-                                    start: self.start,
-                                    activation: self.activation,
-                                };
-                                let lhs = Listed::new(&self.data[(from + i).min(self.data.len())..], 1, self.offsets);
-                                let rhs = Foreseen::<S, NV>::new(self.panel, self.starts, self.next, nth);
-                                nth += 1;
-                                tile::<S, MR, NV>(s, self.offsets.len(), lhs, rhs, place);
-                            }
-                        });
+                        let pixels = (from, at..end);
+                        if let Some(t) = self.in_order {
+                            // A call for all tiles of a height: what they share is loaded once.
+                            s.outline(#[inline(always)] || {
+                                let nr = const { crate::tile::gemm::NV * S::LANES };
+                                let starts = Even::new(t * nr, nr, self.offsets.len());
+                                self.run::<S, MR, NV>(s, starts, first, pixels, nth, product);
+                            });
+                        } else {
+                            s.outline(#[inline(always)] || {
+                                self.run::<S, MR, NV>(s, self.starts, first, pixels, nth, product);
+                            });
+                        }
+                        nth += (end - at) / MR;
                     }
                 });
                 at = end;
             }
+        }
+    }
+
+    /// The tiles of `MR` pixels, which are `range` of the run that begins with pixel `first` and in the data at `from`.
+    #[inline(always)]
+    fn run<S: F32s, const MR: usize, const NV: usize>(
+        &self,
+        s: S,
+        starts: impl Terms,
+        first: usize,
+        (from, range): (usize, Range<usize>),
+        nth: usize,
+        product: &mut Tile<'_>,
+    ) {
+        for (n, i) in range.step_by(MR).enumerate() {
+            let place = Place {
+                rows: product.in_order::<MR>(first + i),
+                cols: Whole(0),
+                start: self.start,
+                activation: self.activation,
+            };
+            let data = &self.data[(from + i).min(self.data.len())..];
+            let lhs = Listed::new(data, 1, self.offsets);
+            let panels = ([self.panel], [self.next]);
+            let rhs = Foreseen::<S, _, 1, NV>::new(panels.0, starts, panels.1, nth + n);
+            tile::<S, MR, NV>(s, self.offsets.len(), lhs, rhs, place);
         }
     }
 }

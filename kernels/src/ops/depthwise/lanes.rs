@@ -16,7 +16,7 @@ use crate::Isa;
 use crate::isa::{F32s, WIDEST};
 use crate::ops::conv_shape::ConvShape;
 use crate::pack::even_height;
-use crate::panel::{Below, LINE, Rhs, Side, Stencil, lines, take, take_indices};
+use crate::panel::{Below, LINE, Rhs, Side, Stencil, Terms, lines, take, take_indices};
 use crate::pool::NOWHERE;
 use crate::tile::gemm::each_row;
 use crate::transpose::{to_pixels, to_rows};
@@ -434,7 +434,7 @@ impl<V: Copy> Tile<'_, V> {
             let map = behind(self.map, block * self.apart[0]);
             let map = Stencil::<S, R, Q, T>::new(map, self.below[0], places);
             let of_block = &self.weights[block * each..][..each];
-            let weights = Side::<S, 1, 1>::new([of_block], weights.part(0..map.len()));
+            let weights = Side::<S, _, 1, 1>::new([of_block], weights.part(0..map.len()));
             let mut sums = [[s.load(&self.bias[block * S::LANES..]); R]; Q];
             for t in 0..map.len() {
                 let [weight] = weights.at::<1>(s, t, 0);

@@ -13,24 +13,28 @@
 
 use super::few::few;
 use super::gather::gather_columns;
-use super::pass::Pass;
+use super::pass::{Pass, tallest_of};
 use super::spread::{Spread, Target};
 use super::whole;
 use crate::Isa;
 use crate::epilogue::Activation;
-use crate::isa::{F32s, Task};
+use crate::isa::{F32s, Task, cache};
 use crate::ops::pointwise;
 use crate::pack::{even_height, gather_rows, panel_width, slack};
-use crate::panel::{Below, LINE, lines, take, take_indices};
+use crate::panel::{Below, LINE, Terms, lines, take, take_indices};
 use crate::pool::{Pool, Tile, worth};
-use crate::tile::gemm::{FEW_ROWS, NV, Start, tallest};
+use crate::tile::gemm::{FEW_ROWS, NV, Start};
 
 /// Depth of a block, at most: its panel is 128 KiB with the widest vectors and comes from L2 for every row tile, which takes a
 /// sixth of what L2 delivers. Measured on Zen 5, 1024 x 1024 x 1024: 384 (the panel in L1) gives 207 GFLOP/s, 512 gives 224, 768 gives
 /// 234, 1024 gives 239; what is lost with a smaller one is reading and writing C once more.
 const KC: usize = 1024;
-/// Elements of A in a block, 3/8 of L2 (1 MiB); up to half as many again where the rows divide so.
-const BLOCK: usize = 96 * KC;
+/// Elements of A in a block, 3/8 of L2; up to half as many again where the rows divide so. B comes from L3 once for each block of rows: on a Xeon with 2 MiB
+/// of L2, 1024 x 1024 x 1024 takes 0.95 of the time that it takes with half as many.
+fn block_len() -> usize {
+    cache::l2() / size_of::<f32>() * 3 / 8
+}
+
 /// Rows of a job, and of a block that is not deep.
 const MC: usize = 384;
 /// Rows of a matrix are read in place (packed: 4 to 8 % slower), unless less than one of so many k is live: then every element would be a
@@ -75,14 +79,16 @@ pub(super) fn gathering_pays(
 pub(super) struct Product<'a> {
     pub(super) a: &'a [f32],
     pub(super) a_index: Option<&'a [u32]>,
-    /// Elements from row to row, and from k to k.
-    pub(super) a_strides: (usize, usize),
-    /// The live k of A.
+    /// Elements from row to row.
+    pub(super) lda: usize,
+    /// Where the live terms are in a row of A.
     pub(super) of_a: Below<'a>,
     /// Where the same k begin in a column panel.
     pub(super) of_b: Below<'a>,
     /// Where they would begin if they alone were in it, and it alone in its rows.
     pub(super) close: &'a [u32],
+    /// Whether the terms are 0, 1, 2 ... in A and in B alike.
+    pub(super) in_order: bool,
     pub(super) panels: &'a [f32],
     /// What counts as the first panel.
     pub(super) first_panel: usize,
@@ -103,8 +109,8 @@ pub(super) struct Product<'a> {
 /// Elements that a thread needs for its blocks of `m` rows and `n` columns of C.
 pub(super) fn scratch_len(m: usize, n: usize, lanes: usize) -> usize {
     let nr = panel_width(lanes);
-    let pack = lines(m.max(1).saturating_mul(KC).min(BLOCK * 3 + KC));
-    let gather = lines(KC * nr + LINE) + lines(nr + LINE);
+    let pack = lines(m.max(1).saturating_mul(KC).min(block_len() * 3 + KC));
+    let gather = lines(PAIR * (KC * nr + LINE)) + lines(PAIR * nr + LINE);
     let panels = n.div_ceil(nr);
     let spread = lines(panels) + Spread::scratch_len((panels, n), lanes);
     // Rows are few or many.
@@ -143,7 +149,8 @@ impl Product<'_> {
             out.cols()
         } else {
             let each = out.cols().div_ceil(threads.div_ceil(blocks));
-            each.next_multiple_of(nr)
+            // Pairs of panels stay together, unless a thread has but one.
+            each.next_multiple_of(if each > nr { PAIR * nr } else { nr })
         };
         let each = scratch_len(self.m, out.cols(), isa.lanes());
         out.split_with(pool, (rows, wide), scratch, each, |r, c, out, scratch| {
@@ -164,12 +171,12 @@ impl Product<'_> {
 
     pub(super) fn a_start(&self, row: usize) -> usize {
         let row = self.a_index.map_or(row, |index| index[row] as usize);
-        row * self.a_strides.0
+        row * self.lda
     }
 
     /// Whether a row of A lies among others: its elements are on their cache lines.
     fn side_by_side(&self) -> bool {
-        self.a_strides.0 <= LINE
+        self.lda <= LINE
     }
 
     /// Panel `i`, and what loads of `lanes` may reach behind it.
@@ -220,6 +227,19 @@ pub(super) enum Panels<'a> {
     Gather { from: &'a [u32], to: Spread<'a> },
 }
 
+/// Some columns of one panel or of two.
+struct Taken {
+    /// Panels.
+    count: usize,
+    /// The first vector.
+    vector: usize,
+    columns: usize,
+}
+
+/// Panels whose columns are the vectors of one tile, where there are registers for them: 6 x 4 vectors need 10 loads for 24 FMAs, 12 x 2 need 14 and
+/// twice as many addresses. Measured on a Xeon whose sibling thread is busy, 192 x 384 x 256: 1.12 of the speed.
+pub(super) const PAIR: usize = 2;
+
 impl<'a> Panels<'a> {
     /// Which of the packed panels panel `x` is.
     #[inline(always)]
@@ -229,6 +249,53 @@ impl<'a> Panels<'a> {
             Panels::Picked { list, .. } | Panels::Spread { list, .. } => list[x] as usize,
             Panels::Gather { .. } => 0,
         }
+    }
+
+    /// What one pass over the rows takes from the `x`-th of `count` panels on, which have `width` columns.
+    #[inline(always)]
+    fn next_to<S: F32s>(self, x: usize, (count, width): (usize, usize), nr: usize) -> Taken {
+        let columns = nr.min(width - x * nr);
+        let one = Taken {
+            count: 1,
+            vector: 0,
+            columns,
+        };
+        if let Panels::Picked { lanes, .. } = self {
+            // A vector without a wanted column is left out.
+            match lanes[x] {
+                [0, _] => {
+                    return Taken {
+                        vector: 1,
+                        columns: S::LANES,
+                        ..one
+                    };
+                }
+                [_, 0] => {
+                    return Taken {
+                        columns: S::LANES,
+                        ..one
+                    };
+                }
+                _ => {}
+            }
+        }
+        let both = |a: usize, b: usize| match self {
+            Panels::Picked { lanes, .. } => {
+                !lanes[b].contains(&0) && self.nth(b) == self.nth(a) + 1
+            }
+            Panels::From(_) | Panels::Spread { .. } => self.nth(b) == self.nth(a) + 1,
+            Panels::Gather { .. } => true,
+        };
+        // The last vector of a pair should not be idle.
+        let pair = S::REGISTERS >= 32 && width >= x * nr + nr + (NV - 1) * S::LANES + 1;
+        if pair && nr == const { NV * S::LANES } && x + 1 < count && both(x, x + 1) {
+            return Taken {
+                count: PAIR,
+                columns: (PAIR * nr).min(width - x * nr),
+                ..one
+            };
+        }
+        one
     }
 
     /// Where `count` panels from the `x`-th on go, `width` columns of `nr` a panel.
@@ -378,7 +445,10 @@ fn blocks<S: F32s>(
     let scattered = sparse && count > PACK_PANELS;
     let pack = scattered || p.a_index.is_some() || index.is_some();
     let (gathered, gathered_bias) = match panels {
-        Panels::Gather { .. } => (take(rest, KC * nr + LINE), take(rest, nr + LINE)),
+        Panels::Gather { .. } => (
+            take(rest, PAIR * (KC * nr + LINE)),
+            take(rest, PAIR * nr + LINE),
+        ),
         _ => (&mut [][..], &mut [][..]),
     };
     // Equal depth blocks: a short one would pay for its start and its end all the same.
@@ -386,8 +456,8 @@ fn blocks<S: F32s>(
     // Equal row blocks, too: B passes through for each, so none is for the sake of a few rows.
     // Gathered panels are put together for each block: then A may fill most of L2.
     let most = match panels {
-        Panels::Gather { .. } => 2 * BLOCK,
-        _ => BLOCK,
+        Panels::Gather { .. } => 2 * block_len(),
+        _ => block_len(),
     };
     let mc = (most / kc).clamp(1, MC);
     let mc = rows.div_ceil(((rows + mc / 2) / mc).max(1)).max(1);
@@ -395,7 +465,7 @@ fn blocks<S: F32s>(
     // An indexed C may have more rows than a packed block holds.
     for r in (0..rows).step_by(mc) {
         let rows = mc.min(rows - r);
-        let height = even_height(rows, tallest::<S>());
+        let height = even_height(rows, tallest_of::<S>(PAIR));
         for t in (0..depth.max(1)).step_by(kc) {
             let terms = (t, kc.min(depth - t.min(depth)));
             let last = t + kc >= depth;
@@ -407,67 +477,62 @@ fn blocks<S: F32s>(
                         *start = p.a_start(first_row + r + i + x);
                     }
                     let list = p.of_a.part(t..t + terms.1);
-                    gather_rows(
-                        s,
-                        &mut packed[i * terms.1..],
-                        p.a,
-                        starts,
-                        p.a_strides.1,
-                        list,
-                    );
+                    gather_rows(s, &mut packed[i * terms.1..], p.a, starts, list);
                 }
             }
-            for x in 0..count {
-                // A vector without a wanted column is left out.
-                let (vector, columns) = match panels {
-                    Panels::Picked { lanes, .. } if lanes[x][0] == 0 => (1, S::LANES),
-                    Panels::Picked { lanes, .. } if lanes[x][1] == 0 => (0, S::LANES),
-                    _ => (0, nr.min(width - x * nr)),
-                };
+            let mut x = 0;
+            while x < count {
+                let at = panels.next_to::<S>(x, (count, width), nr);
+                let columns = at.columns;
                 if let Panels::Gather { from, .. } = panels {
-                    let from = &from[x * nr..][..columns];
                     let of_b = p.of_b.part(t..t + terms.1);
-                    gather_columns(s, p, of_b, from, gathered, gathered_bias);
+                    for (i, from) in from[x * nr..][..columns].chunks(nr).enumerate() {
+                        let panel = &mut gathered[i * (KC * nr + LINE)..];
+                        gather_columns(s, p, of_b, from, panel, &mut gathered_bias[i * nr..]);
+                    }
                 }
+                let first = at.vector * S::LANES;
                 let bias = match (p.bias, panels) {
                     (None, _) => None,
                     (Some(_), Panels::Gather { .. }) => Some(&*gathered_bias),
-                    (Some(bias), _) => Some(&bias[panels.nth(x) * nr + vector * S::LANES..]),
+                    (Some(bias), _) => Some(&bias[panels.nth(x) * nr + first..]),
+                };
+                let after = x + at.count;
+                let (of, next) = if let Panels::Gather { .. } = panels {
+                    let of = core::array::from_fn(|i| &gathered[i * (KC * nr + LINE)..]);
+                    (of, [&[][..]; PAIR])
+                } else {
+                    let panel = |i: usize| match i < count {
+                        true => p.panel(panels.nth(i), S::LANES).get(first..).unwrap_or(&[]),
+                        false => &[],
+                    };
+                    let of = core::array::from_fn(|i| panel(x + i));
+                    (of, core::array::from_fn(|i| panel(after + i)))
                 };
                 let pass = Pass {
                     product: p,
                     terms,
                     first_row: first_row + r,
-                    packed: pack.then_some(&*packed),
-                    height,
+                    packed: pack.then_some((&*packed, height)),
                     start: match bias {
                         _ if t > 0 => Start::Partial,
                         Some(bias) => Start::Cols(bias),
                         None => Start::Zero,
                     },
                     width: columns,
-                    target: match panels.target((x, 1), nr, columns) {
-                        Target::Picked(at, lanes) => {
-                            Target::Picked(at + vector * S::LANES, &lanes[vector..])
+                    target: match panels.target((x, at.count), nr, columns) {
+                        Target::Picked(to, lanes) => {
+                            Target::Picked(to + first, &lanes[at.vector..])
                         }
                         target => target,
                     },
                     activation: if last { p.activation } else { Activation::None },
-                    next: match panels {
-                        Panels::Gather { .. } => &[],
-                        _ if x + 1 == count => &[],
-                        _ => p.panel(panels.nth(x + 1), S::LANES),
-                    },
+                    panels: of,
+                    next,
+                    gathered: matches!(panels, Panels::Gather { .. }),
                 };
-                let rhs = if let Panels::Gather { .. } = panels {
-                    let bound = terms.1.saturating_sub(1) * nr + 1;
-                    (&*gathered, Below::new(&p.close[..terms.1], bound))
-                } else {
-                    let panel = p.panel(panels.nth(x), S::LANES);
-                    let panel = panel.get(vector * S::LANES..).unwrap_or(&[]);
-                    (panel, p.of_b.part(t..t + terms.1))
-                };
-                pass.column(s, rhs, rows, r, index, out);
+                pass.column(s, at.count, rows, r, index, out);
+                x = after;
             }
         }
         if !p.activation.in_registers() {

@@ -13,7 +13,7 @@ use super::spread::Target;
 use super::whole::whole;
 use crate::isa::F32s;
 use crate::pack::{FROM_L3, FROM_MEMORY, TOGETHER};
-use crate::panel::{Gathered, Side};
+use crate::panel::{Ahead, Gathered, Side, Terms};
 use crate::pool::Tile;
 use crate::tile::gemm::{Place, Start, fits, tile};
 
@@ -70,7 +70,7 @@ fn groups<S: F32s, const MR: usize, const NP: usize, const NV: usize>(
     for (i, start) in starts.iter_mut().enumerate() {
         *start = p.a_start(first_row + i);
     }
-    let lhs = Gathered::new(p.a, starts, p.a_strides.1, p.of_a);
+    let lhs = Gathered::new(p.a, starts, 1, p.of_a);
     let mut group = Group {
         p,
         lhs,
@@ -134,7 +134,7 @@ impl<const MR: usize> Group<'_, MR> {
         for (i, panel) in panels.iter_mut().enumerate() {
             *panel = p.panel(self.first + i, S::LANES);
         }
-        let rhs = Side::<S, NP, EACH, AHEAD>::new(panels, p.of_b);
+        let rhs = Ahead::<S, NP, EACH, AHEAD>(Side::new(panels, p.of_b));
         let to = self.to.first_chunk().expect("a row each");
         let place = Place {
             rows: out.listed::<MR>(to, 0),

@@ -4,7 +4,7 @@
 use super::block::Product;
 use crate::isa::{F32s, WIDEST};
 use crate::pack::FROM_MEMORY;
-use crate::panel::{Below, Rhs, Side};
+use crate::panel::{Ahead, Below, Rhs, Side, Terms};
 
 /// Rows ahead of what is read that are asked for when the weights come from memory. Measured on Zen 5, 50 % of the columns live: 64 x 4096 x 4096
 /// takes 0.80 of dense with 16 and 0.86 without; 49 x 512 x 512 0.37 with and 0.35 without.
@@ -79,10 +79,10 @@ fn take<S: F32s, const N: usize>(
     let panels = sources.map(|source| source.from);
     let lanes = sources.map(|source| source.lanes);
     if ahead {
-        let from = Side::<S, N, 1, AHEAD>::new(panels, terms);
+        let from = Ahead::<S, N, 1, AHEAD>(Side::new(panels, terms));
         rows(s, from, lanes, (terms.len(), nr), again, to);
     } else {
-        let from = Side::<S, N, 1>::new(panels, terms);
+        let from = Side::<S, _, N, 1>::new(panels, terms);
         rows(s, from, lanes, (terms.len(), nr), again, to);
     }
 }

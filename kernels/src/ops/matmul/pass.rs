@@ -1,123 +1,204 @@
-//! The row tiles of one panel.
+//! The row tiles of one panel, or of a pair.
 #![forbid(unsafe_code)]
 
 use core::ops::Range;
 
-use super::block::{IN_ORDER, Product};
+use super::block::{IN_ORDER, PAIR, Product};
 use super::spread::{Lanes, Target};
 use crate::epilogue::Activation;
 use crate::isa::F32s;
-use crate::panel::{Below, Foreseen, Packed, Spaced};
+use crate::pack::even_height;
+use crate::panel::{Below, Even, Foreseen, Packed, Spaced, Terms};
 use crate::pool::{Listed, Tile};
 use crate::tile::gemm::{NV, Place, Start, for_height, tallest, tile};
 
-/// What every tile of a depth block and a panel has in common.
+/// What every tile of a depth block and its panels has in common.
 #[derive(Clone, Copy)]
 pub(super) struct Pass<'a> {
     pub(super) product: &'a Product<'a>,
     /// First live term, and how many.
     pub(super) terms: (usize, usize),
     pub(super) first_row: usize,
-    /// Packed A: tiles of `height` rows. Without it A and C have no index.
-    pub(super) packed: Option<&'a [f32]>,
-    pub(super) height: usize,
+    /// Packed A in tiles, and their height. Without it A and C have no index.
+    pub(super) packed: Option<(&'a [f32], usize)>,
     pub(super) start: Start<'a>,
     pub(super) width: usize,
     pub(super) target: Target<'a>,
     pub(super) activation: Activation,
-    /// The panel after this one, if there is one.
-    pub(super) next: &'a [f32],
+    pub(super) panels: [&'a [f32]; PAIR],
+    /// Those after them, if there are any.
+    pub(super) next: [&'a [f32]; PAIR],
+    /// Whether the panels were put together for this pass: their rows are the terms.
+    pub(super) gathered: bool,
+}
+
+/// Rows of the tallest tile that passes over so many panels; packed A has tiles for two.
+pub(super) const fn tallest_of<S: F32s>(panels: usize) -> usize {
+    match panels {
+        PAIR if S::REGISTERS >= 32 => tallest::<S>() / 2,
+        _ => tallest::<S>(),
+    }
+}
+
+/// Rows of a call, and where they are.
+#[derive(Clone)]
+struct Run<'i> {
+    range: Range<usize>,
+    /// The row of the block that is the first of the pass.
+    r: usize,
+    index: Option<&'i [u32]>,
+    /// Rows of a tile, except for the last.
+    height: usize,
 }
 
 impl Pass<'_> {
-    /// All row tiles of one panel.
+    /// All row tiles of one panel, or of two.
     #[inline(always)]
     pub(super) fn column<S: F32s>(
         &self,
         s: S,
-        rhs: (&[f32], Below<'_>),
+        panels: usize,
         rows: usize,
         r: usize,
         index: Option<&[u32]>,
         out: &mut Tile<'_>,
     ) {
-        let full = rows / self.height * self.height;
-        for (from, to) in [(0, full), (full, rows)] {
-            if from == to {
+        let most = tallest_of::<S>(panels);
+        let height = self
+            .packed
+            .map_or(even_height(rows, most), |(_, height)| height);
+        let full = rows / height * height;
+        for range in [0..full, full..rows] {
+            if range.is_empty() {
                 continue;
             }
-            for_height!(self.height.min(to - from), MR => {
-                if MR <= tallest::<S>() {
-                    if self.width <= S::LANES {
-                        let cols = self.target.columns::<S, 1>();
-                        self.tiles::<S, MR, 1>(s, rhs, cols, from..to, r, index, out);
-                    } else {
-                        let cols = self.target.columns::<S, NV>();
-                        self.tiles::<S, MR, NV>(s, rhs, cols, from..to, r, index, out);
+            let mr = height.min(range.len());
+            let run = Run {
+                range,
+                r,
+                index,
+                height,
+            };
+            if const { S::REGISTERS >= 32 } && panels == PAIR {
+                for_height!(@ mr, MR, {
+                    let cols = self.target.columns::<S, { PAIR * NV }>();
+                    self.tiles::<S, MR, PAIR, NV, { PAIR * NV }>(s, self.panels, cols, run, out);
+                }, 1 2 3 4 5 6);
+            } else {
+                let one = [self.panels[0]];
+                for_height!(mr, MR => {
+                    if const { MR <= tallest_of::<S>(1) } {
+                        if self.width <= S::LANES {
+                            let cols = self.target.columns::<S, 1>();
+                            self.tiles::<S, MR, 1, 1, 1>(s, one, cols, run, out);
+                        } else {
+                            let cols = self.target.columns::<S, NV>();
+                            self.tiles::<S, MR, 1, NV, NV>(s, one, cols, run, out);
+                        }
                     }
-                }
-            });
+                });
+            }
         }
     }
 
-    /// The tiles of `MR` rows each that the rows `range` of the pass are.
+    /// Tiles of `MR` rows each, `EACH` vectors of each of `NP` panels.
     #[inline(always)]
-    fn tiles<S: F32s, const MR: usize, const NV: usize>(
+    fn tiles<S: F32s, const MR: usize, const NP: usize, const EACH: usize, const N: usize>(
         &self,
         s: S,
-        (data, offsets): (&[f32], Below<'_>),
-        cols: Lanes<'_, NV>,
-        range: Range<usize>,
-        r: usize,
-        index: Option<&[u32]>,
+        panels: [&[f32]; NP],
+        cols: Lanes<'_, N>,
+        run: Run<'_>,
         out: &mut Tile<'_>,
     ) {
         let p = self.product;
         let (t, depth) = self.terms;
-        let list = p.of_a.part(t..t + depth);
-        let (ld, stride) = p.a_strides;
-        let tiles = Tiles {
-            count: range.len() / MR,
-            cols,
-            start: self.start,
-            activation: self.activation,
-        };
+        let Run {
+            range,
+            r,
+            index,
+            height,
+        } = run;
+        let (start, activation) = (self.start, self.activation);
         // The next panel comes while this one is used: the hardware does not look beyond the end of a panel's block. Few tiles are
         // through before what they fetch has come.
-        let next = if range.end > 2 * self.height && !self.next.is_empty() {
-            self.next
+        let fetch = range.end > N * height && !self.next[0].is_empty();
+        let mut next = panels;
+        if fetch {
+            next.copy_from_slice(&self.next[..NP]);
+        }
+        let (count, first) = (range.len() / MR, range.start / height);
+        let offsets = if self.gathered {
+            Below::new(&p.close[..depth], depth.saturating_sub(1) * p.nr + 1)
         } else {
-            data
+            p.of_b.part(t..t + depth)
         };
-        let first = range.start / self.height;
         // A call for all tiles of a height, which owns what they share: behind a reference every store might change it.
-        if let Some(packed) = self.packed {
+        if const { MR <= tallest_of::<S>(PAIR) }
+            && let Some((packed, _)) = self.packed
+        {
             let packed = &packed[range.start * depth..];
             s.outline(
                 #[inline(always)]
                 move || {
-                    for n in 0..tiles.count {
+                    for n in 0..count {
                         let lhs = packed[n * MR * depth..][..MR * depth].as_chunks::<MR>().0;
                         let rows = listed(out, index, self.first_row, r, range.start + n * MR);
-                        let place = tiles.place(rows);
-                        let rhs = Foreseen::<S, NV>::new(data, offsets, next, first + n);
-                        tile::<S, MR, NV>(s, depth, Packed(lhs), rhs, place);
+                        let rhs = Foreseen::<S, _, NP, EACH>::new(panels, offsets, next, first + n);
+                        let place = Place {
+                            rows,
+                            cols,
+                            start,
+                            activation,
+                        };
+                        tile::<S, MR, N>(s, depth, Packed(lhs), rhs, place);
+                    }
+                },
+            );
+            return;
+        }
+        let a = &p.a[((self.first_row + range.start) * p.lda).min(p.a.len())..];
+        let (of_a, lda) = (p.of_a.part(t..t + depth), p.lda);
+        let all = 0..out.cols();
+        let mut out = out.sub(r + range.start..r + range.end, all);
+        let behind = |n: usize| &a[(n * MR * lda).min(a.len())..];
+        let side_by_side = p.in_order && (self.gathered || p.pitch == p.nr);
+        if side_by_side && p.nr == const { NV * S::LANES } {
+            // Where the panels begin.
+            let t_of_b = if self.gathered { 0 } else { t };
+            s.outline(
+                #[inline(always)]
+                move || {
+                    let of_a = Even::new(t, 1, depth);
+                    let nr = const { NV * S::LANES };
+                    let of_b = Even::new(t_of_b * nr, nr, depth);
+                    for n in 0..count {
+                        let lhs = Spaced::<_, MR>::new(behind(n), lda, of_a);
+                        let rhs = Foreseen::<S, _, NP, EACH>::new(panels, of_b, next, first + n);
+                        let place = Place {
+                            rows: out.in_order(n * MR),
+                            cols,
+                            start,
+                            activation,
+                        };
+                        tile::<S, MR, N>(s, depth, lhs, rhs, place);
                     }
                 },
             );
         } else {
-            let a = &p.a[((self.first_row + range.start) * ld).min(p.a.len())..];
-            let cols = 0..out.cols();
-            let mut out = out.sub(r + range.start..r + range.end, cols);
             s.outline(
                 #[inline(always)]
                 move || {
-                    for n in 0..tiles.count {
-                        let i = n * MR;
-                        let lhs = Spaced::<MR>::new(&a[(i * ld).min(a.len())..], ld, stride, list);
-                        let place = tiles.place(out.in_order(i));
-                        let rhs = Foreseen::<S, NV>::new(data, offsets, next, first + n);
-                        tile::<S, MR, NV>(s, depth, lhs, rhs, place);
+                    for n in 0..count {
+                        let lhs = Spaced::<_, MR>::new(behind(n), lda, of_a);
+                        let rhs = Foreseen::<S, _, NP, EACH>::new(panels, offsets, next, first + n);
+                        let place = Place {
+                            rows: out.in_order(n * MR),
+                            cols,
+                            start,
+                            activation,
+                        };
+                        tile::<S, MR, N>(s, depth, lhs, rhs, place);
                     }
                 },
             );
@@ -139,25 +220,4 @@ fn listed<'t, const MR: usize>(
         None => (&IN_ORDER[..], r + i),
     };
     out.listed(list.first_chunk().expect("a row each"), shift as isize)
-}
-
-/// Row tiles of one height, and what they have in common.
-struct Tiles<'a, C> {
-    count: usize,
-    cols: C,
-    start: Start<'a>,
-    activation: Activation,
-}
-
-impl<'a, C: Copy> Tiles<'a, C> {
-    /// Where the tile of these rows goes.
-    #[inline(always)]
-    fn place<T>(&self, rows: T) -> Place<'a, T, C> {
-        Place {
-            rows,
-            cols: self.cols,
-            start: self.start,
-            activation: self.activation,
-        }
-    }
 }

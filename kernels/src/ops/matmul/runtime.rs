@@ -75,6 +75,7 @@ pub fn matmul(
     b.check(k, n, "B")?;
     check_len(c.len(), extent(&[m, n], "C")?, "C")?;
     extent(&[m, k], "A")?;
+    extent(&[k, a.strides.1], "a row of A")?;
     extent(&[k.max(1), n.div_ceil(nr), nr], "packed B")?;
     check_len(
         scratch.len(),
@@ -89,7 +90,7 @@ pub fn matmul(
     let panels = take(&mut rest, n.div_ceil(nr) * panel_len);
     let (of_a, of_b) = (take_indices(&mut rest, k), take_indices(&mut rest, k));
     for t in 0..k {
-        (of_a[t], of_b[t]) = (t as u32, (t * nr) as u32);
+        (of_a[t], of_b[t]) = ((t * a.strides.1) as u32, (t * nr) as u32);
     }
     if k > 0 {
         let (rs, cs) = b.strides;
@@ -113,8 +114,9 @@ pub fn matmul(
     let product = Product {
         a: a.data,
         a_index: None,
-        a_strides: a.strides,
-        of_a: Below::new(of_a, k),
+        lda: a.strides.0,
+        of_a: Below::new(of_a, k.saturating_sub(1) * a.strides.1 + 1),
+        in_order: a.strides.1 == 1,
         of_b: Below::new(of_b, k.saturating_sub(1) * nr + 1),
         close: &[],
         panels,

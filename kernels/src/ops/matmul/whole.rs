@@ -15,7 +15,7 @@
 use super::block::{Panels, Product};
 use crate::epilogue;
 use crate::isa::F32s;
-use crate::panel::{Below, Rhs, Side, lines, take, take_indices};
+use crate::panel::{Below, Rhs, Side, Terms, lines, take, take_indices};
 use crate::pool::Tile;
 use crate::tile::gemm::{Columns, NV};
 
@@ -100,9 +100,9 @@ fn add<S: F32s, const R: usize, const B: usize>(
     let mut scalars = [0.0; R];
     for r in 0..R {
         rows[r] = &panel[of_b[t + r] as usize..][..sums.len()];
-        scalars[r] = row[of_a[t + r] as usize * p.a_strides.1];
+        scalars[r] = row[of_a[t + r] as usize];
     }
-    let rows = Side::<S, R, NV>::new(rows, each);
+    let rows = Side::<S, _, R, NV>::new(rows, each);
     s.outline(
         #[inline(always)]
         move || {

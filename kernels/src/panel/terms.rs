@@ -1,0 +1,170 @@
+//! Where the terms of a product are in an operand.
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+/// An offset for each step of a loop over terms.
+///
+/// # Safety
+/// What [`Terms::at`] returns is less than [`Terms::bound`], and no part has a greater bound.
+pub(crate) unsafe trait Terms: Copy {
+    /// Number of steps.
+    fn len(self) -> usize;
+    /// What is greater than every offset; zero without steps.
+    fn bound(self) -> usize;
+    /// These steps alone, so that a loop over them need not check each. Panics when they are not all there.
+    fn part(self, steps: Range<usize>) -> Self;
+    /// The offset of step `u` of the `n`-th group of `U`. Panics when there is no such step.
+    fn at<const U: usize>(self, n: usize, u: usize) -> usize;
+}
+
+/// Terms at equal distances: no list to be read. In a loop that shares the ports of its FMAs with scalars, lists take a tenth of the time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Even {
+    first: usize,
+    step: usize,
+    // As many as there are steps: a slice has the checks of indices that the compiler knows how to drop.
+    steps: &'static [()],
+}
+
+/// As many steps as anybody can ask for.
+static STEPS: [(); usize::MAX] = [(); usize::MAX];
+
+impl Even {
+    /// `first`, `first + step` and so on, `len` of them. Panics when the last is beyond what can be addressed.
+    #[inline(always)]
+    pub(crate) fn new(first: usize, step: usize, len: usize) -> Self {
+        let end = len.checked_mul(step).and_then(|n| n.checked_add(first));
+        assert!(
+            end.is_some_and(|end| end < isize::MAX as usize),
+            "terms reach too far"
+        );
+        Self {
+            first,
+            step,
+            steps: &STEPS[..len],
+        }
+    }
+}
+
+// SAFETY: offsets ascend, and `bound` is one more than the last, which `new` found to be in range; a part ends where the whole does, or before.
+unsafe impl Terms for Even {
+    #[inline(always)]
+    fn len(self) -> usize {
+        self.steps.len()
+    }
+    #[inline(always)]
+    fn bound(self) -> usize {
+        match self.steps.len() {
+            0 => 0,
+            len => self.first + (len - 1) * self.step + 1,
+        }
+    }
+    #[inline(always)]
+    fn part(self, steps: Range<usize>) -> Self {
+        Self {
+            first: self.first + steps.start * self.step,
+            step: self.step,
+            steps: &self.steps[steps],
+        }
+    }
+    #[inline(always)]
+    fn at<const U: usize>(self, n: usize, u: usize) -> usize {
+        let () = self.steps.as_chunks::<U>().0[n][u];
+        self.first + (n * U + u) * self.step
+    }
+}
+
+/// Indices that are all below a bound, checked once, so that a loop over them need not check each.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Below<'a> {
+    list: &'a [u32],
+    bound: usize,
+}
+
+impl<'a> Below<'a> {
+    /// Panics when an index is not below `bound`.
+    #[inline(always)]
+    pub(crate) fn new(list: &'a [u32], bound: usize) -> Self {
+        let worst = list.iter().fold(0, |m, &i| m.max(i));
+        assert!(
+            list.is_empty() || (worst as usize) < bound,
+            "index out of range"
+        );
+        Self { list, bound }
+    }
+    /// Any indices, below what the greatest of them says.
+    pub(crate) fn all(list: &'a [u32]) -> Self {
+        let worst = list.iter().fold(0, |m, &i| m.max(i));
+        Self {
+            list,
+            bound: worst as usize + 1,
+        }
+    }
+    pub(crate) fn as_slice(self) -> &'a [u32] {
+        self.list
+    }
+    /// The list names less than one of `n` indices below the bound.
+    pub(crate) fn is_sparse(self, n: usize) -> bool {
+        self.list.len() * n < self.bound
+    }
+}
+
+// SAFETY: no index of the list is `bound` or greater: `new` and `all` looked at each, and a part has no others.
+unsafe impl Terms for Below<'_> {
+    #[inline(always)]
+    fn len(self) -> usize {
+        self.list.len()
+    }
+    #[inline(always)]
+    fn bound(self) -> usize {
+        match self.list.len() {
+            0 => 0,
+            _ => self.bound,
+        }
+    }
+    #[inline(always)]
+    fn part(self, steps: Range<usize>) -> Self {
+        Self {
+            list: &self.list[steps],
+            bound: self.bound,
+        }
+    }
+    #[inline(always)]
+    fn at<const U: usize>(self, n: usize, u: usize) -> usize {
+        self.list.as_chunks::<U>().0[n][u] as usize
+    }
+}
+
+/// Indices of its own that are all below a bound.
+#[derive(Debug)]
+pub(crate) struct Bounded {
+    list: Vec<u32>,
+    bound: usize,
+}
+
+impl Bounded {
+    /// Panics when an index is not below `bound`.
+    #[inline(always)]
+    pub(crate) fn new(list: Vec<u32>, bound: usize) -> Self {
+        let Below { bound, .. } = Below::new(&list, bound);
+        Self { list, bound }
+    }
+    /// Any indices, below what the greatest of them says.
+    pub(crate) fn all_of(list: Vec<u32>) -> Self {
+        let Below { bound, .. } = Below::all(&list);
+        Self { list, bound }
+    }
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+    pub(crate) fn bound(&self) -> usize {
+        self.bound
+    }
+    pub(crate) fn all(&self) -> Below<'_> {
+        Below {
+            list: &self.list,
+            bound: self.bound,
+        }
+    }
+}
