@@ -24,6 +24,7 @@ use alloc::vec::Vec;
 
 use self::block::Block;
 use super::check;
+use crate::isa::F32s;
 use crate::panel::{Below, Bounded, LINE, Terms, from_line, lines, take_indices};
 use crate::pool::{Cuts, Pool, Tile, worth};
 use crate::table;
@@ -32,8 +33,27 @@ use crate::{Channels, Error, Isa, isa};
 
 pub use bias::{Bias, Scores};
 
-/// Keys of a block: their scores stay in L1 beside what passes by.
+/// Keys of a block of queries that is two vectors wide, or of few queries: their scores stay in L1 beside what passes by.
 const KC: usize = 256;
+
+/// Vectors of queries side by side, at most.
+const WIDE: usize = 4;
+
+/// Vectors of queries side by side. With 32 registers a tile of 6 keys takes 10 loads and two addresses for 24 FMAs; one of 12 keys by two vectors takes
+/// 14 loads and four addresses.
+const fn across(registers: usize) -> usize {
+    if registers >= 32 { WIDE } else { NV }
+}
+
+/// Lanes of a row of queries, of scores or of sums.
+const fn pitch<S: F32s>() -> usize {
+    across(S::REGISTERS) * S::LANES
+}
+
+/// Keys of a block: its scores take as much, whatever the vectors side by side.
+const fn keys_of_block(registers: usize) -> usize {
+    KC * NV / across(registers)
+}
 
 /// Blocks of queries, at most, that one job has side by side.
 const BLOCKS: usize = 8;
@@ -163,7 +183,8 @@ impl Attention {
                 what: "heads without elements",
             });
         }
-        let lanes = isa.lanes() * NV;
+        let across = across(isa.registers());
+        let lanes = isa.lanes() * across;
         let fits = |n: usize, what| match n.checked_mul(lanes) {
             Some(n) if n < u32::MAX as usize => Ok(()),
             _ => Err(Error::TooLarge { operand: what }),
@@ -184,8 +205,9 @@ impl Attention {
         let tokens = (lanes / heads).min(spec.queries).max(1);
         // Several where K and V would come from memory for each, as long as there are jobs enough for all threads.
         let far = spec.keys.saturating_mul(spec.width + spec.v_width) > CACHED;
-        let many = spec.q_heads.saturating_mul(spec.queries) >= 16 * BLOCKS * lanes;
-        let blocks = if heads == 1 && far && many { BLOCKS } else { 1 };
+        let most = BLOCKS * NV / across;
+        let many = spec.q_heads.saturating_mul(spec.queries) >= 16 * most * lanes;
+        let blocks = if heads == 1 && far && many { most } else { 1 };
         let count =
             |n: usize, step: usize| -> Vec<u32> { (0..n).map(|i| (i * step) as u32).collect() };
         Ok(Self {
@@ -218,9 +240,10 @@ impl Attention {
 
     /// Elements of scratch for each thread.
     fn each(&self) -> usize {
-        let pitch = self.isa.lanes() * NV;
+        let pitch = self.isa.lanes() * across(self.isa.registers());
         let s = &self.spec;
-        let vectors = self.blocks * (s.width + s.v_width) + KC.min(s.keys);
+        let vectors =
+            self.blocks * (s.width + s.v_width) + keys_of_block(self.isa.registers()).min(s.keys);
         let gathered = s.width * isa::WIDEST;
         let transposed = isa::WIDEST * (s.v_width + LINE);
         let bias = isa::WIDEST * isa::WIDEST;
@@ -234,7 +257,7 @@ impl Attention {
     ///
     /// # Shapes    see [`AttentionSpec`], [`Operands`]
     /// # Masks     a dead key is no key; dead queries and elements of heads are not written. Of a dead head nothing is read, and nothing dead shows
-    /// # Numerics  scores as matmul sums them; sums over keys in order in blocks of 256 live ones, joined with factors that are rounded.
+    /// # Numerics  scores as matmul sums them; sums over keys in order in blocks of 128 or 256 live ones, joined with factors that are rounded.
     ///   `scale` goes into Q, together with 1 / ln 2
     /// # Errors    [`Error::TooShort`], [`Error::TooLarge`], [`Error::Mismatch`]; nothing is written then
     /// # Panics    never

@@ -73,8 +73,6 @@ pub struct Conv {
     activation: Activation,
     /// 0, 1, 2 ...: the terms and the rows of a group without a mask.
     in_order: Vec<u32>,
-    /// Where the same terms begin in a panel of lanes, if a group has such.
-    starts: Vec<u32>,
 }
 
 /// The packed weights of one group.
@@ -102,7 +100,7 @@ struct LiveTerms<'a> {
     list: &'a [u32],
     /// Where their inputs are.
     offsets: &'a [u32],
-    /// Where they begin in a panel of lanes, when the group has such.
+    /// Where they begin in a panel of lanes, when the group has such and not all are live.
     starts: &'a [u32],
     /// The live input channels.
     channels: &'a [u32],
@@ -144,7 +142,6 @@ impl Conv {
                 winograd: Some(Winograd::pack(isa, form, sizes, spec, (c_in, c_out))?),
                 activation: spec.activation,
                 in_order: Vec::new(),
-                starts: Vec::new(),
             });
         }
 
@@ -153,7 +150,6 @@ impl Conv {
             let before = |c: usize| list.partition_point(|&x| (x as usize) < c);
             list[before(g * each)..before((g + 1) * each)].to_vec()
         };
-        let nr = pack::panel_width(isa.lanes());
         let (mut groups, mut len, mut bias) = (Vec::new(), 0, 0);
         for g in 0..shape.groups {
             let channels = part(&c_in, g, ci_each);
@@ -162,7 +158,7 @@ impl Conv {
             let depth = channels.len() * taps;
             let lanes = lanes::serves(&geometry, depth, rows.len());
             let height = if lanes {
-                nr
+                lanes::panel_width(rows.len(), isa.lanes(), isa.registers())
             } else {
                 pack::even_height(rows.len(), tallest)
             };
@@ -191,8 +187,8 @@ impl Conv {
         }
         let longest = |group: &Group| group.offsets.len().max(group.rows.len());
         let longest = groups.iter().map(longest).max().unwrap_or(0);
-        let starts = |t| (t * nr) as u32;
-        let lanes = groups.iter().any(|group| group.lanes);
+        // Vectors of them may be loaded.
+        let beyond = groups.iter().map(|group| group.height).max().unwrap_or(0);
         Ok(Self {
             isa,
             shape,
@@ -201,14 +197,12 @@ impl Conv {
             groups,
             panels,
             winograd: None,
-            // Vectors of them may be loaded.
             bias: spec.bias.map(|bias| {
                 let kept = c_out.iter().map(|&c| bias[c as usize]);
-                kept.chain(core::iter::repeat_n(0.0, nr)).collect()
+                kept.chain(core::iter::repeat_n(0.0, beyond)).collect()
             }),
             activation: spec.activation,
             in_order: (0..longest as u32).collect(),
-            starts: (0..if lanes { longest } else { 0 }).map(starts).collect(),
         })
     }
 
@@ -247,7 +241,11 @@ impl Conv {
             &self.geometry,
             channels,
             most(|g| g.rows.len()),
-            self.groups.iter().any(|g| g.lanes),
+            self.groups
+                .iter()
+                .filter(|g| g.lanes)
+                .map(|g| g.height)
+                .max(),
         );
         lists
             .saturating_add(room.saturating_mul(threads.max(1)))
@@ -322,11 +320,7 @@ impl Conv {
             let depth = group.offsets.len();
             return LiveTerms {
                 list: &self.in_order[..depth],
-                starts: if group.lanes {
-                    &self.starts[..depth]
-                } else {
-                    &[]
-                },
+                starts: &[],
                 offsets: &group.offsets,
                 channels: &group.channels,
             };
@@ -350,7 +344,7 @@ impl Conv {
         let depth = slots * taps;
         let starts = take_indices(rest, if group.lanes { depth } else { 0 });
         for (to, &t) in starts.iter_mut().zip(&list[..depth]) {
-            *to = self.starts[t as usize];
+            *to = t * group.height as u32;
         }
         LiveTerms {
             starts,

@@ -32,7 +32,10 @@ const FAMILIES: [Family; 8] = [
     Family {
         path: "ops::matmul::pass",
         slack: 17,
-        tiles: |isa| heights(isa, &[1, 2]),
+        tiles: |isa| match isa {
+            AVX2 => heights(6, &[1, 2]),
+            _ => [heights(8, &[1, 2]), heights(6, &[4])].concat(),
+        },
     },
     Family {
         path: "ops::matmul::few",
@@ -45,12 +48,15 @@ const FAMILIES: [Family; 8] = [
     Family {
         path: "ops::conv::block",
         slack: 12,
-        tiles: |isa| heights(isa, &[1, 2]),
+        tiles: |isa| heights(tallest(isa), &[1, 2]),
     },
     Family {
         path: "ops::conv::lanes",
         slack: 9,
-        tiles: |isa| heights(isa, &[2]),
+        tiles: |isa| match isa {
+            AVX2 => heights(6, &[2]),
+            _ => [heights(12, &[2]), heights(8, &[3]), heights(6, &[4])].concat(),
+        },
     },
     Family {
         path: "ops::conv::winograd",
@@ -64,12 +70,12 @@ const FAMILIES: [Family; 8] = [
     Family {
         path: "ops::attention::block::Block>::scores",
         slack: 13,
-        tiles: |isa| heights(isa, &[1, 2]),
+        tiles: queries,
     },
     Family {
         path: "ops::attention::block::Block>::values",
         slack: 11,
-        tiles: |isa| heights(isa, &[1, 2]),
+        tiles: queries,
     },
     Family {
         // Its values; the elements that a vector leaves of a head are loaded with masks.
@@ -82,9 +88,21 @@ const FAMILIES: [Family; 8] = [
     },
 ];
 
+/// Rows of the tallest tile of two vectors.
+fn tallest(isa: &str) -> usize {
+    if isa == AVX512 { 12 } else { 6 }
+}
+
+/// Tiles of attention whose lanes are queries.
+fn queries(isa: &str) -> Vec<(usize, usize)> {
+    match isa {
+        AVX2 => heights(6, &[1, 2]),
+        _ => [heights(8, &[1, 2]), heights(6, &[4])].concat(),
+    }
+}
+
 /// Tiles of every height, with each number of vectors.
-fn heights(isa: &str, vectors: &[usize]) -> Vec<(usize, usize)> {
-    let tallest = if isa == AVX512 { 12 } else { 6 };
+fn heights(tallest: usize, vectors: &[usize]) -> Vec<(usize, usize)> {
     let all = vectors
         .iter()
         .flat_map(|&v| (1..=tallest).map(move |rows| (rows, v)));

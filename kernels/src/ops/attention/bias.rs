@@ -2,10 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::block::Lane;
-use super::extent;
+use super::{extent, pitch};
 use crate::Error;
 use crate::isa::{F32s, WIDEST};
-use crate::tile::gemm::NV;
 use core::f32::consts::LOG2_E;
 
 /// `[q_heads, queries, keys]`, keys one behind the other; a distance of zero where heads or queries have the same.
@@ -100,7 +99,7 @@ impl Bias<'_> {
         p: &mut [f32],
         rest: &mut [f32],
     ) {
-        let pitch = NV * S::LANES;
+        let pitch = pitch::<S>();
         let same_head = self.head == 0 || lanes.iter().all(|&(head, _)| head == lanes[0].0);
         let (tiles, _) = rest.as_chunks_mut::<WIDEST>();
         for (keys, p) in keys.chunks(S::LANES).zip(p.chunks_mut(S::LANES * pitch)) {

@@ -3,7 +3,7 @@
 
 use core::ops::Range;
 
-use super::{Attention, BLOCKS, KC, Lists, Live, Operands};
+use super::{Attention, BLOCKS, Lists, Live, Operands, WIDE, keys_of_block, pitch};
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task, WIDEST};
 use crate::ops::pointwise::exp2;
@@ -27,6 +27,15 @@ pub(super) struct Block<'a, 't> {
     pub(super) by_token: bool,
     pub(super) out: Tile<'t>,
     pub(super) scratch: &'a mut [f32],
+}
+
+/// Rows of the tallest tile of so many vectors of queries. Twelve rows of K read where they are would leave no registers: their loads are all made first.
+const fn tallest_of<S: F32s>(vectors: usize) -> usize {
+    match vectors {
+        WIDE => 6,
+        _ if S::REGISTERS >= 32 => 8,
+        _ => tallest::<S>(),
+    }
 }
 
 /// The query of a lane: a head of the block and a token.
@@ -64,13 +73,23 @@ impl Task for Block<'_, '_> {
         let terms = self.attention.spec.width + self.attention.spec.v_width;
         let idle = rest * (terms / (2 * S::LANES) + 3) > terms / 2 + 7;
         let few = if idle { 0 } else { rest };
-        let (lanes, few) = lanes[..count].split_at(count - few);
+        let (mut lanes, few) = lanes[..count].split_at(count - few);
         let scratch = core::mem::take(&mut self.scratch);
-        if lanes.len() > S::LANES {
-            self.attend::<S, NV>(s, lanes, scratch);
-        } else if !lanes.is_empty() {
-            self.attend::<S, 1>(s, lanes, scratch);
+        // Vectors that would be idle are not computed.
+        let filling = |lanes: &[Lane], vectors: usize| {
+            let over = lanes.len() % (vectors * S::LANES);
+            let all = over > (vectors - 1) * S::LANES;
+            lanes.len() - if all { 0 } else { over }
+        };
+        if const { S::REGISTERS >= 32 } {
+            let wide;
+            (wide, lanes) = lanes.split_at(filling(lanes, WIDE));
+            self.attend::<S, WIDE>(s, wide, scratch);
         }
+        let wide;
+        (wide, lanes) = lanes.split_at(filling(lanes, NV));
+        self.attend::<S, NV>(s, wide, scratch);
+        self.attend::<S, 1>(s, lanes, scratch);
         if !few.is_empty() {
             self.few(s, few, scratch);
         }
@@ -81,12 +100,16 @@ impl<'a> Block<'a, '_> {
     /// Blocks of queries side by side: what one reads of K and V, the next ones find in the cache.
     #[inline(always)]
     fn attend<S: F32s, const N: usize>(&mut self, s: S, lanes: &[Lane], scratch: &mut [f32]) {
+        if lanes.is_empty() {
+            return;
+        }
         let spec = self.attention.spec;
-        let pitch = NV * S::LANES;
+        let pitch = pitch::<S>();
         let blocks = self.attention.blocks;
+        let kc = const { keys_of_block(S::REGISTERS) };
         let mut rest = scratch;
         let q = take(&mut rest, blocks * spec.width * pitch);
-        let p = take(&mut rest, KC.min(spec.keys) * pitch);
+        let p = take(&mut rest, kc.min(spec.keys) * pitch);
         let o = take(&mut rest, blocks * spec.v_width * pitch);
 
         let kv = self.kv();
@@ -103,13 +126,13 @@ impl<'a> Block<'a, '_> {
         }
         let mut max = [[s.splat(f32::MIN); N]; BLOCKS];
         let mut sum = [[s.splat(0.0); N]; BLOCKS];
-        for from in (0..longest).step_by(KC) {
+        for from in (0..longest).step_by(kc) {
             for b in 0..count {
                 let keys = keys_of[b];
                 if keys.len() <= from {
                     continue;
                 }
-                let keys = keys.part(from..keys.len().min(from + KC));
+                let keys = keys.part(from..keys.len().min(from + kc));
                 let q = &q[b * spec.width * pitch..][..spec.width * pitch];
                 let o = &mut o[b * spec.v_width * pitch..][..spec.v_width * pitch];
                 self.scores::<S, N>(s, kv, keys, q, p, rest);
@@ -190,10 +213,10 @@ impl<'a> Block<'a, '_> {
         let a = self.attention;
         let k = &self.x.k;
         let width = a.spec.width;
-        let pitch = NV * S::LANES;
+        let pitch = pitch::<S>();
         let data = &k.data[kv * k.head..];
         let list = keys.as_slice();
-        let height = even_height(list.len(), tallest::<S>());
+        let height = even_height(list.len(), tallest_of::<S>(N));
         let mut out = Tile::new(p, list.len(), pitch, pitch);
         s.outline(
             #[inline(always)]
@@ -209,9 +232,9 @@ impl<'a> Block<'a, '_> {
                         }
                         (&*rest, width)
                     };
-                    for_height!(list.len(), MR => {
+                    for_height!(list.len(), MR => if const { MR <= tallest_of::<S>(N) } {
                         let lhs = Spaced::<_, MR>::new(data, ld, Even::new(0, 1, width));
-                        let columns = Even::new(0, const { NV * S::LANES }, width);
+                        let columns = Even::new(0, const { super::pitch::<S>() }, width);
                         let rhs = Side::<S, _, 1, N>::new([q], columns);
                         let place = Place {
                             rows: out.in_order::<MR>(from),
@@ -240,9 +263,10 @@ impl<'a> Block<'a, '_> {
         let a = self.attention;
         let v = &self.x.v;
         let width = a.spec.v_width;
-        let pitch = NV * S::LANES;
+        let pitch = pitch::<S>();
         let depth = keys.len();
         let data = &v.data[kv * v.head..];
+        let gathered = tallest_gathered::<S>().min(const { tallest_of::<S>(N) });
         let mut out = Tile::new(o, width, pitch, pitch);
         // Heads together have all that one of them has.
         let mut live = match a.heads {
@@ -253,12 +277,12 @@ impl<'a> Block<'a, '_> {
             #[inline(always)]
             || match &mut live {
                 None => {
-                    let height = even_height(width, tallest::<S>());
+                    let height = even_height(width, tallest_of::<S>(N));
                     let (first, last) = (keys.as_slice()[0] as usize, keys.as_slice()[depth - 1]);
                     let in_a_row = last as usize - first == depth - 1;
                     for c in (0..width).step_by(height) {
-                        for_height!(height.min(width - c), MR => {
-                            let rows = Even::new(0, const { NV * S::LANES }, depth);
+                        for_height!(height.min(width - c), MR => if const { MR <= tallest_of::<S>(N) } {
+                            let rows = Even::new(0, const { super::pitch::<S>() }, depth);
                             let rhs = Side::<S, _, 1, N>::new([p], rows);
                             let place = Place {
                                 rows: out.in_order::<MR>(c),
@@ -282,7 +306,7 @@ impl<'a> Block<'a, '_> {
                     let mut count = 0;
                     for (to, c) in list
                         .iter_mut()
-                        .zip(some.by_ref().take(tallest_gathered::<S>()))
+                        .zip(some.by_ref().take(gathered))
                     {
                         *to = c as u32;
                         count += 1;
@@ -293,11 +317,11 @@ impl<'a> Block<'a, '_> {
                     // One height: the last element again in the place of those that are missing is the same sum, stored again.
                     let last = list[count - 1];
                     list[count..].fill(last);
-                    for_height!(@ tallest_gathered::<S>(), MR, {
+                    for_height!(@ gathered, MR, if const { MR <= tallest_of::<S>(N) } {
                         let list: &[u32; MR] = list.first_chunk().expect("as many");
                         let starts = list.map(|c| c as usize);
                         let lhs = Gathered::<MR>::new(data, starts, v.token, keys);
-                        let rows = Even::new(0, const { NV * S::LANES }, depth);
+                        let rows = Even::new(0, const { super::pitch::<S>() }, depth);
                         let rhs = Side::<S, _, 1, N>::new([p], rows);
                         let place = Place {
                             rows: out.listed::<MR>(list, 0),
@@ -306,7 +330,7 @@ impl<'a> Block<'a, '_> {
                             activation: Activation::None,
                         };
                         tile::<S, MR, N>(s, depth, lhs, rhs, place);
-                    }, 4 8);
+                    }, 4 6 8);
                 },
             },
         );
@@ -323,7 +347,7 @@ impl<'a> Block<'a, '_> {
         rest: &mut [f32],
     ) {
         let width = self.attention.spec.v_width;
-        let pitch = NV * S::LANES;
+        let pitch = pitch::<S>();
         let direct = self.attention.heads == 1 && self.live_in(self.head).is_none();
         let mut factor = *sum;
         for factor in &mut factor {
@@ -402,7 +426,7 @@ pub(super) fn each_vector<S: F32s, const N: usize>(
     rows: &mut [f32],
     f: impl Fn(usize, S::V) -> S::V,
 ) {
-    for row in rows.chunks_exact_mut(NV * S::LANES) {
+    for row in rows.chunks_exact_mut(pitch::<S>()) {
         for j in 0..N {
             let at = &mut row[j * S::LANES..];
             s.store(f(j, s.load(at)), at);
@@ -418,7 +442,7 @@ fn exponentials<S: F32s, const N: usize>(
     max: &mut [S::V; N],
     sum: &mut [S::V; N],
 ) -> [S::V; N] {
-    let pitch = NV * S::LANES;
+    let pitch = pitch::<S>();
     let before = *max;
     // Two chains: a maximum takes longer than a load.
     let mut other = before;

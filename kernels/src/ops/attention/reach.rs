@@ -4,10 +4,10 @@
 use core::ops::Range;
 
 use super::block::{Block, Lane, each_vector};
+use super::{WIDE, pitch};
 use crate::isa::{F32s, WIDEST};
 use crate::ops::pointwise::tanh;
 use crate::panel::{Below, Terms};
-use crate::tile::gemm::NV;
 
 impl<'a> Block<'a, '_> {
     /// What queries are multiplied by: their scores are logarithms to the base of 2 unless a function comes in between.
@@ -86,10 +86,10 @@ impl<'a> Block<'a, '_> {
         if spec.before.is_none() && spec.after.is_none() {
             return;
         }
-        let pitch = NV * S::LANES;
+        let pitch = pitch::<S>();
         // Positions relative to the first key: exact floats, as far as a block and its queries reach.
         let base = keys[0] as isize;
-        let mut bounds = [[0f32; NV * WIDEST]; 2];
+        let mut bounds = [[0f32; WIDE * WIDEST]; 2];
         let (mut least, mut most) = (f32::INFINITY, f32::NEG_INFINITY);
         let [low, high] = &mut bounds;
         for (l, &(_, token)) in lanes.iter().enumerate() {

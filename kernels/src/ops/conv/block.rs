@@ -70,14 +70,24 @@ impl Strip<'_> {
             out.rows()
         } else {
             let each = out.rows().div_ceil(threads.div_ceil(strips));
-            each.next_multiple_of(self.height)
+            // Panels that are lanes can be shared.
+            let part = if self.lanes {
+                self.geometry.lanes
+            } else {
+                self.height
+            };
+            each.next_multiple_of(if each < self.height {
+                part
+            } else {
+                self.height
+            })
         };
         let lanes = self.lanes && self.lanes_pay();
         let each = Self::room(
             self.geometry,
             self.terms.channels.len(),
             self.packed_rows,
-            lanes,
+            lanes.then_some(self.height),
         );
         out.split_with(pool, (rows, strip), scratch, each, |r, c, out, room| {
             let job = Job {
@@ -95,12 +105,16 @@ impl Strip<'_> {
         });
     }
 
-    /// Elements that a job needs.
-    pub(super) fn room(geometry: &Geometry, channels: usize, rows: usize, lanes: bool) -> usize {
-        let product = if lanes {
-            lanes::product_len(geometry)
-        } else {
-            geometry.strip().min(geometry.pixels())
+    /// Elements that a job needs, with panels as wide as the lanes if channels are lanes.
+    pub(super) fn room(
+        geometry: &Geometry,
+        channels: usize,
+        rows: usize,
+        panel: Option<usize>,
+    ) -> usize {
+        let product = match panel {
+            Some(width) => lanes::product_len(geometry, width),
+            None => geometry.strip().min(geometry.pixels()),
         };
         lines(geometry.planes_len(channels))
             .saturating_add(lines(product))

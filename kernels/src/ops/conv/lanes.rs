@@ -23,8 +23,11 @@ use crate::pool::{NOWHERE, Tile};
 use crate::tile::gemm::{NV, Place, Start, Whole, for_height, tallest, tile};
 use crate::transpose::to_rows;
 
-/// Depth of a block, as that of products.
+/// Depth of a block, as that of products. Blocks whose weights L1 holds are no faster, on a Xeon neither.
 const KC: usize = 1024;
+
+/// Vectors of the widest panel.
+const WIDE: usize = 4;
 
 /// Cycles that transposing an output takes.
 const TRANSPOSED: f64 = 0.25;
@@ -59,10 +62,34 @@ pub(super) fn serves(geometry: &Geometry, depth: usize, kept: usize) -> bool {
     geometry.strip() <= IN_ORDER.len() && channels < pixels
 }
 
+/// Pixels of the tallest tile of so many vectors of channels: 6 x 4 and 8 x 3 need 10 and 11 loads for 24 FMAs, 12 x 2 needs 14.
+const fn tallest_of<S: F32s>(vectors: usize) -> usize {
+    match vectors {
+        WIDE => 6,
+        3 => 8,
+        _ => tallest::<S>(),
+    }
+}
+
+/// Channels of a panel when `kept` are packed: as wide as registers allow, unless narrower panels leave less for a last one.
+pub(super) fn panel_width(kept: usize, lanes: usize, registers: usize) -> usize {
+    if registers < 32 {
+        return NV * lanes;
+    }
+    let vectors = kept.div_ceil(lanes);
+    // Instructions for twelve FMAs, of tiles of so many vectors; and a vector of padding is worth one.
+    let cost = |&width: &usize| {
+        let of = |v: usize| [0, 25, 19, 18, 17][v] * v;
+        vectors / width * of(width) + of(vectors % width) + vectors.next_multiple_of(width)
+            - vectors
+    };
+    (NV..=WIDE).min_by_key(cost).unwrap_or(NV) * lanes
+}
+
 /// Elements of the product of a panel and a strip, and of a row that nobody wants.
-pub(super) fn product_len(geometry: &Geometry) -> usize {
+pub(super) fn product_len(geometry: &Geometry, panel: usize) -> usize {
     let pixels = geometry.strip().min(geometry.pixels());
-    pixels * NV * geometry.lanes + lines(pixels)
+    pixels * panel + lines(pixels)
 }
 
 /// A job whose lanes are channels.
@@ -73,10 +100,12 @@ struct Pass<'a> {
     data: &'a [f32],
     /// Where the terms are in `data` and in `panel`.
     offsets: Below<'a>,
-    starts: Below<'a>,
+    starts: &'a [u32],
     /// The packed term that all of them follow, one after the other, if they do.
     in_order: Option<usize>,
     panel: &'a [f32],
+    /// Elements from one row of it to the next.
+    pitch: usize,
     start: Start<'a>,
     activation: Activation,
     /// The panel after it.
@@ -93,7 +122,7 @@ impl Task for Lanes<'_, '_> {
         let (first, hi) = job.wanted();
         let mut lo = first;
         let pixels = job.out.cols();
-        let nr = const { NV * S::LANES };
+        let nr = strip.height;
         let mut rest = core::mem::take(&mut job.room);
         let product = take(&mut rest, pixels * nr);
         let spare = take(&mut rest, pixels);
@@ -101,24 +130,30 @@ impl Task for Lanes<'_, '_> {
         let data = &data[if geometry.in_place { job.pixel } else { 0 }..];
         let depth = terms.list.len();
         let panel_len = strip.packed_depth * nr;
+        let kc = depth.div_ceil(depth.div_ceil(KC).max(1)).max(1);
         while lo < hi {
             let at = wanted.from[lo] as usize / nr;
             let end = lo + wanted.from[lo..hi].partition_point(|&c| (c as usize) < (at + 1) * nr);
+            // Vectors from the first to the last that somebody wants.
+            let vector = |c: u32| c as usize % nr / S::LANES;
+            let (from, to) = (vector(wanted.from[lo]), vector(wanted.from[end - 1]) + 1);
+            let skip = from * S::LANES;
             let panel = &strip.panels[at * panel_len..][..panel_len];
             let next = wanted.from.get(end).filter(|_| end < hi);
             let next = next.map_or(panel, |&c| &strip.panels[c as usize / nr * panel_len..]);
-            for t in (0..depth.max(1)).step_by(KC) {
-                let live = t..depth.min(t + KC);
-                let last = t + KC >= depth;
+            for t in (0..depth.max(1)).step_by(kc) {
+                let live = t..depth.min(t + kc);
+                let last = t + kc >= depth;
                 let pass = Pass {
                     data,
                     offsets: Below::all(&terms.offsets[live.clone()]),
-                    starts: Below::all(&terms.starts[live.clone()]),
+                    starts: terms.starts.get(live.clone()).unwrap_or(&[]),
                     in_order: (depth == strip.packed_depth).then_some(t),
-                    panel,
+                    panel: panel.get(skip..).unwrap_or(&[]),
+                    pitch: nr,
                     start: match strip.bias {
                         _ if t > 0 => Start::Partial,
-                        Some(bias) => Start::Cols(&bias[at * nr..][..nr]),
+                        Some(bias) => Start::Cols(&bias[at * nr + skip..]),
                         None => Start::Zero,
                     },
                     activation: if last {
@@ -129,14 +164,16 @@ impl Task for Lanes<'_, '_> {
                     next,
                 };
                 let mut tile = Tile::new(product, pixels, nr, nr);
-                if wanted.from[end - 1] as usize % nr < S::LANES {
-                    pass.tiles::<S, 1>(s, geometry, &mut tile);
-                } else {
-                    pass.tiles::<S, NV>(s, geometry, &mut tile);
+                match to - from {
+                    1 => pass.tiles::<S, 1>(s, geometry, &mut tile),
+                    2 => pass.tiles::<S, 2>(s, geometry, &mut tile),
+                    3 if S::REGISTERS >= 32 => pass.tiles::<S, 3>(s, geometry, &mut tile),
+                    4 if S::REGISTERS >= 32 => pass.tiles::<S, 4>(s, geometry, &mut tile),
+                    _ => unreachable!("a panel of more vectors"),
                 }
             }
             let list = (&wanted.from[lo..end], &wanted.to[lo..end]);
-            transpose(s, product, list, job.row, &mut job.out, spare);
+            transpose(s, (product, nr, skip), list, job.row, &mut job.out, spare);
             lo = end;
         }
         job.activate(s, (first, hi));
@@ -144,9 +181,9 @@ impl Task for Lanes<'_, '_> {
 }
 
 impl Pass<'_> {
-    /// Adds the block to all pixels of the strip, NV vectors of channels.
+    /// Adds the block to all pixels of the strip, `N` vectors of channels.
     #[inline(always)]
-    fn tiles<S: F32s, const NV: usize>(&self, s: S, geometry: &Geometry, product: &mut Tile<'_>) {
+    fn tiles<S: F32s, const N: usize>(&self, s: S, geometry: &Geometry, product: &mut Tile<'_>) {
         let pixels = product.rows();
         // Pixels side by side: all of them, or those of a row of the map.
         let run = if geometry.is_flat() {
@@ -154,7 +191,7 @@ impl Pass<'_> {
         } else {
             geometry.output.1
         };
-        let height = even_height(run, tallest::<S>());
+        let height = even_height(run, tallest_of::<S>(N));
         let mut nth = 0;
         for first in (0..pixels).step_by(run) {
             // Without terms there are no planes.
@@ -164,18 +201,18 @@ impl Pass<'_> {
                 let mr = height.min(run - at);
                 let end = run - (run - at) % mr;
                 for_height!(mr, MR => {
-                    if MR <= tallest::<S>() {
+                    if const { MR <= tallest_of::<S>(N) } {
                         let pixels = (from, at..end);
                         if let Some(t) = self.in_order {
                             // A call for all tiles of a height: what they share is loaded once.
                             s.outline(#[inline(always)] || {
-                                let nr = const { crate::tile::gemm::NV * S::LANES };
-                                let starts = Even::new(t * nr, nr, self.offsets.len());
-                                self.run::<S, MR, NV>(s, starts, first, pixels, nth, product);
+                                let starts = Even::new(t * self.pitch, self.pitch, self.offsets.len());
+                                self.run::<S, MR, N>(s, starts, first, pixels, nth, product);
                             });
                         } else {
                             s.outline(#[inline(always)] || {
-                                self.run::<S, MR, NV>(s, self.starts, first, pixels, nth, product);
+                                let starts = Below::all(self.starts);
+                                self.run::<S, MR, N>(s, starts, first, pixels, nth, product);
                             });
                         }
                         nth += (end - at) / MR;
@@ -188,7 +225,7 @@ impl Pass<'_> {
 
     /// The tiles of `MR` pixels, which are `range` of the run that begins with pixel `first` and in the data at `from`.
     #[inline(always)]
-    fn run<S: F32s, const MR: usize, const NV: usize>(
+    fn run<S: F32s, const MR: usize, const N: usize>(
         &self,
         s: S,
         starts: impl Terms,
@@ -207,36 +244,36 @@ impl Pass<'_> {
             let data = &self.data[(from + i).min(self.data.len())..];
             let lhs = Listed::new(data, 1, self.offsets);
             let panels = ([self.panel], [self.next]);
-            let rhs = Foreseen::<S, _, 1, NV>::new(panels.0, starts, panels.1, nth + n);
-            tile::<S, MR, NV>(s, self.offsets.len(), lhs, rhs, place);
+            let rhs = Foreseen::<S, _, 1, N>::new(panels.0, starts, panels.1, nth + n);
+            tile::<S, MR, N>(s, self.offsets.len(), lhs, rhs, place);
         }
     }
 }
 
-/// Writes the columns of a product that `from` lists, all of one panel, as the rows `to` of the output.
+/// Writes the columns of a product, rows `pitch` apart, that `from` lists as the rows `to` of the output. All are of one panel, of which the product begins with
+/// column `skip`.
 #[inline(always)]
 fn transpose<S: F32s>(
     s: S,
-    product: &[f32],
+    (product, pitch, skip): (&[f32], usize, usize),
     (from, to): (&[u32], &[u32]),
     first_row: usize,
     out: &mut Tile<'_>,
     spare: &mut [f32],
 ) {
     let pixels = out.cols();
-    let nr = const { NV * S::LANES };
-    let first = from[0] as usize / nr * nr;
-    let mut targets = [NOWHERE; NV * WIDEST];
+    let first = from[0] as usize / pitch * pitch + skip;
+    let mut targets = [NOWHERE; WIDE * WIDEST];
     for (&from, &to) in from.iter().zip(to) {
         targets[from as usize - first] = to;
     }
-    for (half, targets) in targets[..nr].chunks_exact(S::LANES).enumerate() {
+    for (vector, targets) in targets[..pitch - skip].chunks_exact(S::LANES).enumerate() {
         if targets.iter().all(|&row| row == NOWHERE) {
             continue;
         }
         let mut list = [NOWHERE; WIDEST];
         list[..S::LANES].copy_from_slice(targets);
         let rows = out.listed_or(&list, -(first_row as isize), spare);
-        to_rows(s, &product[half * S::LANES..], nr, pixels, rows);
+        to_rows(s, &product[vector * S::LANES..], pitch, pixels, rows);
     }
 }

@@ -35,7 +35,9 @@ pub(super) struct Pass<'a> {
 /// Rows of the tallest tile that passes over so many panels; packed A has tiles for two.
 pub(super) const fn tallest_of<S: F32s>(panels: usize) -> usize {
     match panels {
-        PAIR if S::REGISTERS >= 32 => tallest::<S>() / 2,
+        PAIR if S::REGISTERS >= 32 => 6,
+        // Twelve rows where they lie would be loaded before their use, and spilled.
+        _ if S::REGISTERS >= 32 => 8,
         _ => tallest::<S>(),
     }
 }
