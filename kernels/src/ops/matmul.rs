@@ -4,6 +4,7 @@
 mod block;
 mod few;
 mod gather;
+mod panels;
 mod pass;
 mod runtime;
 mod spread;

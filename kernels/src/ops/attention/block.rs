@@ -10,7 +10,9 @@ use crate::ops::pointwise::exp2;
 use crate::pack::even_height;
 use crate::panel::{Below, Even, Gathered, Listed, Side, Spaced, Terms, take};
 use crate::pool::{NOWHERE, Tile};
-use crate::tile::gemm::{NV, Place, Start, Whole, for_height, tallest, tallest_gathered, tile};
+use crate::tile::gemm::{
+    NV, Place, Start, Whole, for_height, tallest, tallest_gathered, tile, without_lists,
+};
 use crate::transpose::{to_pixels, to_rows};
 
 /// Queries of some heads that share K and V.
@@ -290,7 +292,7 @@ impl<'a> Block<'a, '_> {
                                 start,
                                 activation: Activation::None,
                             };
-                            if in_a_row {
+                            if const { without_lists::<S>() } && in_a_row {
                                 let keys = Even::new(first * v.token, v.token, depth);
                                 let lhs = Listed::<_, MR>::new(&data[c..], 1, keys);
                                 tile::<S, MR, N>(s, depth, lhs, rhs, place);

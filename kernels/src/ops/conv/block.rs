@@ -22,7 +22,7 @@ use crate::panel::{
 };
 use crate::pool::{NOWHERE, Pool, Rows, Tile, worth};
 use crate::tile::gemm::{
-    NV, Place, Sieve, Sieved, Start, for_height, tallest, tallest_gathered, tile,
+    NV, Place, Sieve, Sieved, Start, for_height, tallest, tallest_gathered, tile, without_lists,
 };
 
 /// Depth of a block. The taps of a window overlap in memory, so its inputs take less of L1 than KC x NR floats. Measured on Zen 5
@@ -416,7 +416,7 @@ impl Pass<'_> {
         let panel_len = strip.packed_depth * strip.height;
         let panel = &strip.panels[i / strip.height * panel_len..][..panel_len];
         match self.in_order {
-            Some(t) if MR == strip.height => {
+            Some(t) if const { without_lists::<S>() } && MR == strip.height => {
                 let lhs = Packed(&panel.as_chunks::<MR>().0[t..t + self.terms.len()]);
                 self.tiles::<S, MR, NV>(s, i / MR, lhs, start, parts, rows);
             }

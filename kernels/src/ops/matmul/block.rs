@@ -13,13 +13,13 @@
 
 use super::few::few;
 use super::gather::gather_columns;
+use super::panels::{PAIR, Panels};
 use super::pass::{Pass, tallest_of};
 use super::spread::{Spread, Target};
 use super::whole;
 use crate::Isa;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task, cache};
-use crate::ops::pointwise;
 use crate::pack::{even_height, gather_rows, panel_width, slack};
 use crate::panel::{Below, LINE, Terms, lines, take, take_indices};
 use crate::pool::{Pool, Tile, worth};
@@ -210,122 +210,6 @@ pub(super) struct Block<'a, 't> {
     pub(super) scratch: &'a mut [f32],
 }
 
-/// The panels of a block.
-#[derive(Clone, Copy)]
-pub(super) enum Panels<'a> {
-    /// From this one on.
-    From(usize),
-    /// Those of a list, in place: only some lanes of each, and column j is column `j - first` of the block.
-    Picked {
-        list: &'a [u32],
-        lanes: &'a [[u32; NV]],
-        first: usize,
-    },
-    /// Those of a list, whose columns are not side by side.
-    Spread { list: &'a [u32], to: Spread<'a> },
-    /// Panels of these packed columns alone.
-    Gather { from: &'a [u32], to: Spread<'a> },
-}
-
-/// Some columns of one panel or of two.
-struct Taken {
-    /// Panels.
-    count: usize,
-    /// The first vector.
-    vector: usize,
-    columns: usize,
-}
-
-/// Panels whose columns are the vectors of one tile, where there are registers for them: 6 x 4 vectors need 10 loads for 24 FMAs, 12 x 2 need 14 and
-/// twice as many addresses. Measured on a Xeon whose sibling thread is busy, 192 x 384 x 256: 1.12 of the speed.
-pub(super) const PAIR: usize = 2;
-
-impl<'a> Panels<'a> {
-    /// Which of the packed panels panel `x` is.
-    #[inline(always)]
-    pub(super) fn nth(self, x: usize) -> usize {
-        match self {
-            Panels::From(first) => first + x,
-            Panels::Picked { list, .. } | Panels::Spread { list, .. } => list[x] as usize,
-            Panels::Gather { .. } => 0,
-        }
-    }
-
-    /// What one pass over the rows takes from the `x`-th of `count` panels on, which have `width` columns.
-    #[inline(always)]
-    fn next_to<S: F32s>(self, x: usize, (count, width): (usize, usize), nr: usize) -> Taken {
-        let columns = nr.min(width - x * nr);
-        let one = Taken {
-            count: 1,
-            vector: 0,
-            columns,
-        };
-        if let Panels::Picked { lanes, .. } = self {
-            // A vector without a wanted column is left out.
-            match lanes[x] {
-                [0, _] => {
-                    return Taken {
-                        vector: 1,
-                        columns: S::LANES,
-                        ..one
-                    };
-                }
-                [_, 0] => {
-                    return Taken {
-                        columns: S::LANES,
-                        ..one
-                    };
-                }
-                _ => {}
-            }
-        }
-        let both = |a: usize, b: usize| match self {
-            Panels::Picked { lanes, .. } => {
-                !lanes[b].contains(&0) && self.nth(b) == self.nth(a) + 1
-            }
-            Panels::From(_) | Panels::Spread { .. } => self.nth(b) == self.nth(a) + 1,
-            Panels::Gather { .. } => true,
-        };
-        // The last vector of a pair should not be idle.
-        let pair = S::REGISTERS >= 32 && width >= x * nr + nr + (NV - 1) * S::LANES + 1;
-        if pair && nr == const { NV * S::LANES } && x + 1 < count && both(x, x + 1) {
-            return Taken {
-                count: PAIR,
-                columns: (PAIR * nr).min(width - x * nr),
-                ..one
-            };
-        }
-        one
-    }
-
-    /// Where `count` panels from the `x`-th on go, `width` columns of `nr` a panel.
-    #[inline(always)]
-    pub(super) fn target(self, (x, count): (usize, usize), nr: usize, width: usize) -> Target<'a> {
-        match self {
-            Panels::From(_) => Target::Beside(x * nr, width),
-            Panels::Picked { list, lanes, first } => {
-                let lanes = lanes[x..x + count].as_flattened();
-                Target::Picked(list[x] as usize * nr - first, lanes)
-            }
-            Panels::Spread { to, .. } | Panels::Gather { to, .. } => {
-                Target::Spread(to.part(x, count))
-            }
-        }
-    }
-
-    /// Applies what cannot be applied in registers to the columns of a row of C that they are.
-    #[inline(always)]
-    pub(super) fn activate<S: F32s>(self, s: S, act: Activation, width: usize, row: &mut [f32]) {
-        match self {
-            Panels::From(_) => pointwise::apply(s, act, &mut row[..width]),
-            Panels::Picked { .. } => {
-                unreachable!("lanes are picked for what is applied in registers")
-            }
-            Panels::Spread { to, .. } | Panels::Gather { to, .. } => to.activate(s, act, row),
-        }
-    }
-}
-
 /// Rows as they lie.
 pub(super) const IN_ORDER: [u32; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
 
@@ -482,7 +366,7 @@ fn blocks<S: F32s>(
             }
             let mut x = 0;
             while x < count {
-                let at = panels.next_to::<S>(x, (count, width), nr);
+                let at = panels.next_to::<S>(x, width, nr);
                 let columns = at.columns;
                 if let Panels::Gather { from, .. } = panels {
                     let of_b = p.of_b.part(t..t + terms.1);

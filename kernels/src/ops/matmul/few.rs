@@ -8,7 +8,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use super::block::{Panels, Product};
+use super::block::Product;
+use super::panels::Panels;
 use super::spread::Target;
 use super::whole::whole;
 use crate::isa::F32s;

@@ -3,14 +3,15 @@
 
 use core::ops::Range;
 
-use super::block::{IN_ORDER, PAIR, Product};
+use super::block::{IN_ORDER, Product};
+use super::panels::PAIR;
 use super::spread::{Lanes, Target};
 use crate::epilogue::Activation;
 use crate::isa::F32s;
 use crate::pack::even_height;
 use crate::panel::{Below, Even, Foreseen, Packed, Spaced, Terms};
 use crate::pool::{Listed, Tile};
-use crate::tile::gemm::{NV, Place, Start, for_height, tallest, tile};
+use crate::tile::gemm::{NV, Place, Start, for_height, tallest, tile, without_lists};
 
 /// What every tile of a depth block and its panels has in common.
 #[derive(Clone, Copy)]
@@ -165,7 +166,7 @@ impl Pass<'_> {
         let mut out = out.sub(r + range.start..r + range.end, all);
         let behind = |n: usize| &a[(n * MR * lda).min(a.len())..];
         let side_by_side = p.in_order && (self.gathered || p.pitch == p.nr);
-        if side_by_side && p.nr == const { NV * S::LANES } {
+        if const { without_lists::<S>() } && side_by_side && p.nr == const { NV * S::LANES } {
             // Where the panels begin.
             let t_of_b = if self.gathered { 0 } else { t };
             s.outline(

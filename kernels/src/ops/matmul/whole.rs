@@ -12,7 +12,8 @@
 //! live: 0.6 to 0.7 ms, in panels 1.1 (all of them: 1.4 and 1.3).
 #![forbid(unsafe_code)]
 
-use super::block::{Panels, Product};
+use super::block::Product;
+use super::panels::Panels;
 use crate::epilogue;
 use crate::isa::F32s;
 use crate::panel::{Below, Rhs, Side, Terms, lines, take, take_indices};
