@@ -305,7 +305,8 @@ impl<S: F32s, const NP: usize, const EACH: usize, const AHEAD: usize, const NV: 
     }
 }
 
-/// As [`Side`], while the panels that are used next are prefetched: one vector of each step by each of the first tiles that pass over these.
+/// As [`Side`], while the panels that are used next are prefetched: one vector of every step by each of the first tiles that pass over these; of every
+/// other step where terms are even and come in pairs. What is asked for slowly comes in time, too, and does not wait for what memory can bring at once.
 #[derive(Clone, Copy)]
 pub(crate) struct Foreseen<'a, S, T, const NP: usize, const EACH: usize> {
     of: Side<'a, S, T, NP, EACH>,
@@ -321,11 +322,16 @@ impl<'a, S: F32s, T: Terms, const NP: usize, const EACH: usize> Foreseen<'a, S, 
         next: [&'a [f32]; NP],
         nth: usize,
     ) -> Self {
-        let next = if nth < NP * EACH { next } else { panels };
+        let vectors = NP * EACH;
+        let (tiles, later) = match offsets.step() {
+            Some(step) if S::REGISTERS >= 32 => (2 * vectors, nth / vectors % 2 * step),
+            _ => (vectors, 0),
+        };
+        let next = if nth < tiles { next } else { panels };
         let next = next[nth / EACH % NP];
         Self {
             of: Side::new(panels, offsets),
-            next: &next[(nth % EACH * S::LANES).min(next.len())..],
+            next: &next[(nth % EACH * S::LANES + later).min(next.len())..],
         }
     }
 }
@@ -340,7 +346,9 @@ impl<S: F32s, T: Terms, const NP: usize, const EACH: usize, const NV: usize> Rhs
     }
     #[inline(always)]
     fn at<const U: usize>(self, s: S, n: usize, u: usize) -> [S::V; NV] {
-        s.prefetch_ahead(self.next, self.of.offsets.at::<U>(n, u));
+        if u == 0 || self.of.offsets.step().is_none() {
+            s.prefetch_ahead(self.next, self.of.offsets.at::<U>(n, u));
+        }
         self.of.at::<U>(s, n, u)
     }
 }

@@ -8,6 +8,10 @@ use core::ops::Range;
 /// # Safety
 /// What [`Terms::at`] returns is less than [`Terms::bound`], and no part has a greater bound.
 pub(crate) unsafe trait Terms: Copy {
+    /// Elements from each offset to the next, if that is the same for all.
+    fn step(self) -> Option<usize> {
+        None
+    }
     /// Number of steps.
     fn len(self) -> usize;
     /// What is greater than every offset; zero without steps.
@@ -49,6 +53,10 @@ impl Even {
 
 // SAFETY: offsets ascend, and `bound` is one more than the last, which `new` found to be in range; a part ends where the whole does, or before.
 unsafe impl Terms for Even {
+    #[inline(always)]
+    fn step(self) -> Option<usize> {
+        Some(self.step)
+    }
     #[inline(always)]
     fn len(self) -> usize {
         self.steps.len()

@@ -113,7 +113,7 @@ impl Strip<'_> {
         panel: Option<usize>,
     ) -> usize {
         let product = match panel {
-            Some(width) => lanes::product_len(geometry, width),
+            Some(width) => lanes::product_len(geometry, channels, width),
             None => geometry.strip().min(geometry.pixels()),
         };
         lines(geometry.planes_len(channels))

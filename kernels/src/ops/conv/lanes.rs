@@ -14,11 +14,11 @@
 use core::ops::Range;
 
 use crate::epilogue::Activation;
-use crate::isa::{F32s, Task, WIDEST};
+use crate::isa::{F32s, Task, WIDEST, cache};
 use crate::ops::conv::block::Job;
 use crate::ops::conv::planes::Geometry;
 use crate::pack::even_height;
-use crate::panel::{Below, Even, Foreseen, Listed, Terms, lines, take};
+use crate::panel::{Below, Even, Foreseen, Lhs, Listed, Packed, Terms, lines, take};
 use crate::pool::{NOWHERE, Tile};
 use crate::tile::gemm::{NV, Place, Start, Whole, for_height, tallest, tile};
 use crate::transpose::to_rows;
@@ -86,10 +86,24 @@ pub(super) fn panel_width(kept: usize, lanes: usize, registers: usize) -> usize 
     (NV..=WIDE).min_by_key(cost).unwrap_or(NV) * lanes
 }
 
-/// Elements of the product of a panel and a strip, and of a row that nobody wants.
-pub(super) fn product_len(geometry: &Geometry, panel: usize) -> usize {
+/// Elements of the product of a panel and a strip, of a row that nobody wants, and of packed pixels.
+pub(super) fn product_len(geometry: &Geometry, channels: usize, panel: usize) -> usize {
     let pixels = geometry.strip().min(geometry.pixels());
-    pixels * panel + lines(pixels)
+    pixels * panel + lines(pixels) + lines(packed_len(geometry, pixels, channels))
+}
+
+/// Panels from which on pixels of planes that lie in place are packed for their tiles: a tile reads 24 bytes of a line of each plane, and panels that
+/// pass by in between take the lines out of L1.
+const PACK_PANELS: usize = 4;
+
+/// Elements of packed pixels, with room for what the last vector writes too much; none where they would take more than half of L2.
+fn packed_len(geometry: &Geometry, pixels: usize, depth: usize) -> usize {
+    let len = pixels.saturating_mul(depth).saturating_add(WIDEST);
+    if geometry.in_place && len <= cache::l2() / (2 * size_of::<f32>()) {
+        len
+    } else {
+        0
+    }
 }
 
 /// A job whose lanes are channels.
@@ -106,6 +120,8 @@ struct Pass<'a> {
     panel: &'a [f32],
     /// Elements from one row of it to the next.
     pitch: usize,
+    /// Packed pixels in tiles of a height; the first term of the block, and terms of all.
+    packed: Option<(&'a [f32], usize, usize, usize)>,
     start: Start<'a>,
     activation: Activation,
     /// The panel after it.
@@ -126,9 +142,28 @@ impl Task for Lanes<'_, '_> {
         let mut rest = core::mem::take(&mut job.room);
         let product = take(&mut rest, pixels * nr);
         let spare = take(&mut rest, pixels);
+        let depth = terms.list.len();
+        let panels = if first < hi {
+            wanted.from[hi - 1] as usize / nr - wanted.from[first] as usize / nr + 1
+        } else {
+            0
+        };
+        let packs = nr > const { NV * S::LANES } && panels >= PACK_PANELS;
+        let packed = take(
+            &mut rest,
+            if packs {
+                packed_len(geometry, pixels, depth)
+            } else {
+                0
+            },
+        );
         let data = geometry.data(s, strip.x, job.pixel, terms.channels, rest);
         let data = &data[if geometry.in_place { job.pixel } else { 0 }..];
-        let depth = terms.list.len();
+        let height = even_height(pixels, tallest_of::<S>(nr / S::LANES));
+        let packed = (!packed.is_empty()).then(|| {
+            pack(s, data, &terms.offsets[..depth], (pixels, height), packed);
+            (&*packed, height)
+        });
         let panel_len = strip.packed_depth * nr;
         let kc = depth.div_ceil(depth.div_ceil(KC).max(1)).max(1);
         while lo < hi {
@@ -151,6 +186,7 @@ impl Task for Lanes<'_, '_> {
                     in_order: (depth == strip.packed_depth).then_some(t),
                     panel: panel.get(skip..).unwrap_or(&[]),
                     pitch: nr,
+                    packed: packed.map(|(all, height)| (all, height, t, depth)),
                     start: match strip.bias {
                         _ if t > 0 => Start::Partial,
                         Some(bias) => Start::Cols(&bias[at * nr + skip..]),
@@ -191,7 +227,10 @@ impl Pass<'_> {
         } else {
             geometry.output.1
         };
-        let height = even_height(run, tallest_of::<S>(N));
+        let height = match self.packed {
+            Some((_, height, ..)) if N > NV => height,
+            _ => even_height(run, tallest_of::<S>(N)),
+        };
         let mut nth = 0;
         for first in (0..pixels).step_by(run) {
             // Without terms there are no planes.
@@ -200,19 +239,21 @@ impl Pass<'_> {
             while at < run {
                 let mr = height.min(run - at);
                 let end = run - (run - at) % mr;
+                let range = at..end;
                 for_height!(mr, MR => {
                     if const { MR <= tallest_of::<S>(N) } {
-                        let pixels = (from, at..end);
-                        if let Some(t) = self.in_order {
-                            // A call for all tiles of a height: what they share is loaded once.
+                        let where_to = (first, range, nth);
+                        // A call for all tiles of a height: what they share is loaded once.
+                        if self.in_order.is_some() {
                             s.outline(#[inline(always)] || {
-                                let starts = Even::new(t * self.pitch, self.pitch, self.offsets.len());
-                                self.run::<S, MR, N>(s, starts, first, pixels, nth, product);
+                                let begin = self.in_order.unwrap_or(0) * self.pitch;
+                                let starts = Even::new(begin, self.pitch, self.offsets.len());
+                                self.run::<S, MR, N>(s, starts, from, where_to, product);
                             });
                         } else {
                             s.outline(#[inline(always)] || {
                                 let starts = Below::all(self.starts);
-                                self.run::<S, MR, N>(s, starts, first, pixels, nth, product);
+                                self.run::<S, MR, N>(s, starts, from, where_to, product);
                             });
                         }
                         nth += (end - at) / MR;
@@ -223,31 +264,82 @@ impl Pass<'_> {
         }
     }
 
-    /// The tiles of `MR` pixels, which are `range` of the run that begins with pixel `first` and in the data at `from`.
+    /// The tiles of `MR` pixels that `range` of the run is which begins with pixel `first`, and in the data at `from`; `nth` tiles were before them.
     #[inline(always)]
     fn run<S: F32s, const MR: usize, const N: usize>(
         &self,
         s: S,
         starts: impl Terms,
-        first: usize,
-        (from, range): (usize, Range<usize>),
-        nth: usize,
+        from: usize,
+        (first, range, nth): (usize, Range<usize>, usize),
         product: &mut Tile<'_>,
     ) {
+        let len = self.offsets.len();
+        if const { N > NV }
+            && let Some((packed, _, t, depth)) = self.packed
+        {
+            for (n, i) in range.step_by(MR).enumerate() {
+                let pixels = &packed[i * depth..][..MR * depth];
+                let lhs = Packed(&pixels.as_chunks::<MR>().0[t..t + len]);
+                self.one::<S, MR, N>(s, lhs, starts, (first + i, nth + n), product);
+            }
+            return;
+        }
         for (n, i) in range.step_by(MR).enumerate() {
-            let place = Place {
-                rows: product.in_order::<MR>(first + i),
-                cols: Whole(0),
-                start: self.start,
-                activation: self.activation,
-            };
             let data = &self.data[(from + i).min(self.data.len())..];
             let lhs = Listed::new(data, 1, self.offsets);
-            let panels = ([self.panel], [self.next]);
-            let rhs = Foreseen::<S, _, 1, N>::new(panels.0, starts, panels.1, nth + n);
-            tile::<S, MR, N>(s, self.offsets.len(), lhs, rhs, place);
+            self.one::<S, MR, N>(s, lhs, starts, (first + i, nth + n), product);
         }
     }
+
+    /// The `nth` tile, from this pixel on.
+    #[inline(always)]
+    fn one<S: F32s, const MR: usize, const N: usize>(
+        &self,
+        s: S,
+        lhs: impl Lhs<MR>,
+        starts: impl Terms,
+        (pixel, nth): (usize, usize),
+        product: &mut Tile<'_>,
+    ) {
+        let place = Place {
+            rows: product.in_order::<MR>(pixel),
+            cols: Whole(0),
+            start: self.start,
+            activation: self.activation,
+        };
+        let rhs = Foreseen::<S, _, 1, N>::new([self.panel], starts, [self.next], nth);
+        tile::<S, MR, N>(s, self.offsets.len(), lhs, rhs, place);
+    }
+}
+
+/// Packs the pixels of planes that begin at `offsets` for tiles of `height`: `[tile][term][pixel]`.
+#[inline(always)]
+fn pack<S: F32s>(
+    s: S,
+    data: &[f32],
+    offsets: &[u32],
+    (pixels, height): (usize, usize),
+    packed: &mut [f32],
+) {
+    s.outline(
+        #[inline(always)]
+        || {
+            for i in (0..pixels).step_by(height) {
+                let mr = height.min(pixels - i);
+                let tile = &mut packed[i * offsets.len()..];
+                for (t, &at) in offsets.iter().enumerate() {
+                    let from = &data[at as usize + i..];
+                    let v = match from.len() >= S::LANES {
+                        true => s.load(from),
+                        false => s.load_some(from),
+                    };
+                    // What a whole vector writes too much, the next one writes again.
+                    s.store(v, &mut tile[t * mr..]);
+                }
+            }
+        },
+    );
 }
 
 /// Writes the columns of a product, rows `pitch` apart, that `from` lists as the rows `to` of the output. All are of one panel, of which the product begins with
