@@ -67,6 +67,20 @@ fn small_map() -> impl Strategy<Value = (ConvShape, (usize, usize))> {
     })
 }
 
+/// Single pixels of a small map for many panels of channels.
+fn many_panels() -> impl Strategy<Value = (ConvShape, (usize, usize))> {
+    let counts = (120..180usize, 200..340usize);
+    let map = (1..10usize, 1..10usize);
+    (counts, map).prop_map(|((c_in, c_out), hw)| {
+        let shape = ConvShape {
+            c_in,
+            c_out,
+            ..POINTWISE
+        };
+        (shape, hw)
+    })
+}
+
 fn case(channels: usize, side: usize) -> impl Strategy<Value = Case> {
     case_of(shape(channels, side))
 }
@@ -90,6 +104,15 @@ proptest! {
 
     #[test]
     fn laws_on_small_maps_of_many_channels(case in case_of(small_map())) {
+        check(&case)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(30))]
+
+    #[test]
+    fn laws_on_many_panels(case in case_of(many_panels())) {
         check(&case)?;
     }
 }
@@ -125,6 +148,20 @@ fn every_pixel_count_around_the_tiles() {
 fn every_channel_count_around_the_tiles() {
     for c_out in 1..=40 {
         check(&Case::dense(ConvShape { c_out, ..POINTWISE }, (5, 7))).unwrap();
+    }
+}
+
+#[test]
+fn every_channel_count_around_the_panels() {
+    for vectors in [2, 3, 4, 6, 8, 9, 12, 16] {
+        for c_out in 16 * vectors - 1..=16 * vectors + 2 {
+            let shape = ConvShape {
+                c_in: 150,
+                c_out,
+                ..POINTWISE
+            };
+            check(&Case::dense(shape, (7, 7))).unwrap();
+        }
     }
 }
 

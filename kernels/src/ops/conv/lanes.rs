@@ -89,20 +89,33 @@ pub(super) fn panel_width(kept: usize, lanes: usize, registers: usize) -> usize 
 /// Elements of the product of a panel and a strip, of a row that nobody wants, and of packed pixels.
 pub(super) fn product_len(geometry: &Geometry, channels: usize, panel: usize) -> usize {
     let pixels = geometry.strip().min(geometry.pixels());
-    pixels * panel + lines(pixels) + lines(packed_len(geometry, pixels, channels))
+    let packed = if geometry.in_place {
+        packed_len(pixels, channels).min(most_packed())
+    } else {
+        0
+    };
+    pixels * panel + lines(pixels) + lines(packed)
 }
 
 /// Panels from which on pixels of planes that lie in place are packed for their tiles: a tile reads 24 bytes of a line of each plane, and panels that
 /// pass by in between take the lines out of L1.
 const PACK_PANELS: usize = 4;
 
-/// Elements of packed pixels, with room for what the last vector writes too much; none where they would take more than half of L2.
-fn packed_len(geometry: &Geometry, pixels: usize, depth: usize) -> usize {
-    let len = pixels.saturating_mul(depth).saturating_add(WIDEST);
-    if geometry.in_place && len <= cache::l2() / (2 * size_of::<f32>()) {
-        len
-    } else {
-        0
+/// Elements of packed pixels, with room for what the last vector writes too much.
+fn packed_len(pixels: usize, depth: usize) -> usize {
+    pixels.saturating_mul(depth).saturating_add(WIDEST)
+}
+
+/// More than half of L2 is not packed.
+fn most_packed() -> usize {
+    cache::l2() / (2 * size_of::<f32>())
+}
+
+/// How many panels of `nr` rows the ascending `rows` reach over.
+fn panels_of(rows: &[u32], nr: usize) -> usize {
+    match rows {
+        [first, .., last] => *last as usize / nr - *first as usize / nr + 1,
+        _ => rows.len(),
     }
 }
 
@@ -143,20 +156,12 @@ impl Task for Lanes<'_, '_> {
         let product = take(&mut rest, pixels * nr);
         let spare = take(&mut rest, pixels);
         let depth = terms.list.len();
-        let panels = if first < hi {
-            wanted.from[hi - 1] as usize / nr - wanted.from[first] as usize / nr + 1
-        } else {
-            0
-        };
-        let packs = nr > const { NV * S::LANES } && panels >= PACK_PANELS;
-        let packed = take(
-            &mut rest,
-            if packs {
-                packed_len(geometry, pixels, depth)
-            } else {
-                0
-            },
-        );
+        let packs = geometry.in_place
+            && nr > const { NV * S::LANES }
+            && panels_of(&wanted.from[first..hi], nr) >= PACK_PANELS
+            && packed_len(pixels, depth) <= most_packed();
+        let packed = if packs { packed_len(pixels, depth) } else { 0 };
+        let packed = take(&mut rest, packed);
         let data = geometry.data(s, strip.x, job.pixel, terms.channels, rest);
         let data = &data[if geometry.in_place { job.pixel } else { 0 }..];
         let height = even_height(pixels, tallest_of::<S>(nr / S::LANES));
