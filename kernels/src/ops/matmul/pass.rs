@@ -123,12 +123,13 @@ impl Pass<'_> {
             height,
         } = run;
         let (start, activation) = (self.start, self.activation);
-        // The next panel comes while this one is used: the hardware does not look beyond the end of a panel's block. Few tiles are
-        // through before what they fetch has come.
-        let fetch = range.end > N * height && !self.next[0].is_empty();
+        // The next panels come while these are used: the hardware does not look beyond the end of a panel's block. Few tiles are
+        // through before what they fetch has come, and asking for what is nowhere would be a walk through the page tables.
         let mut next = panels;
-        if fetch {
-            next.copy_from_slice(&self.next[..NP]);
+        for (next, &after) in next.iter_mut().zip(&self.next) {
+            if range.end > N * height && !after.is_empty() {
+                *next = after;
+            }
         }
         let (count, first) = (range.len() / MR, range.start / height);
         let offsets = if self.gathered {
