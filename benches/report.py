@@ -241,7 +241,7 @@ class Report:
         if not ours:
             return None
         width, height, left, top, right, bottom = 640, 420, 60, 20, 20, 60
-        x0, y0, y1 = 0.03, 0.4, 40.0
+        x0, y0, y1 = 0.03, 0.4, 128.0
         x = lambda d: left + (width - left - right) * math.log(1 / d) / math.log(1 / x0)
         y = lambda v: height - bottom - (height - top - bottom) * math.log(v / y0) / math.log(y1 / y0)
         svg = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
@@ -256,7 +256,7 @@ class Report:
             path = " ".join(f"{x(d):.1f},{y(v):.1f}" for d, v in points)
             svg.append(f'<polyline points="{path}" fill="none" stroke="{colour}"{extra}/>')
 
-        for v in (0.5, 1, 2, 4, 8, 16, 32):
+        for v in (0.5, 1, 2, 4, 8, 16, 32, 64):
             line([(1, v), (x0, v)], "#ddd")
             text(left - 8, y(v) + 4, f"{v:g}x", "end")
         for d in (1.0, 0.5, 0.25, 0.1, 0.03):
