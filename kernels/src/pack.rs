@@ -6,6 +6,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub(crate) mod gather;
+
 use alloc::vec::Vec;
 
 use crate::isa::{F32s, WIDEST};

@@ -305,15 +305,17 @@ impl<S: F32s, const NP: usize, const EACH: usize, const AHEAD: usize, const NV: 
     }
 }
 
-/// As [`Side`], while the panels that are used next are prefetched: one vector of every step by each of the first tiles that pass over these; of every
+/// As [`Side`], while the panels that are used next are prefetched: `W` vectors of every step by each of the first tiles that pass over these; one of every
 /// other step where terms are even and come in pairs. What is asked for slowly comes in time, too, and does not wait for what memory can bring at once.
 #[derive(Clone, Copy)]
-pub(crate) struct Foreseen<'a, S, T, const NP: usize, const EACH: usize> {
+pub(crate) struct Foreseen<'a, S, T, const NP: usize, const EACH: usize, const W: usize = 1> {
     of: Side<'a, S, T, NP, EACH>,
-    next: &'a [f32],
+    next: [&'a [f32]; W],
 }
 
-impl<'a, S: F32s, T: Terms, const NP: usize, const EACH: usize> Foreseen<'a, S, T, NP, EACH> {
+impl<'a, S: F32s, T: Terms, const NP: usize, const EACH: usize, const W: usize>
+    Foreseen<'a, S, T, NP, EACH, W>
+{
     /// For the `nth` tile that passes over `panels`; `next` are the `panels` themselves where none follow. Panics as [`Side::new`].
     #[inline(always)]
     pub(crate) fn new(
@@ -323,21 +325,30 @@ impl<'a, S: F32s, T: Terms, const NP: usize, const EACH: usize> Foreseen<'a, S, 
         nth: usize,
     ) -> Self {
         let vectors = NP * EACH;
-        let (tiles, later) = match offsets.step() {
-            Some(step) if S::REGISTERS >= 32 => (2 * vectors, nth / vectors % 2 * step),
-            _ => (vectors, 0),
-        };
-        let next = if nth < tiles { next } else { panels };
-        let next = next[nth / EACH % NP];
+        let mut asked: [&[f32]; W] = [&[]; W];
+        for (w, asked) in asked.iter_mut().enumerate() {
+            let nth = nth * W + w;
+            let (all, later) = match offsets.step() {
+                Some(step) if Self::every_other() => (2 * vectors, nth / vectors % 2 * step),
+                _ => (vectors, 0),
+            };
+            let next = if nth < all { next } else { panels };
+            let next = next[nth / EACH % NP];
+            *asked = &next[(nth % EACH * S::LANES + later).min(next.len())..];
+        }
         Self {
             of: Side::new(panels, offsets),
-            next: &next[(nth % EACH * S::LANES + later).min(next.len())..],
+            next: asked,
         }
+    }
+
+    const fn every_other() -> bool {
+        W == 1 && S::REGISTERS >= 32
     }
 }
 
-impl<S: F32s, T: Terms, const NP: usize, const EACH: usize, const NV: usize> Rhs<S, NV>
-    for Foreseen<'_, S, T, NP, EACH>
+impl<S: F32s, T: Terms, const NP: usize, const EACH: usize, const W: usize, const NV: usize>
+    Rhs<S, NV> for Foreseen<'_, S, T, NP, EACH, W>
 {
     #[inline(always)]
     fn part(self, steps: Range<usize>) -> Self {
@@ -346,8 +357,10 @@ impl<S: F32s, T: Terms, const NP: usize, const EACH: usize, const NV: usize> Rhs
     }
     #[inline(always)]
     fn at<const U: usize>(self, s: S, n: usize, u: usize) -> [S::V; NV] {
-        if u == 0 || self.of.offsets.step().is_none() {
-            s.prefetch_ahead(self.next, self.of.offsets.at::<U>(n, u));
+        if u == 0 || W > 1 || self.of.offsets.step().is_none() {
+            for next in self.next {
+                s.prefetch_ahead(next, self.of.offsets.at::<U>(n, u));
+            }
         }
         self.of.at::<U>(s, n, u)
     }

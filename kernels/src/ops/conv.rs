@@ -4,6 +4,7 @@
 mod block;
 mod lanes;
 mod nchwc;
+mod part;
 mod planes;
 mod winograd;
 
@@ -11,6 +12,7 @@ use alloc::vec::Vec;
 
 use crate::buffer::Buffer;
 use crate::epilogue::Activation;
+use crate::isa::WIDEST;
 use crate::ops::{ConvShape, ConvSpec};
 use crate::pack::{self, check_len, check_mask, extent, partial};
 use crate::panel::{from_line, lines, take_indices};
@@ -71,7 +73,7 @@ pub struct Conv {
     // Of the kept output channels, in order.
     bias: Option<Vec<f32>>,
     activation: Activation,
-    /// 0, 1, 2 ...: the terms and the rows of a group without a mask.
+    /// 0, 1, 2 ...: the rows of a group without a mask.
     in_order: Vec<u32>,
 }
 
@@ -87,6 +89,8 @@ struct Group {
     /// Where its panels begin, and their height.
     panels: usize,
     height: usize,
+    /// Where each term begins in a panel.
+    starts: Vec<u32>,
     /// Where its bias begins.
     bias: usize,
     /// Whether its panels are as high as a tile of vectors is wide: output channels are the lanes.
@@ -96,11 +100,9 @@ struct Group {
 /// The terms of a group that are live in a call.
 #[derive(Clone, Copy)]
 struct LiveTerms<'a> {
-    /// Their places in the packed depth.
-    list: &'a [u32],
     /// Where their inputs are.
     offsets: &'a [u32],
-    /// Where they begin in a panel of lanes, when the group has such and not all are live.
+    /// Where they begin in a panel.
     starts: &'a [u32],
     /// The live input channels.
     channels: &'a [u32],
@@ -168,6 +170,7 @@ impl Conv {
                 channels,
                 panels: len,
                 height,
+                starts: (0..depth).map(|t| (t * height) as u32).collect(),
                 bias,
                 lanes,
                 rows,
@@ -175,7 +178,8 @@ impl Conv {
             bias += groups[g].rows.len();
             len += packed;
         }
-        let mut panels = Buffer::zeros(extent(&[len], "packed weights")?);
+        // Vectors of the last row may be loaded.
+        let mut panels = Buffer::zeros(extent(&[len], "packed weights")? + WIDEST);
         for (g, group) in groups.iter().enumerate() {
             let extents = (group.rows.len(), group.channels.len() * taps);
             let out = &mut panels[group.panels..];
@@ -185,8 +189,7 @@ impl Conv {
                 spec.weights[row * taps + t % taps]
             });
         }
-        let longest = |group: &Group| group.offsets.len().max(group.rows.len());
-        let longest = groups.iter().map(longest).max().unwrap_or(0);
+        let longest = groups.iter().map(|group| group.rows.len()).max();
         // Vectors of them may be loaded.
         let beyond = groups.iter().map(|group| group.height).max().unwrap_or(0);
         Ok(Self {
@@ -202,7 +205,7 @@ impl Conv {
                 kept.chain(core::iter::repeat_n(0.0, beyond)).collect()
             }),
             activation: spec.activation,
-            in_order: (0..longest as u32).collect(),
+            in_order: (0..longest.unwrap_or(0) as u32).collect(),
         })
     }
 
@@ -236,17 +239,11 @@ impl Conv {
         }
         let most = |of: fn(&Group) -> usize| self.groups.iter().map(of).max().unwrap_or(0);
         let (terms, channels) = (most(|g| g.offsets.len()), most(|g| g.channels.len()));
-        let lists = 3 * lines(terms) + lines(channels) + 2 * lines(most(|g| g.rows.len()));
-        let room = Strip::room(
-            &self.geometry,
-            channels,
-            most(|g| g.rows.len()),
-            self.groups
-                .iter()
-                .filter(|g| g.lanes)
-                .map(|g| g.height)
-                .max(),
-        );
+        let rows = most(|g| g.rows.len());
+        let lists = 2 * lines(terms) + lines(channels) + 2 * lines(rows);
+        let lanes = self.groups.iter().filter(|g| g.lanes);
+        let lanes = lanes.map(|g| g.height).max();
+        let room = Strip::room(&self.geometry, (channels, terms), rows, lanes);
         lists
             .saturating_add(room.saturating_mul(threads.max(1)))
             .saturating_add(64)
@@ -317,43 +314,36 @@ impl Conv {
         rest: &mut &'a mut [f32],
     ) -> LiveTerms<'a> {
         let Some(live) = live else {
-            let depth = group.offsets.len();
             return LiveTerms {
-                list: &self.in_order[..depth],
-                starts: &[],
+                starts: &group.starts,
                 offsets: &group.offsets,
                 channels: &group.channels,
             };
         };
         let taps = taps(&self.shape);
-        let list = take_indices(rest, group.offsets.len());
-        let offsets = take_indices(rest, group.offsets.len());
+        let starts = take_indices(rest, group.offsets.len());
+        let in_place = self.geometry.in_place;
+        let offsets = take_indices(rest, if in_place { group.offsets.len() } else { 0 });
         let channels = take_indices(rest, group.channels.len());
         let mut slots = 0;
         // Written whether live or not: random masks would be mispredicted.
         for (i, &c) in group.channels.iter().enumerate() {
             channels[slots] = c;
             for tap in 0..taps {
-                list[slots * taps + tap] = (i * taps + tap) as u32;
+                starts[slots * taps + tap] = group.starts[i * taps + tap];
             }
-            if self.geometry.in_place {
+            if in_place {
                 offsets[slots] = group.offsets[i];
             }
             slots += usize::from(live.contains(c as usize));
         }
         let depth = slots * taps;
-        let starts = take_indices(rest, if group.lanes { depth } else { 0 });
-        for (to, &t) in starts.iter_mut().zip(&list[..depth]) {
-            *to = t * group.height as u32;
-        }
         LiveTerms {
-            starts,
-            list: &list[..depth],
+            starts: &starts[..depth],
             // Copies lie side by side, whichever channels they are of.
-            offsets: if self.geometry.in_place {
-                &offsets[..depth]
-            } else {
-                &group.offsets[..depth]
+            offsets: match in_place {
+                true => &offsets[..depth],
+                false => &group.offsets[..depth],
             },
             channels: &channels[..slots],
         }

@@ -3,7 +3,6 @@
 
 mod block;
 mod few;
-mod gather;
 mod panels;
 mod pass;
 mod runtime;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! for each strip of y (channels x pixels)               a job
-//!     for each panel of NR channels
+//!     for each panel of NR channels                     of live ones only, put together, where that pays
 //!         for each depth block of KC live taps          KC x NR weights, from L2; those of the next panel are prefetched
 //!             for each tile of MR pixels                the micro-kernel, into [pixels][NR]
 //!         transpose into y
@@ -15,10 +15,11 @@ use core::ops::Range;
 
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task, WIDEST, cache};
-use crate::ops::conv::block::Job;
+use crate::ops::conv::block::{Job, panels_of};
 use crate::ops::conv::planes::Geometry;
-use crate::pack::even_height;
-use crate::panel::{Below, Even, Foreseen, Lhs, Listed, Packed, Terms, lines, take};
+use crate::pack::gather::{self, saved};
+use crate::pack::{FROM_MEMORY, even_height};
+use crate::panel::{Below, Even, Foreseen, LINE, Lhs, Listed, Packed, Terms, lines, take};
 use crate::pool::{NOWHERE, Tile};
 use crate::tile::gemm::{NV, Place, Start, Whole, for_height, tallest, tile};
 use crate::transpose::to_rows;
@@ -86,15 +87,21 @@ pub(super) fn panel_width(kept: usize, lanes: usize, registers: usize) -> usize 
     (NV..=WIDE).min_by_key(cost).unwrap_or(NV) * lanes
 }
 
-/// Elements of the product of a panel and a strip, of a row that nobody wants, and of packed pixels.
-pub(super) fn product_len(geometry: &Geometry, channels: usize, panel: usize) -> usize {
+/// Elements that a job needs beside the planes, with panels of so many channels.
+pub(super) fn room(geometry: &Geometry, (channels, depth): (usize, usize), panel: usize) -> usize {
     let pixels = geometry.strip().min(geometry.pixels());
     let packed = if geometry.in_place {
         packed_len(pixels, channels).min(most_packed())
     } else {
         0
     };
-    pixels * panel + lines(pixels) + lines(packed)
+    let gathered = lines(gathered_len(depth, panel)) + lines(panel);
+    lines(pixels * panel) + lines(pixels) + lines(packed) + gathered
+}
+
+/// Elements of a gathered panel, with room for what the last vector writes too much.
+fn gathered_len(depth: usize, panel: usize) -> usize {
+    depth.min(KC) * panel + LINE
 }
 
 /// Panels from which on pixels of planes that lie in place are packed for their tiles: a tile reads 24 bytes of a line of each plane, and panels that
@@ -109,14 +116,6 @@ fn packed_len(pixels: usize, depth: usize) -> usize {
 /// More than half of L2 is not packed.
 fn most_packed() -> usize {
     cache::l2() / (2 * size_of::<f32>())
-}
-
-/// How many panels of `nr` rows the ascending `rows` reach over.
-fn panels_of(rows: &[u32], nr: usize) -> usize {
-    match rows {
-        [first, .., last] => *last as usize / nr - *first as usize / nr + 1,
-        _ => rows.len(),
-    }
 }
 
 /// A job whose lanes are channels.
@@ -149,16 +148,29 @@ impl Task for Lanes<'_, '_> {
         let strip = job.strip;
         let (geometry, terms, wanted) = (strip.geometry, strip.terms, strip.wanted);
         let (first, hi) = job.wanted();
+        if first == hi {
+            return;
+        }
         let mut lo = first;
         let pixels = job.out.cols();
         let nr = strip.height;
         let mut rest = core::mem::take(&mut job.room);
         let product = take(&mut rest, pixels * nr);
         let spare = take(&mut rest, pixels);
-        let depth = terms.list.len();
+        let depth = terms.offsets.len();
+        let live = &wanted.from[first..hi];
+        let touched = panels_of(live, nr);
+        let gathers = saved(pixels, live.len(), touched, nr) > 0;
+        let panels = if gathers {
+            live.len().div_ceil(nr)
+        } else {
+            touched
+        };
+        let gathered = take(&mut rest, if gathers { gathered_len(depth, nr) } else { 0 });
+        let gathered_bias = take(&mut rest, if gathers { nr } else { 0 });
         let packs = geometry.in_place
             && nr > const { NV * S::LANES }
-            && panels_of(&wanted.from[first..hi], nr) >= PACK_PANELS
+            && panels >= PACK_PANELS
             && packed_len(pixels, depth) <= most_packed();
         let packed = if packs { packed_len(pixels, depth) } else { 0 };
         let packed = take(&mut rest, packed);
@@ -166,46 +178,77 @@ impl Task for Lanes<'_, '_> {
         let data = &data[if geometry.in_place { job.pixel } else { 0 }..];
         let height = even_height(pixels, tallest_of::<S>(nr / S::LANES));
         let packed = (!packed.is_empty()).then(|| {
-            pack(s, data, &terms.offsets[..depth], (pixels, height), packed);
+            pack(s, data, terms.offsets, (pixels, height), packed);
             (&*packed, height)
         });
         let panel_len = strip.packed_depth * nr;
         let kc = depth.div_ceil(depth.div_ceil(KC).max(1)).max(1);
         while lo < hi {
             let at = wanted.from[lo] as usize / nr;
-            let end = lo + wanted.from[lo..hi].partition_point(|&c| (c as usize) < (at + 1) * nr);
+            let end = match gathers {
+                true => hi.min(lo + nr),
+                false => {
+                    lo + wanted.from[lo..hi].partition_point(|&c| (c as usize) < (at + 1) * nr)
+                }
+            };
+            let from = &wanted.from[lo..end];
             // Vectors from the first to the last that somebody wants.
-            let vector = |c: u32| c as usize % nr / S::LANES;
-            let (from, to) = (vector(wanted.from[lo]), vector(wanted.from[end - 1]) + 1);
-            let skip = from * S::LANES;
+            let vectors = match gathers {
+                true => 0..from.len().div_ceil(S::LANES),
+                false => {
+                    let vector = |c: u32| c as usize % nr / S::LANES;
+                    vector(from[0])..vector(from[from.len() - 1]) + 1
+                }
+            };
+            let skip = vectors.start * S::LANES;
+            let bias = match strip.bias {
+                Some(bias) if gathers => {
+                    gather::pick(bias, from, gathered_bias);
+                    Some(&*gathered_bias)
+                }
+                bias => bias.map(|bias| &bias[at * nr + skip..]),
+            };
             let panel = &strip.panels[at * panel_len..][..panel_len];
-            let next = wanted.from.get(end).filter(|_| end < hi);
-            let next = next.map_or(panel, |&c| &strip.panels[c as usize / nr * panel_len..]);
+            let next = wanted.from.get(end).filter(|_| end < hi && !gathers);
+            let next = next.map(|&c| &strip.panels[c as usize / nr * panel_len..]);
             for t in (0..depth.max(1)).step_by(kc) {
-                let live = t..depth.min(t + kc);
-                let last = t + kc >= depth;
+                let now = t..depth.min(t + kc);
+                let starts = &terms.starts[now.clone()];
+                if gathers {
+                    let packed = gather::Panels {
+                        of: |x| &strip.panels[x * panel_len..],
+                        width: nr,
+                        terms: Below::all(starts),
+                        far: strip.panels.len() >= FROM_MEMORY,
+                    };
+                    packed.gather(s, from, nr, gathered);
+                }
+                let (panel, in_order) = match gathers {
+                    true => (&*gathered, Some(0)),
+                    false => (panel, (depth == strip.packed_depth).then_some(t)),
+                };
                 let pass = Pass {
                     data,
-                    offsets: Below::all(&terms.offsets[live.clone()]),
-                    starts: terms.starts.get(live.clone()).unwrap_or(&[]),
-                    in_order: (depth == strip.packed_depth).then_some(t),
+                    offsets: Below::all(&terms.offsets[now]),
+                    starts,
+                    in_order,
                     panel: panel.get(skip..).unwrap_or(&[]),
                     pitch: nr,
                     packed: packed.map(|(all, height)| (all, height, t, depth)),
-                    start: match strip.bias {
+                    start: match bias {
                         _ if t > 0 => Start::Partial,
-                        Some(bias) => Start::Cols(&bias[at * nr + skip..]),
+                        Some(bias) => Start::Cols(bias),
                         None => Start::Zero,
                     },
-                    activation: if last {
+                    activation: if t + kc >= depth {
                         strip.activation
                     } else {
                         Activation::None
                     },
-                    next,
+                    next: next.unwrap_or(panel),
                 };
                 let mut tile = Tile::new(product, pixels, nr, nr);
-                match to - from {
+                match vectors.len() {
                     1 => pass.tiles::<S, 1>(s, geometry, &mut tile),
                     2 => pass.tiles::<S, 2>(s, geometry, &mut tile),
                     3 if S::REGISTERS >= 32 => pass.tiles::<S, 3>(s, geometry, &mut tile),
@@ -213,8 +256,22 @@ impl Task for Lanes<'_, '_> {
                     _ => unreachable!("a panel of more vectors"),
                 }
             }
-            let list = (&wanted.from[lo..end], &wanted.to[lo..end]);
-            transpose(s, (product, nr, skip), list, job.row, &mut job.out, spare);
+            let mut targets = [NOWHERE; WIDE * WIDEST];
+            for (i, (&from, &to)) in from.iter().zip(&wanted.to[lo..end]).enumerate() {
+                targets[if gathers {
+                    i
+                } else {
+                    from as usize % nr - skip
+                }] = to;
+            }
+            transpose(
+                s,
+                (product, nr),
+                &targets[..nr - skip],
+                job.row,
+                &mut job.out,
+                spare,
+            );
             lo = end;
         }
         job.activate(s, (first, hi));
@@ -347,24 +404,18 @@ fn pack<S: F32s>(
     );
 }
 
-/// Writes the columns of a product, rows `pitch` apart, that `from` lists as the rows `to` of the output. All are of one panel, of which the product begins with
-/// column `skip`.
+/// Writes the columns of a product, rows `pitch` apart, as the rows `targets` of the output.
 #[inline(always)]
 fn transpose<S: F32s>(
     s: S,
-    (product, pitch, skip): (&[f32], usize, usize),
-    (from, to): (&[u32], &[u32]),
+    (product, pitch): (&[f32], usize),
+    targets: &[u32],
     first_row: usize,
     out: &mut Tile<'_>,
     spare: &mut [f32],
 ) {
     let pixels = out.cols();
-    let first = from[0] as usize / pitch * pitch + skip;
-    let mut targets = [NOWHERE; WIDE * WIDEST];
-    for (&from, &to) in from.iter().zip(to) {
-        targets[from as usize - first] = to;
-    }
-    for (vector, targets) in targets[..pitch - skip].chunks_exact(S::LANES).enumerate() {
+    for (vector, targets) in targets.chunks_exact(S::LANES).enumerate() {
         if targets.iter().all(|&row| row == NOWHERE) {
             continue;
         }

@@ -12,7 +12,6 @@
 #![forbid(unsafe_code)]
 
 use super::few::few;
-use super::gather::gather_columns;
 use super::panels::{PAIR, Panels};
 use super::pass::{Pass, tallest_of};
 use super::spread::{Spread, Target};
@@ -20,7 +19,8 @@ use super::whole;
 use crate::Isa;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task, cache};
-use crate::pack::{even_height, gather_rows, panel_width, slack};
+use crate::pack::gather::{self, saved};
+use crate::pack::{FROM_MEMORY, even_height, gather_rows, panel_width, slack};
 use crate::panel::{Below, LINE, Terms, lines, take, take_indices};
 use crate::pool::{Pool, Tile, worth};
 use crate::tile::gemm::{FEW_ROWS, NV, Start};
@@ -30,7 +30,7 @@ use crate::tile::gemm::{FEW_ROWS, NV, Start};
 /// 234, 1024 gives 239; what is lost with a smaller one is reading and writing C once more.
 const KC: usize = 1024;
 /// Elements of A in a block, 3/8 of L2; up to half as many again where the rows divide so. B comes from L3 once for each block of rows: on a Xeon with 2 MiB
-/// of L2, 1024 x 1024 x 1024 takes 0.95 of the time that it takes with half as many.
+/// of L2, 1024 x 1024 x 1024 takes 0.93 of the time that it takes with half as many.
 fn block_len() -> usize {
     cache::l2() / size_of::<f32>() * 3 / 8
 }
@@ -57,9 +57,7 @@ pub(super) enum Columns<'a> {
     Some { from: &'a [u32], to: &'a [u32] },
 }
 
-/// What a row of a panel takes to gather, and a row of it in C to spread, against an FMA of each of its vectors; measured on Zen 5 with half of
-/// the columns live. Gathering takes 4 from L2 (196 x 256 x 256), 5 from L3 (49 x 512 x 512).
-const GATHERING: usize = 5;
+/// What it takes to spread a row of a panel over C, against an FMA of each of its vectors; measured on Zen 5 with half of the columns live.
 const SPREADING: usize = 16;
 
 /// Whether `live` of the columns of `touched` panels are better put together than computed with the dead ones among them.
@@ -69,9 +67,8 @@ pub(super) fn gathering_pays(
     touched: usize,
     nr: usize,
 ) -> bool {
-    let (rows, dense) = (rows.min(MC), live.div_ceil(nr));
-    let gathering = GATHERING * depth * (touched + dense);
-    rows * depth * (touched - dense) > gathering + rows * SPREADING * dense
+    let rows = rows.min(MC);
+    depth * saved(rows, live, touched, nr) > rows * SPREADING * live.div_ceil(nr)
 }
 
 /// See the module.
@@ -106,11 +103,16 @@ pub(super) struct Product<'a> {
     pub(super) m: usize,
 }
 
+/// Elements from one gathered panel to the next: behind the last row of each there is room for a vector.
+const fn apart(nr: usize) -> usize {
+    KC * nr + LINE
+}
+
 /// Elements that a thread needs for its blocks of `m` rows and `n` columns of C.
 pub(super) fn scratch_len(m: usize, n: usize, lanes: usize) -> usize {
     let nr = panel_width(lanes);
     let pack = lines(m.max(1).saturating_mul(KC).min(block_len() * 3 + KC));
-    let gather = lines(PAIR * (KC * nr + LINE)) + lines(PAIR * nr + LINE);
+    let gather = lines(PAIR * apart(nr)) + lines(PAIR * nr + LINE);
     let panels = n.div_ceil(nr);
     let spread = lines(panels) + Spread::scratch_len((panels, n), lanes);
     // Rows are few or many.
@@ -329,10 +331,7 @@ fn blocks<S: F32s>(
     let scattered = sparse && count > PACK_PANELS;
     let pack = scattered || p.a_index.is_some() || index.is_some();
     let (gathered, gathered_bias) = match panels {
-        Panels::Gather { .. } => (
-            take(rest, PAIR * (KC * nr + LINE)),
-            take(rest, PAIR * nr + LINE),
-        ),
+        Panels::Gather { .. } => (take(rest, PAIR * apart(nr)), take(rest, PAIR * nr + LINE)),
         _ => (&mut [][..], &mut [][..]),
     };
     // Equal depth blocks: a short one would pay for its start and its end all the same.
@@ -370,9 +369,18 @@ fn blocks<S: F32s>(
                 let columns = at.columns;
                 if let Panels::Gather { from, .. } = panels {
                     let of_b = p.of_b.part(t..t + terms.1);
-                    for (i, from) in from[x * nr..][..columns].chunks(nr).enumerate() {
-                        let panel = &mut gathered[i * (KC * nr + LINE)..];
-                        gather_columns(s, p, of_b, from, panel, &mut gathered_bias[i * nr..]);
+                    let packed = gather::Panels {
+                        of: |x| p.panel(x, S::LANES),
+                        width: nr,
+                        terms: of_b,
+                        far: p.panels.len() >= FROM_MEMORY,
+                    };
+                    let from = &from[x * nr..][..columns];
+                    for (i, from) in from.chunks(nr).enumerate() {
+                        packed.gather(s, from, nr, &mut gathered[i * apart(nr)..]);
+                    }
+                    if let Some(bias) = p.bias {
+                        gather::pick(bias, from, gathered_bias);
                     }
                 }
                 let first = at.vector * S::LANES;
@@ -383,7 +391,7 @@ fn blocks<S: F32s>(
                 };
                 let after = x + at.count;
                 let (of, next) = if let Panels::Gather { .. } = panels {
-                    let of = core::array::from_fn(|i| &gathered[i * (KC * nr + LINE)..]);
+                    let of = core::array::from_fn(|i| &gathered[i * apart(nr)..]);
                     (of, [&[][..]; PAIR])
                 } else {
                     let panel = |i: usize| match i < count {

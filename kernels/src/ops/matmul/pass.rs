@@ -43,6 +43,9 @@ pub(super) const fn tallest_of<S: F32s>(panels: usize) -> usize {
     }
 }
 
+/// Rows of the lowest tile that brings two vectors of the next panels a step, where few tiles pass.
+const FEW: usize = 4;
+
 /// Rows of a call, and where they are.
 #[derive(Clone)]
 struct Run<'i> {
@@ -85,7 +88,11 @@ impl Pass<'_> {
             if const { S::REGISTERS >= 32 } && panels == PAIR {
                 for_height!(@ mr, MR, {
                     let cols = self.target.columns::<S, { PAIR * NV }>();
-                    self.tiles::<S, MR, PAIR, NV, { PAIR * NV }>(s, self.panels, cols, run, out);
+                    if const { MR >= FEW } && full > MR && full <= height * PAIR * NV {
+                        self.tiles::<S, MR, PAIR, NV, { PAIR * NV }, 2>(s, self.panels, cols, run, out);
+                    } else {
+                        self.tiles::<S, MR, PAIR, NV, { PAIR * NV }, 1>(s, self.panels, cols, run, out);
+                    }
                 }, 1 2 3 4 5 6);
             } else {
                 let one = [self.panels[0]];
@@ -93,10 +100,10 @@ impl Pass<'_> {
                     if const { MR <= tallest_of::<S>(1) } {
                         if self.width <= S::LANES {
                             let cols = self.target.columns::<S, 1>();
-                            self.tiles::<S, MR, 1, 1, 1>(s, one, cols, run, out);
+                            self.tiles::<S, MR, 1, 1, 1, 1>(s, one, cols, run, out);
                         } else {
                             let cols = self.target.columns::<S, NV>();
-                            self.tiles::<S, MR, 1, NV, NV>(s, one, cols, run, out);
+                            self.tiles::<S, MR, 1, NV, NV, 1>(s, one, cols, run, out);
                         }
                     }
                 });
@@ -106,7 +113,14 @@ impl Pass<'_> {
 
     /// Tiles of `MR` rows each, `EACH` vectors of each of `NP` panels.
     #[inline(always)]
-    fn tiles<S: F32s, const MR: usize, const NP: usize, const EACH: usize, const N: usize>(
+    fn tiles<
+        S: F32s,
+        const MR: usize,
+        const NP: usize,
+        const EACH: usize,
+        const N: usize,
+        const W: usize,
+    >(
         &self,
         s: S,
         panels: [&[f32]; NP],
@@ -127,7 +141,7 @@ impl Pass<'_> {
         // through before what they fetch has come, and asking for what is nowhere would be a walk through the page tables.
         let mut next = panels;
         for (next, &after) in next.iter_mut().zip(&self.next) {
-            if range.end > N * height && !after.is_empty() {
+            if (W > 1 || range.end > N * height) && !after.is_empty() {
                 *next = after;
             }
         }
@@ -148,7 +162,8 @@ impl Pass<'_> {
                     for n in 0..count {
                         let lhs = packed[n * MR * depth..][..MR * depth].as_chunks::<MR>().0;
                         let rows = listed(out, index, self.first_row, r, range.start + n * MR);
-                        let rhs = Foreseen::<S, _, NP, EACH>::new(panels, offsets, next, first + n);
+                        let rhs =
+                            Foreseen::<S, _, NP, EACH, W>::new(panels, offsets, next, first + n);
                         let place = Place {
                             rows,
                             cols,
@@ -178,7 +193,7 @@ impl Pass<'_> {
                     let of_b = Even::new(t_of_b * nr, nr, depth);
                     for n in 0..count {
                         let lhs = Spaced::<_, MR>::new(behind(n), lda, of_a);
-                        let rhs = Foreseen::<S, _, NP, EACH>::new(panels, of_b, next, first + n);
+                        let rhs = Foreseen::<S, _, NP, EACH, W>::new(panels, of_b, next, first + n);
                         let place = Place {
                             rows: out.in_order(n * MR),
                             cols,
@@ -195,7 +210,8 @@ impl Pass<'_> {
                 move || {
                     for n in 0..count {
                         let lhs = Spaced::<_, MR>::new(behind(n), lda, of_a);
-                        let rhs = Foreseen::<S, _, NP, EACH>::new(panels, offsets, next, first + n);
+                        let rhs =
+                            Foreseen::<S, _, NP, EACH, W>::new(panels, offsets, next, first + n);
                         let place = Place {
                             rows: out.in_order(n * MR),
                             cols,
