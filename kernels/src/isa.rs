@@ -44,6 +44,8 @@ pub trait F32s: Copy + Send + Sync + 'static {
     const LANES: usize;
     /// Architectural vector registers; a tile that needs more does not build.
     const REGISTERS: usize;
+    /// Whether an FMA reads a scalar from memory into all lanes: its own broadcast costs no instruction.
+    const BROADCASTS: bool = false;
     /// Name as in the kernel names.
     const NAME: &'static str;
 
@@ -386,6 +388,17 @@ impl Isa {
             Level::Avx2 => Avx2::REGISTERS,
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 => Avx512::REGISTERS,
+        }
+    }
+
+    /// Whether an FMA reads a scalar from memory into all lanes.
+    pub(crate) fn broadcasts(self) -> bool {
+        match self.0 {
+            Level::Portable => Portable::BROADCASTS,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => Avx2::BROADCASTS,
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => Avx512::BROADCASTS,
         }
     }
 

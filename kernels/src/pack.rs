@@ -101,8 +101,8 @@ pub(crate) fn gather_rows<S: F32s>(
     starts: &[usize],
     list: Below<'_>,
 ) {
-    for_height!(starts.len(), MR => {
-        if MR <= tallest::<S>() {
+    for_height!(@ starts.len(), MR, {
+        if const { MR <= tallest::<S>() || S::BROADCASTS } {
             let starts: [usize; MR] = core::array::from_fn(|i| starts[i]);
             let rows = Gathered::new(data, starts, 1, list);
             s.outline(#[inline(always)] || {
@@ -118,7 +118,7 @@ pub(crate) fn gather_rows<S: F32s>(
                 }
             });
         }
-    });
+    }, 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24);
 }
 
 #[inline(always)]

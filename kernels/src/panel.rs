@@ -64,7 +64,7 @@ impl<const MR: usize> Lhs<MR> for Packed<'_, MR> {
     }
     #[inline(always)]
     fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, f32)) {
-        let row = &self.0.as_chunks::<U>().0[n][u];
+        let row = &in_one_register(&self.0.as_chunks::<U>().0[n])[u];
         for i in 0..MR {
             f(i, row[i]);
         }
@@ -213,6 +213,45 @@ impl<T: Terms, const MR: usize> Lhs<MR> for Spaced<'_, T, MR> {
     }
 }
 
+/// Step `t` is `data[list[t] + i * ld]` for each row `i`, as [`Spaced`], where the compiler knows `ld`: every row is at a displacement from one register.
+#[derive(Clone, Copy)]
+pub(crate) struct Displaced<'a, T, const MR: usize>(pub(crate) Spaced<'a, T, MR>);
+
+impl<T: Terms, const MR: usize> Lhs<MR> for Displaced<'_, T, MR> {
+    #[inline(always)]
+    fn part(self, steps: Range<usize>) -> Self {
+        Self(self.0.part(steps))
+    }
+    #[inline(always)]
+    fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, f32)) {
+        let Spaced { data, ld, list } = self.0;
+        // SAFETY: a term is below the bound of all (`Terms`); row `MR - 1` holds it (`Spaced::new`), and so do those before.
+        let base = in_one_register(unsafe { data.get_unchecked(list.at::<U>(n, u)) });
+        for i in 0..MR {
+            // SAFETY: as above.
+            f(i, unsafe {
+                *core::ptr::from_ref(base).wrapping_add(i * ld)
+            });
+        }
+    }
+}
+
+/// `of`, by an address that is in one register: an FMA with an index beside it is two operations on Intel, as if it did not broadcast what it reads.
+#[inline(always)]
+pub(crate) fn in_one_register<T>(of: &T) -> &T {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        let mut at: *const T = of;
+        // SAFETY: no instruction, of which nothing is known but its operand; so `at` is what it was.
+        unsafe {
+            core::arch::asm!("/* {0} */", inout(reg) at, options(pure, nomem, nostack, preserves_flags));
+            &*at
+        }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    of
+}
+
 /// `NV` vectors a step.
 pub(crate) trait Rhs<S: F32s, const NV: usize>: Copy {
     /// These steps alone, so that a loop over them need not check each. Panics when they are not all there.
@@ -279,12 +318,12 @@ impl<S: F32s, T: Terms, const NP: usize, const EACH: usize, const NV: usize> Rhs
 
 /// As [`Side`], while the terms `AHEAD` steps behind are prefetched, unless that is zero.
 #[derive(Clone, Copy)]
-pub(crate) struct Ahead<'a, S, const NP: usize, const EACH: usize, const AHEAD: usize>(
-    pub(crate) Side<'a, S, Below<'a>, NP, EACH>,
+pub(crate) struct Ahead<'a, S, T, const NP: usize, const EACH: usize, const AHEAD: usize>(
+    pub(crate) Side<'a, S, T, NP, EACH>,
 );
 
-impl<S: F32s, const NP: usize, const EACH: usize, const AHEAD: usize, const NV: usize> Rhs<S, NV>
-    for Ahead<'_, S, NP, EACH, AHEAD>
+impl<S: F32s, T: Terms, const NP: usize, const EACH: usize, const AHEAD: usize, const NV: usize>
+    Rhs<S, NV> for Ahead<'_, S, T, NP, EACH, AHEAD>
 {
     #[inline(always)]
     fn part(self, steps: Range<usize>) -> Self {
@@ -293,8 +332,7 @@ impl<S: F32s, const NP: usize, const EACH: usize, const AHEAD: usize, const NV: 
     #[inline(always)]
     fn at<const U: usize>(self, s: S, n: usize, u: usize) -> [S::V; NV] {
         if AHEAD > 0 {
-            let list = self.0.offsets.as_slice();
-            let then = list[(n * U + u + AHEAD).min(list.len() - 1)] as usize;
+            let then = self.0.offsets.near(n * U + u + AHEAD);
             for panel in self.0.panels {
                 for j in 0..EACH {
                     s.prefetch_ahead(panel, then + j * S::LANES);
@@ -305,50 +343,50 @@ impl<S: F32s, const NP: usize, const EACH: usize, const AHEAD: usize, const NV: 
     }
 }
 
-/// As [`Side`], while the panels that are used next are prefetched: `W` vectors of every step by each of the first tiles that pass over these; one of every
-/// other step where terms are even and come in pairs. What is asked for slowly comes in time, too, and does not wait for what memory can bring at once.
+/// As [`Side`], while the panels that are used next are prefetched: one vector of every step, of every other one where terms are even and come in pairs, by
+/// each of the first tiles that pass over these. What is asked for slowly comes in time, too, and does not wait for what memory can bring at once: a
+/// core has 16 lines under way, which are 17 GB/s from the L3 of a Xeon.
 #[derive(Clone, Copy)]
-pub(crate) struct Foreseen<'a, S, T, const NP: usize, const EACH: usize, const W: usize = 1> {
+pub(crate) struct Foreseen<'a, S, T, const NP: usize, const EACH: usize> {
     of: Side<'a, S, T, NP, EACH>,
-    next: [&'a [f32]; W],
+    /// What is asked for in turns.
+    next: [&'a [f32]; 2],
 }
 
-impl<'a, S: F32s, T: Terms, const NP: usize, const EACH: usize, const W: usize>
-    Foreseen<'a, S, T, NP, EACH, W>
-{
-    /// For the `nth` tile that passes over `panels`; `next` are the `panels` themselves where none follow. Panics as [`Side::new`].
+impl<'a, S: F32s, T: Terms, const NP: usize, const EACH: usize> Foreseen<'a, S, T, NP, EACH> {
+    /// For the `nth` of `tiles` that pass over `panels`; `next` are the `panels` themselves where none follow. Panics as [`Side::new`].
     #[inline(always)]
     pub(crate) fn new(
         panels: [&'a [f32]; NP],
         offsets: T,
         next: [&'a [f32]; NP],
-        nth: usize,
+        (nth, tiles): (usize, usize),
     ) -> Self {
-        let vectors = NP * EACH;
-        let mut asked: [&[f32]; W] = [&[]; W];
-        for (w, asked) in asked.iter_mut().enumerate() {
-            let nth = nth * W + w;
-            let (all, later) = match offsets.step() {
-                Some(step) if Self::every_other() => (2 * vectors, nth / vectors % 2 * step),
-                _ => (vectors, 0),
-            };
-            let next = if nth < all { next } else { panels };
-            let next = next[nth / EACH % NP];
-            *asked = &next[(nth % EACH * S::LANES + later).min(next.len())..];
-        }
+        let all = NP * EACH;
+        let vector = |i: usize, later: usize| {
+            let of = if i < all { next } else { panels };
+            let panel = of[i / EACH % NP];
+            &panel[(i % EACH * S::LANES + later).min(panel.len())..]
+        };
+        let in_turns = S::REGISTERS >= 32;
+        let next = match offsets.step() {
+            Some(step) if in_turns && nth < 2 * all => [vector(nth % all, nth / all * step); 2],
+            None if in_turns && tiles >= 2 * all && nth < 2 * all => {
+                let mut turns = [vector(all, 0); 2];
+                turns[nth / all] = vector(nth % all, 0);
+                turns
+            }
+            _ => [vector(nth, 0); 2],
+        };
         Self {
             of: Side::new(panels, offsets),
-            next: asked,
+            next,
         }
-    }
-
-    const fn every_other() -> bool {
-        W == 1 && S::REGISTERS >= 32
     }
 }
 
-impl<S: F32s, T: Terms, const NP: usize, const EACH: usize, const W: usize, const NV: usize>
-    Rhs<S, NV> for Foreseen<'_, S, T, NP, EACH, W>
+impl<S: F32s, T: Terms, const NP: usize, const EACH: usize, const NV: usize> Rhs<S, NV>
+    for Foreseen<'_, S, T, NP, EACH>
 {
     #[inline(always)]
     fn part(self, steps: Range<usize>) -> Self {
@@ -357,10 +395,9 @@ impl<S: F32s, T: Terms, const NP: usize, const EACH: usize, const W: usize, cons
     }
     #[inline(always)]
     fn at<const U: usize>(self, s: S, n: usize, u: usize) -> [S::V; NV] {
-        if u == 0 || W > 1 || self.of.offsets.step().is_none() {
-            for next in self.next {
-                s.prefetch_ahead(next, self.of.offsets.at::<U>(n, u));
-            }
+        let at = self.of.offsets.at::<U>(n, u);
+        if u == 0 || self.of.offsets.step().is_none() {
+            s.prefetch_ahead(self.next[u % 2], at);
         }
         self.of.at::<U>(s, n, u)
     }

@@ -77,6 +77,7 @@ impl F32s for Avx512 {
     type I = __m512i;
     const LANES: usize = 16;
     const REGISTERS: usize = 32;
+    const BROADCASTS: bool = true;
     const NAME: &'static str = "avx512";
 
     #[inline(always)]

@@ -7,6 +7,7 @@ mod panels;
 mod pass;
 mod runtime;
 mod spread;
+mod tall;
 mod whole;
 
 use alloc::vec::Vec;
@@ -399,6 +400,23 @@ impl MatMul {
     /// Columns of a panel.
     pub(crate) fn panel_width(&self) -> usize {
         self.nr
+    }
+
+    /// What a vector of packed columns is multiplied by, from column `first` on: the elements from one row of these to the next, and its bias.
+    pub(crate) fn vector(&self, first: usize) -> (&[f32], usize, Option<&[f32]>) {
+        let all = self.product(&[], 0, Below::all(&[]), 0);
+        let panel = all.panel(first / self.nr, self.isa.lanes());
+        let bias = self.bias.as_deref().map(|bias| &bias[first..]);
+        (
+            panel.get(first % self.nr..).unwrap_or(&[]),
+            self.pitch,
+            bias,
+        )
+    }
+
+    /// What is applied to the sums.
+    pub(crate) fn activation(&self) -> Activation {
+        self.activation
     }
 
     /// The columns of some panels of the product of rows that are `ld` elements apart, whose terms are where `of_a` says; on this thread and

@@ -96,7 +96,7 @@ impl<'a, F: Fn(usize) -> &'a [f32]> Panels<'a, F> {
         let from = Side::<S, _, N, 1>::new(sources.map(|source| source.from), self.terms);
         let rows = (self.terms.len(), width);
         if self.far {
-            take(s, Ahead::<S, N, 1, AHEAD>(from), lanes, rows, again, to);
+            take(s, Ahead::<S, _, N, 1, AHEAD>(from), lanes, rows, again, to);
         } else {
             take(s, from, lanes, rows, again, to);
         }

@@ -18,6 +18,8 @@ pub(crate) unsafe trait Terms: Copy {
     fn bound(self) -> usize;
     /// These steps alone, so that a loop over them need not check each. Panics when they are not all there.
     fn part(self, steps: Range<usize>) -> Self;
+    /// The offset of step `t`, or, where there is none, of another or behind the last: for what may be anywhere. Panics without steps.
+    fn near(self, t: usize) -> usize;
     /// The offset of step `u` of the `n`-th group of `U`. Panics when there is no such step.
     fn at<const U: usize>(self, n: usize, u: usize) -> usize;
 }
@@ -75,6 +77,10 @@ unsafe impl Terms for Even {
             step: self.step,
             steps: &self.steps[steps],
         }
+    }
+    #[inline(always)]
+    fn near(self, t: usize) -> usize {
+        self.first.wrapping_add(t.wrapping_mul(self.step))
     }
     #[inline(always)]
     fn at<const U: usize>(self, n: usize, u: usize) -> usize {
@@ -137,6 +143,10 @@ unsafe impl Terms for Below<'_> {
             list: &self.list[steps],
             bound: self.bound,
         }
+    }
+    #[inline(always)]
+    fn near(self, t: usize) -> usize {
+        self.list[t.min(self.list.len() - 1)] as usize
     }
     #[inline(always)]
     fn at<const U: usize>(self, n: usize, u: usize) -> usize {

@@ -57,6 +57,9 @@ pub(crate) const fn tallest<S: F32s>() -> usize {
     if S::REGISTERS >= 32 { 12 } else { 6 }
 }
 
+/// Rows of the tallest tile of one vector, where an FMA broadcasts what only it reads.
+pub(crate) const TALL: usize = 24;
+
 /// Rows of the tallest tile whose rows are read anywhere in memory: each needs a general register, of which there are 16.
 pub(crate) const fn tallest_gathered<S: F32s>() -> usize {
     if S::REGISTERS >= 32 { 8 } else { 4 }
@@ -130,7 +133,7 @@ fn steps<S: F32s, const MR: usize, const NV: usize, const U: usize>(
 /// live in memory.
 macro_rules! each_row {
     ($mr:expr, $i:ident => $body:expr) => {
-        each_row!(@ $mr, $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+        each_row!(@ $mr, $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23)
     };
     // As many as there are numbers.
     (@ $mr:expr, $i:ident, $body:expr, $($n:literal)*) => {

@@ -424,7 +424,8 @@ impl Pass<'_> {
                 0
             };
             let next = &panel[ahead.min(panel.len())..];
-            let rhs = Foreseen::<S, _, 1, NV>::new([panel], offsets, [next], nth);
+            let tiles = (nth, self.targets.len() / MR);
+            let rhs = Foreseen::<S, _, 1, NV>::new([panel], offsets, [next], tiles);
             let place = Place {
                 rows: &mut rows,
                 cols: Sieve::new::<S>(*part.lanes.first_chunk().expect("as many vectors")),

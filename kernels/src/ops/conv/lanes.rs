@@ -364,13 +364,14 @@ impl Pass<'_> {
         (pixel, nth): (usize, usize),
         product: &mut Tile<'_>,
     ) {
+        let tiles = (nth, product.rows() / MR);
         let place = Place {
             rows: product.in_order::<MR>(pixel),
             cols: Whole(0),
             start: self.start,
             activation: self.activation,
         };
-        let rhs = Foreseen::<S, _, 1, N>::new([self.panel], starts, [self.next], nth);
+        let rhs = Foreseen::<S, _, 1, N>::new([self.panel], starts, [self.next], tiles);
         tile::<S, MR, N>(s, self.offsets.len(), lhs, rhs, place);
     }
 }

@@ -1,5 +1,15 @@
 //! Convolutions into maps in blocks of channels: products whose rows are pixels.
 //!
+//! From blocks, where an FMA broadcasts what it reads from memory: a tile is a vector of channels of up to 24 pixels, and so is what it writes.
+//!
+//! ```text
+//! for each strip of pixels                              a job
+//!     for each depth block of KC channels               partial sums stay in y between them
+//!         for each block of channels of y               KC x LANES weights, in L1
+//!             for each tile of pixels                   the micro-kernel
+//! ```
+//! Else:
+//!
 //! ```text
 //! for each strip of pixels                              a job, or for each thread some of its channels
 //!     [copies of planes]                                from planes: as the direct convolution reads them
@@ -10,15 +20,20 @@
 #![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use super::planes::Geometry;
 use super::taps;
+use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
 use crate::ops::matmul::{MatMul, MatMulSpec};
-use crate::ops::{ConvShape, ConvSpec, nchwc};
+use crate::ops::{ConvShape, ConvSpec, nchwc, pointwise};
 use crate::pack::{check_len, even_height};
-use crate::panel::{Bounded, LINE, from_line, lines, take};
+use crate::panel::{
+    Below, Bounded, Displaced, Even, Foreseen, LINE, Spaced, Terms, from_line, lines, take,
+};
 use crate::pool::{Pool, Tile, worth};
+use crate::tile::gemm::{Place, Start, TALL, Whole, for_height, tile};
 use crate::{Error, Isa};
 
 /// Elements of the product of a strip, 192 KiB.
@@ -26,6 +41,8 @@ const PRODUCT: usize = 48 * 1024;
 /// Terms up to which it is made panel by panel, so that it is copied from L1; with more of them the copy is little beside the product, and
 /// the panels are better fetched one while another is used.
 const SHALLOW: usize = 128;
+/// Channels of a depth block from blocks: 24 KiB of weights.
+const KC: usize = 384;
 /// Pixels of a strip from blocks, at least: the weights pass through for each.
 const LEAST: usize = 96;
 
@@ -243,6 +260,9 @@ impl Task for Strip<'_, '_> {
     #[inline(always)]
     fn run<S: F32s>(mut self, s: S) {
         let conv = self.conv;
+        if S::BROADCASTS && conv.planes.is_none() {
+            return self.blocks(s);
+        }
         let mut rest = self.scratch;
         let pixels = self.tile.cols() / S::LANES;
         let end = self.channel + self.tile.rows() * S::LANES;
@@ -282,6 +302,103 @@ impl Task for Strip<'_, '_> {
                     }
                 },
             );
+        }
+    }
+}
+
+impl Strip<'_, '_> {
+    /// From blocks into blocks.
+    #[inline(always)]
+    fn blocks<S: F32s>(&mut self, s: S) {
+        let conv = self.conv;
+        let pixels = self.tile.cols() / S::LANES;
+        let height = even_height(pixels, TALL);
+        let x = &self.x[self.pixel * S::LANES..];
+        let depth = conv.terms.len();
+        let activation = conv.matmul.activation();
+        for t in (0..depth.max(1)).step_by(KC) {
+            let terms = t..depth.min(t + KC);
+            let pass = Pass {
+                x,
+                terms: conv.terms.all().part(terms.clone()),
+                partial: t > 0,
+                activation: match terms.end == depth {
+                    true => activation,
+                    false => Activation::None,
+                },
+            };
+            for block in 0..self.tile.rows() {
+                let first = self.channel + block * S::LANES;
+                let from_term = |first: usize| {
+                    let (panel, pitch, bias) = conv.matmul.vector(first);
+                    (panel.get(t * pitch..).unwrap_or(&[]), pitch, bias)
+                };
+                let weights = from_term(first);
+                let next = match block + 1 < self.tile.rows() {
+                    true => from_term(first + S::LANES).0,
+                    false => weights.0,
+                };
+                let row = self.tile.row(block);
+                let mut out = Tile::new(row, pixels, S::LANES, S::LANES);
+                let full = pixels / height * height;
+                for range in [0..full, full..pixels] {
+                    if range.is_empty() {
+                        continue;
+                    }
+                    for_height!(@ range.len().min(height), MR, {
+                        if const { S::BROADCASTS } {
+                            s.outline(
+                                #[inline(always)]
+                                || pass.run::<S, MR>(s, weights, next, (range, pixels / height), &mut out),
+                            );
+                        }
+                    }, 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24);
+                }
+                if terms.end == depth && !activation.in_registers() {
+                    pointwise::apply(s, activation, row);
+                }
+            }
+        }
+    }
+}
+
+/// Depth block of a strip of blocks.
+struct Pass<'a> {
+    x: &'a [f32],
+    terms: Below<'a>,
+    partial: bool,
+    activation: Activation,
+}
+
+impl Pass<'_> {
+    /// The tiles of the pixels `range` of a block of channels, of `tiles` that pass over its weights.
+    #[inline(always)]
+    fn run<S: F32s, const MR: usize>(
+        &self,
+        s: S,
+        (weights, pitch, bias): (&[f32], usize, Option<&[f32]>),
+        next: &[f32],
+        (range, tiles): (Range<usize>, usize),
+        out: &mut Tile<'_>,
+    ) {
+        let depth = self.terms.len();
+        for pixel in range.step_by(MR) {
+            let x = &self.x[(pixel * S::LANES).min(self.x.len())..];
+            let lhs = Displaced(Spaced::<_, MR>::new(x, S::LANES, self.terms));
+            let of_b = Even::new(0, pitch, depth);
+            let nth = (pixel / MR, tiles);
+            let rhs = Foreseen::<S, _, 1, 1>::new([weights], of_b, [next], nth);
+            let place = Place {
+                rows: out.in_order::<MR>(pixel),
+                cols: Whole(0),
+                start: match bias {
+                    _ if self.partial => Start::Partial,
+                    Some(bias) => Start::Cols(bias),
+                    None => Start::Zero,
+                },
+                activation: self.activation,
+            };
+            tile::<S, MR, 1>(s, depth, lhs, rhs, place);
         }
     }
 }

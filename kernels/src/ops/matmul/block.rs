@@ -15,6 +15,7 @@ use super::few::few;
 use super::panels::{PAIR, Panels};
 use super::pass::{Pass, tallest_of};
 use super::spread::{Spread, Target};
+use super::tall;
 use super::whole;
 use crate::Isa;
 use crate::epilogue::Activation;
@@ -23,12 +24,12 @@ use crate::pack::gather::{self, saved};
 use crate::pack::{FROM_MEMORY, even_height, gather_rows, panel_width, slack};
 use crate::panel::{Below, LINE, Terms, lines, take, take_indices};
 use crate::pool::{Pool, Tile, worth};
-use crate::tile::gemm::{FEW_ROWS, NV, Start};
+use crate::tile::gemm::{FEW_ROWS, NV, Start, TALL};
 
 /// Depth of a block, at most: its panel is 128 KiB with the widest vectors and comes from L2 for every row tile, which takes a
 /// sixth of what L2 delivers. Measured on Zen 5, 1024 x 1024 x 1024: 384 (the panel in L1) gives 207 GFLOP/s, 512 gives 224, 768 gives
 /// 234, 1024 gives 239; what is lost with a smaller one is reading and writing C once more.
-const KC: usize = 1024;
+pub(super) const KC: usize = 1024;
 /// Elements of A in a block, 3/8 of L2; up to half as many again where the rows divide so. B comes from L3 once for each block of rows: on a Xeon with 2 MiB
 /// of L2, 1024 x 1024 x 1024 takes 0.93 of the time that it takes with half as many.
 fn block_len() -> usize {
@@ -119,7 +120,7 @@ pub(super) fn scratch_len(m: usize, n: usize, lanes: usize) -> usize {
     spread + (pack + gather).max(whole::scratch_len(lanes))
 }
 
-impl Product<'_> {
+impl<'a> Product<'a> {
     /// Computes the product into `out`, which is all of C with the rows that exist in memory.
     pub(super) fn run(&self, isa: Isa, pool: &dyn Pool, out: Tile<'_>, scratch: &mut [f32]) {
         let nr = self.nr;
@@ -182,7 +183,7 @@ impl Product<'_> {
     }
 
     /// Panel `i`, and what loads of `lanes` may reach behind it.
-    pub(super) fn panel(&self, i: usize, lanes: usize) -> &[f32] {
+    pub(super) fn panel(&self, i: usize, lanes: usize) -> &'a [f32] {
         let (i, together) = (self.first_panel + i, self.pitch / self.nr);
         let rows = &self.panels[i / together * self.panel_len..];
         &rows[..self.panel_len + slack(self.nr, lanes)][i % together * self.nr..]
@@ -213,7 +214,15 @@ pub(super) struct Block<'a, 't> {
 }
 
 /// Rows as they lie.
-pub(super) const IN_ORDER: [u32; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+pub(super) const IN_ORDER: [u32; TALL] = {
+    let mut list = [0; TALL];
+    let mut i = 0;
+    while i < list.len() {
+        list[i] = i as u32;
+        i += 1;
+    }
+    list
+};
 
 impl Task for Block<'_, '_> {
     type Output = ();
@@ -326,6 +335,13 @@ fn blocks<S: F32s>(
             None => &IN_ORDER[..rows],
         };
         return few(s, p, first_row, panels, width, to, out, rest);
+    }
+    if tall::serves::<S>(p, rows, panels) {
+        let to = match index {
+            Some(index) => &index[first_row..][..rows],
+            None => &IN_ORDER[..rows],
+        };
+        return tall::tall(s, p, first_row, panels, width, to, out, rest);
     }
     let sparse = p.of_a.is_sparse(PACK_SPARSE) && !p.side_by_side();
     let scattered = sparse && count > PACK_PANELS;

@@ -135,7 +135,7 @@ impl<const MR: usize> Group<'_, MR> {
         for (i, panel) in panels.iter_mut().enumerate() {
             *panel = p.panel(self.first + i, S::LANES);
         }
-        let rhs = Ahead::<S, NP, EACH, AHEAD>(Side::new(panels, p.of_b));
+        let rhs = Ahead::<S, _, NP, EACH, AHEAD>(Side::new(panels, p.of_b));
         let to = self.to.first_chunk().expect("a row each");
         let place = Place {
             rows: out.listed::<MR>(to, 0),

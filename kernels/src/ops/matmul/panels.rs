@@ -94,6 +94,25 @@ impl<'a> Panels<'a> {
         }
     }
 
+    /// Where one vector of panel `x` goes, from its column `inside` on, `columns` of it; none are wanted otherwise.
+    #[inline(always)]
+    pub(super) fn vector<S: F32s>(
+        self,
+        x: usize,
+        inside: usize,
+        columns: usize,
+        nr: usize,
+    ) -> Option<Target<'a>> {
+        match self.target((x, 1), nr, columns) {
+            Target::Beside(at, width) => Some(Target::Beside(at + inside, width)),
+            Target::Picked(at, lanes) => {
+                let lanes = &lanes[inside / S::LANES..];
+                (lanes[0] != 0).then_some(Target::Picked(at + inside, lanes))
+            }
+            Target::Spread(_) => unreachable!("columns that are spread go by panels"),
+        }
+    }
+
     /// Applies what cannot be applied in registers to the columns of a row of C that they are.
     #[inline(always)]
     pub(super) fn activate<S: F32s>(self, s: S, act: Activation, width: usize, row: &mut [f32]) {

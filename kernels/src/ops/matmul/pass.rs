@@ -43,9 +43,6 @@ pub(super) const fn tallest_of<S: F32s>(panels: usize) -> usize {
     }
 }
 
-/// Rows of the lowest tile that brings two vectors of the next panels a step, where few tiles pass.
-const FEW: usize = 4;
-
 /// Rows of a call, and where they are.
 #[derive(Clone)]
 struct Run<'i> {
@@ -88,11 +85,7 @@ impl Pass<'_> {
             if const { S::REGISTERS >= 32 } && panels == PAIR {
                 for_height!(@ mr, MR, {
                     let cols = self.target.columns::<S, { PAIR * NV }>();
-                    if const { MR >= FEW } && full > MR && full <= height * PAIR * NV {
-                        self.tiles::<S, MR, PAIR, NV, { PAIR * NV }, 2>(s, self.panels, cols, run, out);
-                    } else {
-                        self.tiles::<S, MR, PAIR, NV, { PAIR * NV }, 1>(s, self.panels, cols, run, out);
-                    }
+                    self.tiles::<S, MR, PAIR, NV, { PAIR * NV }>(s, self.panels, cols, run, out);
                 }, 1 2 3 4 5 6);
             } else {
                 let one = [self.panels[0]];
@@ -100,10 +93,10 @@ impl Pass<'_> {
                     if const { MR <= tallest_of::<S>(1) } {
                         if self.width <= S::LANES {
                             let cols = self.target.columns::<S, 1>();
-                            self.tiles::<S, MR, 1, 1, 1, 1>(s, one, cols, run, out);
+                            self.tiles::<S, MR, 1, 1, 1>(s, one, cols, run, out);
                         } else {
                             let cols = self.target.columns::<S, NV>();
-                            self.tiles::<S, MR, 1, NV, NV, 1>(s, one, cols, run, out);
+                            self.tiles::<S, MR, 1, NV, NV>(s, one, cols, run, out);
                         }
                     }
                 });
@@ -113,14 +106,7 @@ impl Pass<'_> {
 
     /// Tiles of `MR` rows each, `EACH` vectors of each of `NP` panels.
     #[inline(always)]
-    fn tiles<
-        S: F32s,
-        const MR: usize,
-        const NP: usize,
-        const EACH: usize,
-        const N: usize,
-        const W: usize,
-    >(
+    fn tiles<S: F32s, const MR: usize, const NP: usize, const EACH: usize, const N: usize>(
         &self,
         s: S,
         panels: [&[f32]; NP],
@@ -141,11 +127,12 @@ impl Pass<'_> {
         // through before what they fetch has come, and asking for what is nowhere would be a walk through the page tables.
         let mut next = panels;
         for (next, &after) in next.iter_mut().zip(&self.next) {
-            if (W > 1 || range.end > N * height) && !after.is_empty() {
+            if range.end > N * height && !after.is_empty() {
                 *next = after;
             }
         }
         let (count, first) = (range.len() / MR, range.start / height);
+        let tiles = range.end / height;
         let offsets = if self.gathered {
             Below::new(&p.close[..depth], depth.saturating_sub(1) * p.nr + 1)
         } else {
@@ -162,8 +149,12 @@ impl Pass<'_> {
                     for n in 0..count {
                         let lhs = packed[n * MR * depth..][..MR * depth].as_chunks::<MR>().0;
                         let rows = listed(out, index, self.first_row, r, range.start + n * MR);
-                        let rhs =
-                            Foreseen::<S, _, NP, EACH, W>::new(panels, offsets, next, first + n);
+                        let rhs = Foreseen::<S, _, NP, EACH>::new(
+                            panels,
+                            offsets,
+                            next,
+                            (first + n, tiles),
+                        );
                         let place = Place {
                             rows,
                             cols,
@@ -177,10 +168,17 @@ impl Pass<'_> {
             return;
         }
         let a = &p.a[((self.first_row + range.start) * p.lda).min(p.a.len())..];
-        let (of_a, lda) = (p.of_a.part(t..t + depth), p.lda);
         let all = 0..out.cols();
+        let rows = InPlace {
+            a,
+            lda: p.lda,
+            panels,
+            next,
+            nth: (first, count, tiles),
+            start,
+            activation,
+        };
         let mut out = out.sub(r + range.start..r + range.end, all);
-        let behind = |n: usize| &a[(n * MR * lda).min(a.len())..];
         let side_by_side = p.in_order && (self.gathered || p.pitch == p.nr);
         if const { without_lists::<S>() } && side_by_side && p.nr == const { NV * S::LANES } {
             // Where the panels begin.
@@ -188,40 +186,63 @@ impl Pass<'_> {
             s.outline(
                 #[inline(always)]
                 move || {
-                    let of_a = Even::new(t, 1, depth);
                     let nr = const { NV * S::LANES };
                     let of_b = Even::new(t_of_b * nr, nr, depth);
-                    for n in 0..count {
-                        let lhs = Spaced::<_, MR>::new(behind(n), lda, of_a);
-                        let rhs = Foreseen::<S, _, NP, EACH, W>::new(panels, of_b, next, first + n);
-                        let place = Place {
-                            rows: out.in_order(n * MR),
-                            cols,
-                            start,
-                            activation,
-                        };
-                        tile::<S, MR, N>(s, depth, lhs, rhs, place);
-                    }
+                    rows.run::<S, MR, EACH, N>(s, Even::new(t, 1, depth), of_b, cols, &mut out);
                 },
             );
         } else {
+            let of_a = p.of_a.part(t..t + depth);
             s.outline(
                 #[inline(always)]
-                move || {
-                    for n in 0..count {
-                        let lhs = Spaced::<_, MR>::new(behind(n), lda, of_a);
-                        let rhs =
-                            Foreseen::<S, _, NP, EACH, W>::new(panels, offsets, next, first + n);
-                        let place = Place {
-                            rows: out.in_order(n * MR),
-                            cols,
-                            start,
-                            activation,
-                        };
-                        tile::<S, MR, N>(s, depth, lhs, rhs, place);
-                    }
-                },
+                move || rows.run::<S, MR, EACH, N>(s, of_a, offsets, cols, &mut out),
             );
+        }
+    }
+}
+
+/// Tiles whose rows of A are read where they lie.
+struct InPlace<'a, const NP: usize> {
+    a: &'a [f32],
+    lda: usize,
+    panels: [&'a [f32]; NP],
+    next: [&'a [f32]; NP],
+    /// The first tile of those that pass over the panels, how many these are, and all of them.
+    nth: (usize, usize, usize),
+    start: Start<'a>,
+    activation: Activation,
+}
+
+impl<const NP: usize> InPlace<'_, NP> {
+    #[inline(always)]
+    fn run<S: F32s, const MR: usize, const EACH: usize, const N: usize>(
+        self,
+        s: S,
+        of_a: impl Terms,
+        of_b: impl Terms,
+        cols: Lanes<'_, N>,
+        out: &mut Tile<'_>,
+    ) {
+        let Self {
+            a,
+            lda,
+            panels,
+            next,
+            nth: (first, count, tiles),
+            start,
+            activation,
+        } = self;
+        for n in 0..count {
+            let behind = &a[(n * MR * lda).min(a.len())..];
+            let lhs = Spaced::<_, MR>::new(behind, lda, of_a);
+            let rhs = Foreseen::<S, _, NP, EACH>::new(panels, of_b, next, (first + n, tiles));
+            let place = Place {
+                rows: out.in_order(n * MR),
+                cols,
+                start,
+                activation,
+            };
+            tile::<S, MR, N>(s, of_a.len(), lhs, rhs, place);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::height;
 use crate::isa::F32s;
-use crate::panel::{Gathered, Lhs};
+use crate::panel::{Gathered, Lhs, in_one_register};
 use crate::tile::gemm::each_row;
 
 /// A panel from a row on; without steps it has none.
@@ -42,7 +42,8 @@ impl<const MR: usize> Steps<MR> for Weights<'_> {
     }
     #[inline(always)]
     fn at(self, place: usize) -> [f32; MR] {
-        *self.panel[place..].first_chunk().expect("a panel row")
+        let row = self.panel[place..].first_chunk().expect("a panel row");
+        *in_one_register(row)
     }
     #[inline(always)]
     fn prefetch<S: F32s>(self, s: S, place: usize) {
@@ -57,7 +58,8 @@ impl<const MR: usize, const HIGH: usize> Steps<MR> for All<'_, HIGH> {
     }
     #[inline(always)]
     fn at(self, place: usize) -> [f32; MR] {
-        *self.0.panel[place..].first_chunk().expect("a panel row")
+        let row = self.0.panel[place..].first_chunk();
+        *in_one_register(row.expect("a panel row"))
     }
     #[inline(always)]
     fn prefetch<S: F32s>(self, s: S, place: usize) {
