@@ -300,8 +300,12 @@ impl MatMul {
             (panels[count], bits[count]) = (panel as u32, core::array::from_fn(of));
             count += usize::from(bits[count] != [0; NV]);
         }
-        let gather =
-            m > FEW_ROWS && block::gathering_pays((m, depth), live.count(), count, self.nr);
+        let gather = m > FEW_ROWS
+            && block::gathering_pays(
+                (m, depth),
+                (live.count(), count),
+                (self.nr, self.panels.len()),
+            );
         (!gather).then_some(Columns::Picked {
             panels: &panels[..count],
             lanes: &bits[..count],

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::isa::{F32s, WIDEST};
+use crate::pack::FROM_L3;
 use crate::panel::{Ahead, Below, Rhs, Side, Terms};
 
 /// Rows ahead of what is read that are asked for when the weights come from memory. Measured on Zen 5, 50 % of the columns live: 64 x 4096 x 4096
@@ -10,14 +11,26 @@ const AHEAD: usize = 16;
 /// Vectors that one pass over the terms takes from.
 const SOURCES: usize = 4;
 
-/// What it takes to gather a row of a panel, against an FMA of each of its vectors; measured on Zen 5 with half of the columns live: 4 from L2
-/// (196 x 256 x 256), 5 from L3 (49 x 512 x 512).
+/// What it takes to gather a row of a panel, against an FMA of each of its vectors. From L2: measured on Zen 5 with half of the columns live, 196 x 256 x 256,
+/// 4. From L3: 5 there; on a Xeon, whose L3 is far, 16 x 1024 x 1024 takes 1.25 of the time if it is gathered at 5.
 const GATHERING: usize = 5;
+const GATHERING_FAR: usize = 10;
 
-/// What is saved when `live` of the columns of `touched` panels are put together, whose vectors each take part in so many FMAs: FMAs for each row.
-pub(crate) fn saved(fmas: usize, live: usize, touched: usize, width: usize) -> usize {
+/// What is saved when `live` of the columns of `touched` panels are put together, whose vectors each take part in so many FMAs: FMAs for each row. All
+/// panels have `len` elements.
+pub(crate) fn saved(
+    fmas: usize,
+    (live, touched): (usize, usize),
+    width: usize,
+    len: usize,
+) -> usize {
     let dense = live.div_ceil(width);
-    (fmas * touched).saturating_sub(fmas * dense + GATHERING * (touched + dense))
+    let each = if len >= FROM_L3 {
+        GATHERING_FAR
+    } else {
+        GATHERING
+    };
+    (fmas * touched).saturating_sub(fmas * dense + each * (touched + dense))
 }
 
 /// What `bias` holds for the columns `from`.

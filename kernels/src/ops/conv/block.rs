@@ -214,7 +214,13 @@ impl Task for Block<'_, '_> {
         let end = live[live.len() - 1] as usize + 1;
         let touched = panels_of(live, strip.height);
         let fmas = strip.height * columns.div_ceil(S::LANES);
-        let gathers = strip.lanes || saved(fmas, live.len(), touched, strip.height) > 0;
+        let gathers = strip.lanes
+            || saved(
+                fmas,
+                (live.len(), touched),
+                strip.height,
+                strip.panels.len(),
+            ) > 0;
         let (rows, height) = match gathers {
             true => (hi - lo, even_height(hi - lo, tallest::<S>())),
             false => (end - begin, strip.height),

@@ -160,7 +160,7 @@ impl Task for Lanes<'_, '_> {
         let depth = terms.offsets.len();
         let live = &wanted.from[first..hi];
         let touched = panels_of(live, nr);
-        let gathers = saved(pixels, live.len(), touched, nr) > 0;
+        let gathers = saved(pixels, (live.len(), touched), nr, strip.panels.len()) > 0;
         let panels = if gathers {
             live.len().div_ceil(nr)
         } else {

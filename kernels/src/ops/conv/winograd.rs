@@ -12,6 +12,7 @@
 
 mod block;
 mod choice;
+mod gather;
 mod maps;
 mod product;
 mod rows;
@@ -96,6 +97,15 @@ pub(super) struct Winograd {
     offsets: Vec<u32>,
     height: usize,
     panels: Buffer,
+}
+
+/// Weights as blocks read them: the panels, steps of each, and elements from one point to the next.
+#[derive(Clone, Copy)]
+struct Packed<'a> {
+    panels: &'a [f32],
+    depth: usize,
+    plane: usize,
+    form: Form,
 }
 
 /// The live channels of a run.
@@ -195,7 +205,8 @@ impl Winograd {
         let height = height(isa.registers());
         let (rows, depth) = (c_out.len(), c_in.len());
         let plane = extent(&[rows.next_multiple_of(height), depth], "weights")?;
-        let mut panels = Buffer::zeros(extent(&[plane, form.points()], "packed weights")?);
+        // Vectors of the last row may be loaded.
+        let mut panels = Buffer::zeros(extent(&[plane, form.points()], "packed weights")? + LINE);
         let out = &mut panels[..];
         let mut put = |at: usize, u: &[f32]| {
             for (point, &u) in u.iter().enumerate() {
@@ -235,6 +246,15 @@ impl Winograd {
         crate::table::find(op, self.isa).name
     }
 
+    fn packed(&self) -> Packed<'_> {
+        Packed {
+            panels: &self.panels,
+            depth: self.c_in.len(),
+            plane: self.plane(),
+            form: self.form,
+        }
+    }
+
     /// Elements of a point.
     fn plane(&self) -> usize {
         self.c_out.len().next_multiple_of(self.height) * self.c_in.len()
@@ -263,6 +283,7 @@ impl Winograd {
         (self.room() + self.inputs())
             .saturating_mul(threads.max(1))
             .saturating_add(lists)
+            .saturating_add(gather::scratch_len(self))
     }
 
     /// Computes y; operands and masks are checked, and `scratch` begins on a cache line.
@@ -303,6 +324,8 @@ impl Winograd {
         let block = self.cut(pool.threads(), from.len() == self.c_out.len());
         let (room, inputs) = (self.room(), self.inputs());
         let vectors = lanes.div_ceil(self.isa.lanes());
+        let (packed, live) = gather::live_only(self, live, vectors, pool, &mut rest)
+            .unwrap_or((self.packed(), live));
         // Threads that share the only block share its inputs.
         let (v, each) = if block.0 < sizes.channels && vectors <= sizes.wide {
             let v = take(&mut rest, inputs);
@@ -315,7 +338,7 @@ impl Winograd {
         let tile_row = self.form.m() * sizes.output.1;
         out.split_with(pool, block, rest, each, |row, column, out, room| {
             self.isa.run(Block {
-                packed: self,
+                packed,
                 sizes,
                 live,
                 x,

@@ -61,15 +61,14 @@ pub(super) enum Columns<'a> {
 /// What it takes to spread a row of a panel over C, against an FMA of each of its vectors; measured on Zen 5 with half of the columns live.
 const SPREADING: usize = 16;
 
-/// Whether `live` of the columns of `touched` panels are better put together than computed with the dead ones among them.
+/// Whether `live` of the columns of `touched` panels, of `len` elements in all, are better put together than computed with the dead ones among them.
 pub(super) fn gathering_pays(
     (rows, depth): (usize, usize),
-    live: usize,
-    touched: usize,
-    nr: usize,
+    (live, touched): (usize, usize),
+    (nr, len): (usize, usize),
 ) -> bool {
     let rows = rows.min(MC);
-    depth * saved(rows, live, touched, nr) > rows * SPREADING * live.div_ceil(nr)
+    depth * saved(rows, (live, touched), nr, len) > rows * SPREADING * live.div_ceil(nr)
 }
 
 /// See the module.
@@ -277,8 +276,12 @@ impl Block<'_, '_> {
             }
         }
         let list = &used[..count];
-        let gather =
-            self.rows.1 > FEW_ROWS && gathering_pays((self.rows.1, p.of_b.len()), live, count, nr);
+        let gather = self.rows.1 > FEW_ROWS
+            && gathering_pays(
+                (self.rows.1, p.of_b.len()),
+                (live, count),
+                (nr, p.panels.len()),
+            );
         let n = self.out.cols();
         let columns = to.iter().map(|&j| j as usize - self.first_col);
         if gather {

@@ -17,7 +17,7 @@
 use super::maps::{Tiles, back, inputs, place};
 use super::product::{Anywhere, Weights, from_row, panel_product, picked_product, product};
 use super::rows::{Order, gathered, order};
-use super::{Form, Live, Sizes, Winograd, height};
+use super::{Form, Live, Packed, Sizes, height};
 use crate::isa::{F32s, Task};
 use crate::ops::pointwise;
 use crate::panel::{Gathered, take};
@@ -25,7 +25,7 @@ use crate::pool::{NOWHERE, Tile};
 
 /// A part of the output: rows of tiles x channels.
 pub(super) struct Block<'a, 't> {
-    pub(super) packed: &'a Winograd,
+    pub(super) packed: Packed<'a>,
     pub(super) sizes: &'a Sizes,
     pub(super) live: Live<'a>,
     pub(super) x: &'a [f32],
@@ -126,7 +126,7 @@ impl Block<'_, '_> {
             stage: take(&mut rest, M * sizes.stage_pitch),
         };
         let (from, to) = (&live.from[lo..hi], &live.to[lo..hi]);
-        let order = order::<S>(from, to, (sizes.wide, self.packed.c_in.len()), &mut rest);
+        let order = order::<S>(from, to, (sizes.wide, self.packed.depth), &mut rest);
         // Lanes behind the last tile are computed as well; what they hold should at least be numbers.
         room.half.fill(0.0);
         let across = sizes.tiles.1;
@@ -243,8 +243,8 @@ impl Block<'_, '_> {
         step: usize,
     ) {
         let (packed, live) = (self.packed, self.live);
-        let (high, plane) = (height(S::REGISTERS), packed.plane());
-        let panel = packed.c_in.len() * high;
+        let (high, plane) = (height(S::REGISTERS), packed.plane);
+        let panel = packed.depth * high;
         let mut at = lo;
         while at < whole {
             let row = rows[at] as usize;
@@ -270,7 +270,7 @@ impl Block<'_, '_> {
                 offsets: live.offsets.as_slice(),
             };
             let m = &mut m[(at - lo) * step..];
-            let all = live.channels.len() == packed.c_in.len();
+            let all = live.channels.len() == packed.depth;
             if S::REGISTERS >= 32 {
                 if NV == 1 && tall {
                     panel_product::<S, 16, 1, 16>(s, all, lhs, v, m, step);
@@ -301,8 +301,8 @@ impl Block<'_, '_> {
         if S::REGISTERS < 32 || NV > 1 {
             unreachable!("rows are picked for one vector");
         }
-        let plane = self.packed.plane();
-        let len = self.packed.c_in.len() * HIGH;
+        let plane = self.packed.plane;
+        let len = self.packed.depth * HIGH;
         let all = &self.packed.panels[..];
         let of = |row: u32| row as usize / HIGH;
         let mut done = 0;
@@ -344,8 +344,8 @@ impl Block<'_, '_> {
         step: usize,
     ) {
         debug_assert!(MR == gathered(S::REGISTERS));
-        let (high, plane) = (height(S::REGISTERS), self.packed.plane());
-        let panel = self.packed.c_in.len() * high;
+        let (high, plane) = (height(S::REGISTERS), self.packed.plane);
+        let panel = self.packed.depth * high;
         let panels = &self.packed.panels[point * plane..][..plane];
         let start = |row: u32| row as usize / high * panel + row as usize % high;
         // Asked for in vain where there is nothing to come: nowhere would be a walk through the page tables.
