@@ -238,6 +238,7 @@ impl<T: Terms, const MR: usize> Lhs<MR> for Displaced<'_, T, MR> {
 
 /// `of`, by an address that is in one register: an FMA with an index beside it is two operations on Intel, as if it did not broadcast what it reads.
 #[inline(always)]
+#[allow(clippy::pointers_in_nomem_asm_block)] // what is there is neither read nor written by no instruction
 pub(crate) fn in_one_register<T>(of: &T) -> &T {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {

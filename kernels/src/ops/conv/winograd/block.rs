@@ -303,7 +303,7 @@ impl Block<'_, '_> {
         }
         let plane = self.packed.plane;
         let len = self.packed.depth * HIGH;
-        let all = &self.packed.panels[..];
+        let all = self.packed.panels;
         let of = |row: u32| row as usize / HIGH;
         let mut done = 0;
         while done < rows.len() {
