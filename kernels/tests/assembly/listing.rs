@@ -15,6 +15,8 @@ pub(crate) struct Loop {
     pub(crate) narrow: usize,
     /// Broadcasts from memory, those folded into an FMA included; constants of the program left out.
     pub(crate) broadcasts: usize,
+    /// FMAs that broadcast what two registers address: two operations each on Intel.
+    pub(crate) indexed: usize,
     /// Broadcasts of a register: a load and its broadcast that did not become one.
     pub(crate) unfolded: usize,
     /// Vectors read from the stack.
@@ -85,6 +87,7 @@ fn collect(name: Option<&str>, body: &[(u64, &str)], found: &mut Vec<Loop>) {
             fmas: 0,
             narrow: 0,
             broadcasts: 0,
+            indexed: 0,
             unfolded: 0,
             reloads: 0,
             spills: 0,
@@ -151,6 +154,8 @@ impl Loop {
         }
         let broadcast = op.starts_with("vbroadcastss") || operands.contains("{1to");
         self.broadcasts += usize::from(broadcast && from_memory);
+        let address = operands.split(['(', ')']).nth(1).unwrap_or("");
+        self.indexed += usize::from(fma && broadcast && address.contains(','));
         self.unfolded += usize::from(op.starts_with("vbroadcastss") && !operands.contains('('));
         self.reloads += usize::from(vector && stack && !stores);
         self.spills += usize::from(vector && stack && stores);

@@ -24,14 +24,17 @@ struct Family {
     path: &'static str,
     /// Instructions a loop may have beside its FMAs and, for each step, one broadcast a row, one load a vector and one prefetch: addresses, the loop.
     slack: usize,
+    /// Whether FMAs of tiles of one vector broadcast what one register addresses.
+    one_register: bool,
     /// Rows and vectors of the tiles that must be there.
     tiles: fn(isa: &str) -> Vec<(usize, usize)>,
 }
 
-const FAMILIES: [Family; 8] = [
+const FAMILIES: [Family; 10] = [
     Family {
         path: "ops::matmul::pass",
         slack: 17,
+        one_register: false,
         tiles: |isa| match isa {
             AVX2 => heights(6, &[1, 2]),
             _ => [heights(8, &[1, 2]), heights(6, &[4])].concat(),
@@ -40,19 +43,41 @@ const FAMILIES: [Family; 8] = [
     Family {
         path: "ops::matmul::few",
         slack: 27,
+        one_register: false,
         tiles: |isa| match isa {
             AVX2 => vec![(1, 8), (2, 4), (4, 2), (5, 2)],
             _ => vec![(1, 8), (2, 4), (3, 4), (4, 4), (5, 4)],
         },
     },
     Family {
+        path: "ops::matmul::tall",
+        // Where the vector of some steps ahead is takes three in each.
+        slack: 21,
+        one_register: true,
+        tiles: |isa| match isa {
+            AVX2 => Vec::new(),
+            _ => (14..=24).map(|rows| (rows, 1)).collect(),
+        },
+    },
+    Family {
+        path: "ops::conv::nchwc",
+        slack: 12,
+        one_register: true,
+        tiles: |isa| match isa {
+            AVX2 => Vec::new(),
+            _ => heights(24, &[1]),
+        },
+    },
+    Family {
         path: "ops::conv::block",
         slack: 12,
+        one_register: false,
         tiles: |isa| heights(tallest(isa), &[1, 2]),
     },
     Family {
         path: "ops::conv::lanes",
         slack: 9,
+        one_register: false,
         tiles: |isa| match isa {
             AVX2 => heights(6, &[2]),
             _ => [heights(12, &[2]), heights(8, &[3]), heights(6, &[4])].concat(),
@@ -62,6 +87,7 @@ const FAMILIES: [Family; 8] = [
         path: "ops::conv::winograd",
         // The offsets of the step after are loaded in each, beside those of the next panel.
         slack: 23,
+        one_register: true,
         tiles: |isa| match isa {
             AVX2 => vec![(12, 1), (6, 2)],
             _ => vec![(16, 1), (8, 2)],
@@ -70,17 +96,20 @@ const FAMILIES: [Family; 8] = [
     Family {
         path: "ops::attention::block::Block>::scores",
         slack: 13,
+        one_register: false,
         tiles: queries,
     },
     Family {
         path: "ops::attention::block::Block>::values",
         slack: 11,
+        one_register: false,
         tiles: queries,
     },
     Family {
         // Its values; the elements that a vector leaves of a head are loaded with masks.
         path: "ops::attention::block::Block>::few",
         slack: 31,
+        one_register: false,
         tiles: |isa| match isa {
             AVX2 => vec![(1, 4), (2, 4), (3, 4)],
             _ => (1..=6).map(|queries| (queries, 4)).collect(),
@@ -178,7 +207,9 @@ fn defects(family: &Family, loops: &[Loop], isa: &str) -> Vec<String> {
         };
         match wrong {
             Some(wrong) if !left_over => found.push(wrong),
-            None if l.spills == 0 => clean.push((l.broadcasts, l.fmas)),
+            None if l.spills == 0 && !(family.one_register && vectors == 1 && l.indexed > 0) => {
+                clean.push((l.broadcasts, l.fmas));
+            }
             _ => {}
         }
     }
