@@ -77,7 +77,9 @@ impl<'a, F: Fn(usize) -> &'a [f32]> Panels<'a, F> {
                 let vector = column / S::LANES;
                 if (x, vector) != last {
                     last = (x, vector);
-                    sources[count].from = &(self.of)(x)[vector * S::LANES..];
+                    // Without rows there is no panel.
+                    let panel = (self.of)(x).get(vector * S::LANES..);
+                    sources[count].from = panel.unwrap_or(&[]);
                     count += 1;
                 }
                 sources[count - 1].lanes[lane] = S::LANES + column % S::LANES;

@@ -95,12 +95,12 @@ fn small() -> impl Strategy<Value = Case> {
 
 /// Several depth blocks.
 fn deep() -> impl Strategy<Value = Case> {
-    case(prop_oneof![0..8usize, 30..50usize], 2500, 100)
+    case(prop_oneof![0..8usize, 12..50usize], 2500, 150)
 }
 
 /// Several row blocks and column panels.
 fn large() -> impl Strategy<Value = Case> {
-    case(prop_oneof![0..6usize, 180..230usize], 700, 300)
+    case(prop_oneof![0..6usize, 12..27usize, 180..230usize], 700, 300)
 }
 
 const CANARY: f32 = 12345.0;
@@ -280,6 +280,25 @@ proptest! {
     #[test]
     fn laws_on_deep_shapes(case in deep()) {
         check(&case)?;
+    }
+}
+
+#[test]
+fn without_terms_the_bias_remains() {
+    for isa in Isa::available() {
+        for (m, n) in [1, 5, 6, 14, 16, 24, 25, 40]
+            .into_iter()
+            .flat_map(|m| [1, 40, 160].map(|n| (m, n)))
+        {
+            let bias: Vec<f32> = (0..n).map(|j| j as f32).collect();
+            let spec = MatMulSpec {
+                bias: Some(&bias),
+                ..MatMulSpec::new(0, n, &[])
+            };
+            let mm = MatMul::pack(isa, &spec).unwrap();
+            let c = run(&mm, &Serial, &[], m, None, None);
+            assert!(c.chunks(n).all(|row| row == bias), "{isa} {m} x 0 x {n}");
+        }
     }
 }
 

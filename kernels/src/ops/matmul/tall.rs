@@ -108,7 +108,8 @@ impl Block<'_> {
                 continue;
             };
             let from = panels.nth(x);
-            let panel = &p.panel(from, S::LANES)[inside..];
+            // Without terms there is none.
+            let panel = p.panel(from, S::LANES).get(inside..).unwrap_or(&[]);
             let place = Place {
                 rows: out.listed::<MR>(to, 0),
                 cols: target.columns::<S, 1>(),
