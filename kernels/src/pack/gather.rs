@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::isa::{F32s, WIDEST};
-use crate::pack::FROM_L3;
+use crate::pack::{FROM_L3, FROM_MEMORY};
 use crate::panel::{Ahead, Below, Rhs, Side, Terms};
 
 /// Rows ahead of what is read that are asked for when the weights come from memory. Measured on Zen 5, 50 % of the columns live: 64 x 4096 x 4096
@@ -48,8 +48,8 @@ pub(crate) struct Panels<'a, F> {
     pub(crate) width: usize,
     /// Where its live rows begin.
     pub(crate) terms: Below<'a>,
-    /// Whether they come from memory.
-    pub(crate) far: bool,
+    /// Elements of all that are packed: whether they come from memory.
+    pub(crate) len: usize,
 }
 
 /// A vector of a packed panel, and which lane of (what is there, this vector) each lane of the new one takes.
@@ -110,7 +110,7 @@ impl<'a, F: Fn(usize) -> &'a [f32]> Panels<'a, F> {
         let lanes = sources.map(|source| source.lanes);
         let from = Side::<S, _, N, 1>::new(sources.map(|source| source.from), self.terms);
         let rows = (self.terms.len(), width);
-        if self.far {
+        if self.len >= FROM_MEMORY {
             take(s, Ahead::<S, _, N, 1, AHEAD>(from), lanes, rows, again, to);
         } else {
             take(s, from, lanes, rows, again, to);

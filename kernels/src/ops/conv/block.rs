@@ -17,8 +17,8 @@ use crate::ops::conv::part::{Part, part};
 use crate::ops::conv::planes::Geometry;
 use crate::ops::conv::{LiveTerms, Wanted};
 use crate::ops::pointwise;
+use crate::pack::even_height;
 use crate::pack::gather::{self, saved};
-use crate::pack::{FROM_MEMORY, even_height};
 use crate::panel::{Below, Foreseen, LINE, Lhs, Listed, Packed, Terms, lines, take, take_indices};
 use crate::pool::{NOWHERE, Pool, Rows, Tile, worth};
 use crate::tile::gemm::{
@@ -269,7 +269,7 @@ impl Task for Block<'_, '_> {
                         of: |x| &strip.panels[x * panel_len..],
                         width: strip.height,
                         terms: starts,
-                        far: strip.panels.len() >= FROM_MEMORY,
+                        len: strip.panels.len(),
                     };
                     for (i, from) in live[rows.clone()].chunks(height).enumerate() {
                         packed.gather(s, from, height, &mut gathered[i * height * now.len()..]);

@@ -17,8 +17,8 @@ use crate::epilogue::Activation;
 use crate::isa::{F32s, Task, WIDEST, cache};
 use crate::ops::conv::block::{Job, panels_of};
 use crate::ops::conv::planes::Geometry;
+use crate::pack::even_height;
 use crate::pack::gather::{self, saved};
-use crate::pack::{FROM_MEMORY, even_height};
 use crate::panel::{Below, Even, Foreseen, LINE, Lhs, Listed, Packed, Terms, lines, take};
 use crate::pool::{NOWHERE, Tile};
 use crate::tile::gemm::{NV, Place, Start, Whole, for_height, tallest, tile};
@@ -33,16 +33,8 @@ const WIDE: usize = 4;
 /// Cycles that transposing an output takes.
 const TRANSPOSED: f64 = 0.25;
 
-/// Pixels of a strip at most; the numbers of all rows of its product.
-const IN_ORDER: [u32; 1024] = {
-    let mut list = [0; 1024];
-    let mut i = 0;
-    while i < list.len() {
-        list[i] = i as u32;
-        i += 1;
-    }
-    list
-};
+/// Pixels of a strip at most.
+const PIXELS: usize = 1024;
 
 /// Time of an output of `depth` terms with pixels as lanes and with channels as lanes, of which `kept` are packed; in FMAs of a lane.
 pub(super) fn costs(geometry: &Geometry, depth: usize, kept: usize) -> (f64, f64) {
@@ -60,7 +52,7 @@ pub(super) fn costs(geometry: &Geometry, depth: usize, kept: usize) -> (f64, f64
 /// Whether channels are to be the lanes of a group of `depth` terms of which `kept` outputs are packed.
 pub(super) fn serves(geometry: &Geometry, depth: usize, kept: usize) -> bool {
     let (pixels, channels) = costs(geometry, depth, kept);
-    geometry.strip() <= IN_ORDER.len() && channels < pixels
+    geometry.strip() <= PIXELS && channels < pixels
 }
 
 /// Pixels of the tallest tile of so many vectors of channels: 6 x 4 and 8 x 3 need 10 and 11 loads for 24 FMAs, 12 x 2 needs 14.
@@ -219,7 +211,7 @@ impl Task for Lanes<'_, '_> {
                         of: |x| &strip.panels[x * panel_len..],
                         width: nr,
                         terms: Below::all(starts),
-                        far: strip.panels.len() >= FROM_MEMORY,
+                        len: strip.panels.len(),
                     };
                     packed.gather(s, from, nr, gathered);
                 }

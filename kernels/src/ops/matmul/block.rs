@@ -21,7 +21,7 @@ use crate::Isa;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task, cache};
 use crate::pack::gather::{self, saved};
-use crate::pack::{FROM_MEMORY, even_height, gather_rows, panel_width, slack};
+use crate::pack::{even_height, gather_rows, panel_width, slack};
 use crate::panel::{Below, LINE, Terms, lines, take, take_indices};
 use crate::pool::{Pool, Tile, worth};
 use crate::tile::gemm::{FEW_ROWS, NV, Start, TALL};
@@ -332,19 +332,16 @@ fn blocks<S: F32s>(
     let depth = p.of_b.len();
     let count = width.div_ceil(nr);
     let index = p.c_index;
-    if rows <= FEW_ROWS {
+    let is_few = rows <= FEW_ROWS;
+    if is_few || tall::serves::<S>(p, rows, panels) {
         let to = match index {
             Some(index) => &index[first_row..][..rows],
             None => &IN_ORDER[..rows],
         };
-        return few(s, p, first_row, panels, width, to, out, rest);
-    }
-    if tall::serves::<S>(p, rows, panels) {
-        let to = match index {
-            Some(index) => &index[first_row..][..rows],
-            None => &IN_ORDER[..rows],
+        return match is_few {
+            true => few(s, p, first_row, panels, width, to, out, rest),
+            false => tall::tall(s, p, first_row, panels, width, to, out, rest),
         };
-        return tall::tall(s, p, first_row, panels, width, to, out, rest);
     }
     let sparse = p.of_a.is_sparse(PACK_SPARSE) && !p.side_by_side();
     let scattered = sparse && count > PACK_PANELS;
@@ -392,7 +389,7 @@ fn blocks<S: F32s>(
                         of: |x| p.panel(x, S::LANES),
                         width: nr,
                         terms: of_b,
-                        far: p.panels.len() >= FROM_MEMORY,
+                        len: p.panels.len(),
                     };
                     let from = &from[x * nr..][..columns];
                     for (i, from) in from.chunks(nr).enumerate() {

@@ -3,7 +3,6 @@
 
 use super::{Live, Packed, Winograd};
 use crate::isa::{F32s, Task};
-use crate::pack::FROM_MEMORY;
 use crate::pack::gather::{self, saved};
 use crate::panel::{Below, LINE, lines, take};
 use crate::pool::{Pool, Tile};
@@ -90,7 +89,7 @@ impl Task for Gather<'_, '_> {
             of: |x| &all[x * panel_len..],
             width: high,
             terms: live.offsets,
-            far: packed.panels.len() >= FROM_MEMORY,
+            len: packed.panels.len(),
         };
         let to = self.to.row(0);
         for (i, from) in live.from.chunks(high).enumerate() {
