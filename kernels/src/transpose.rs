@@ -5,6 +5,13 @@ use crate::isa::{F32s, WIDEST};
 use crate::pool::Rows;
 use crate::tile::gemm::each_row;
 
+/// [`each_row`] for as many rows as a vector has lanes.
+macro_rules! each_lane {
+    ($s:ty, $i:ident => $body:expr) => {
+        each_row!(@ <$s>::LANES, $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+    };
+}
+
 /// Where blocks of LANES pixels begin that cover `len`: the last one reaches back over the one before, unless it is alone.
 #[inline(always)]
 fn blocks(len: usize, lanes: usize) -> impl Iterator<Item = usize> {
@@ -27,26 +34,22 @@ pub(crate) fn to_pixels<S: F32s>(
             for p in blocks(len, S::LANES) {
                 let mut v = [s.splat(0.0); WIDEST];
                 if len < S::LANES {
-                    each_row!(WIDEST, i => if i < S::LANES {
-                        v[i] = s.load_some(&rows[i][..len]);
-                    });
+                    each_lane!(S, i => v[i] = s.load_some(&rows[i][..len]));
                 } else {
-                    each_row!(WIDEST, i => if i < S::LANES {
-                        v[i] = s.load(&rows[i][p..]);
-                    });
+                    each_lane!(S, i => v[i] = s.load(&rows[i][p..]));
                 }
                 s.transpose(&mut v);
                 let n = S::LANES.min(len);
                 match places {
                     Some(places) => {
                         let places = &places[p..][..n];
-                        each_row!(WIDEST, i => if i < S::LANES && i < n {
+                        each_lane!(S, i => if i < n {
                             s.store(v[i], &mut to[places[i] as usize..]);
                         });
                     }
                     None => {
                         let to = &mut to[p * S::LANES..][..n * S::LANES];
-                        each_row!(WIDEST, i => if i < S::LANES && i < n {
+                        each_lane!(S, i => if i < n {
                             s.store(v[i], &mut to[i * S::LANES..]);
                         });
                     }
@@ -71,18 +74,14 @@ pub(crate) fn to_rows<S: F32s>(
             for p in blocks(pixels, S::LANES) {
                 let mut v = [s.splat(0.0); WIDEST];
                 let from = &from[p * pitch..];
-                each_row!(WIDEST, i => if i < S::LANES.min(pixels) {
+                each_lane!(S, i => if i < pixels {
                     v[i] = s.load(&from[i * pitch..]);
                 });
                 s.transpose(&mut v);
                 if pixels < S::LANES {
-                    each_row!(WIDEST, i => if i < S::LANES {
-                        s.store_some(v[i], &mut rows.row(i)[..pixels]);
-                    });
+                    each_lane!(S, i => s.store_some(v[i], &mut rows.row(i)[..pixels]));
                 } else {
-                    each_row!(WIDEST, i => if i < S::LANES {
-                        s.store(v[i], &mut rows.row(i)[p..]);
-                    });
+                    each_lane!(S, i => s.store(v[i], &mut rows.row(i)[p..]));
                 }
             }
         },

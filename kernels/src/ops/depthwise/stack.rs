@@ -254,7 +254,7 @@ fn planes<S: F32s, C: Stacked<S, M>, const K: usize, const M: usize>(
             macro_rules! absorb {
                 ($rows:expr) => {
                     let rows: [C::Row; M] = $rows;
-                    each!(j in M.min(K) => {
+                    each!(j in if M < K { M } else { K } => {
                         sums.absorb(
                             s,
                             j,

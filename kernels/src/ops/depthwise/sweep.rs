@@ -25,7 +25,7 @@ macro_rules! each {
         each!(@ $i $n, $body, 0 1 2 3 4 5 6)
     };
     (@ $i:ident $n:expr, $body:block, $($at:literal)*) => {
-        $(if $at < $n {
+        $(if const { $at < $n } {
             let $i: usize = $at;
             $body
         })*
