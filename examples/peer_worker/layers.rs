@@ -92,7 +92,8 @@ pub(crate) fn convolution(
         live_out: None,
         algorithm: algorithm()?,
     };
-    match std::env::var("SLUICEGATE_LAYOUT").as_deref() {
+    let layout = std::env::var("SLUICEGATE_LAYOUT");
+    match layout.as_deref() {
         Ok("nchwc") if words.is_some() => return Err("maps in blocks take no masks".into()),
         Ok("nchwc") => return in_blocks(&spec, (h, w), &x, isa, pool),
         Err(_) | Ok("nchw") => {}
@@ -102,6 +103,11 @@ pub(crate) fn convolution(
         return depthwise(spec, (h, w), words.clone(), x, isa, pool);
     }
     let conv = Conv::pack(isa, &spec, (h, w))?;
+    // As within a network: without masks, what is not computed by Winograd's filtering is in blocks.
+    let direct = shape.groups == 1 && !conv.row_name().contains("winograd");
+    if direct && words.is_none() && layout.is_err() {
+        return in_blocks(&spec, (h, w), &x, isa, pool);
+    }
     let live = words
         .as_deref()
         .map(|words| Channels::new(words, shape.c_in))
@@ -158,7 +164,7 @@ fn depthwise(
 
 type Layer = Box<dyn FnMut(&Threads, &mut [f32])>;
 
-/// As within a network without masks: maps in blocks of channels, in and out, unless only planes can be read.
+/// As within a network without masks: maps in blocks of channels, in and out.
 fn in_blocks(
     spec: &ConvSpec<'_>,
     map: (usize, usize),
@@ -182,13 +188,13 @@ fn in_blocks(
         };
         (Box::new(run), "f32_dwconv_nchwc")
     } else {
-        let conv = match NchwcConv::pack_blocks(isa, spec, map) {
-            Ok(conv) => conv,
-            Err(_) => {
-                x = Buffer::zeros(planes.len());
-                x.copy_from_slice(planes);
-                NchwcConv::pack_planes(isa, spec, map)?
-            }
+        // The first layer of a network reads planes.
+        let conv = if shape.c_in < isa.lanes() {
+            x = Buffer::zeros(planes.len());
+            x.copy_from_slice(planes);
+            NchwcConv::pack_planes(isa, spec, map)?
+        } else {
+            NchwcConv::pack_blocks(isa, spec, map)?
         };
         let mut scratch = Buffer::zeros(conv.scratch_len(threads));
         let run = move |pool: &Threads, y: &mut [f32]| {

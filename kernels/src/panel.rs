@@ -41,6 +41,8 @@ pub(crate) fn lines(n: usize) -> usize {
 
 /// `MR` scalars a step, to be broadcast.
 pub(crate) trait Lhs<const MR: usize>: Copy {
+    /// Number of steps.
+    fn len(self) -> usize;
     /// These steps alone, so that a loop over them need not check each. Panics when they are not all there.
     fn part(self, steps: Range<usize>) -> Self;
     /// Calls `f(i, scalar)` for each row `i` of step `u` of the `n`-th group of `U`, in order. Not an array of them: one scalar at a time is
@@ -58,6 +60,10 @@ pub(crate) trait Lhs<const MR: usize>: Copy {
 pub(crate) struct Packed<'a, const MR: usize>(pub(crate) &'a [[f32; MR]]);
 
 impl<const MR: usize> Lhs<MR> for Packed<'_, MR> {
+    #[inline(always)]
+    fn len(self) -> usize {
+        self.0.len()
+    }
     #[inline(always)]
     fn part(self, steps: Range<usize>) -> Self {
         Self(&self.0[steps])
@@ -102,6 +108,10 @@ impl<'a, T: Terms, const MR: usize> Listed<'a, T, MR> {
 }
 
 impl<T: Terms, const MR: usize> Lhs<MR> for Listed<'_, T, MR> {
+    #[inline(always)]
+    fn len(self) -> usize {
+        self.list.len()
+    }
     #[inline(always)]
     fn part(self, steps: Range<usize>) -> Self {
         let list = self.list.part(steps);
@@ -149,6 +159,10 @@ impl<'a, const MR: usize> Gathered<'a, MR> {
 
 impl<const MR: usize> Lhs<MR> for Gathered<'_, MR> {
     #[inline(always)]
+    fn len(self) -> usize {
+        self.list.len()
+    }
+    #[inline(always)]
     fn part(self, steps: Range<usize>) -> Self {
         let list = self.list.part(steps);
         Self { list, ..self }
@@ -194,6 +208,10 @@ impl<'a, T: Terms, const MR: usize> Spaced<'a, T, MR> {
 
 impl<T: Terms, const MR: usize> Lhs<MR> for Spaced<'_, T, MR> {
     #[inline(always)]
+    fn len(self) -> usize {
+        self.list.len()
+    }
+    #[inline(always)]
     fn part(self, steps: Range<usize>) -> Self {
         let list = self.list.part(steps);
         Self { list, ..self }
@@ -209,29 +227,6 @@ impl<T: Terms, const MR: usize> Lhs<MR> for Spaced<'_, T, MR> {
             }
             // SAFETY: a term is below the bound of all (`Terms`); row `MR - 1` holds it (`new`).
             f(i, unsafe { *base.wrapping_add(i % 3 * self.ld) });
-        }
-    }
-}
-
-/// Step `t` is `data[list[t] + i * ld]` for each row `i`, as [`Spaced`], where the compiler knows `ld`: every row is at a displacement from one register.
-#[derive(Clone, Copy)]
-pub(crate) struct Displaced<'a, T, const MR: usize>(pub(crate) Spaced<'a, T, MR>);
-
-impl<T: Terms, const MR: usize> Lhs<MR> for Displaced<'_, T, MR> {
-    #[inline(always)]
-    fn part(self, steps: Range<usize>) -> Self {
-        Self(self.0.part(steps))
-    }
-    #[inline(always)]
-    fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, f32)) {
-        let Spaced { data, ld, list } = self.0;
-        // SAFETY: a term is below the bound of all (`Terms`); row `MR - 1` holds it (`Spaced::new`), and so do those before.
-        let base = in_one_register(unsafe { data.get_unchecked(list.at::<U>(n, u)) });
-        for i in 0..MR {
-            // SAFETY: as above.
-            f(i, unsafe {
-                *core::ptr::from_ref(base).wrapping_add(i * ld)
-            });
         }
     }
 }
@@ -255,6 +250,8 @@ pub(crate) fn in_one_register<T>(of: &T) -> &T {
 
 /// `NV` vectors a step.
 pub(crate) trait Rhs<S: F32s, const NV: usize>: Copy {
+    /// Number of steps.
+    fn len(self) -> usize;
     /// These steps alone, so that a loop over them need not check each. Panics when they are not all there.
     fn part(self, steps: Range<usize>) -> Self;
     /// Those of step `u` of the `n`-th group of `U`.
@@ -295,6 +292,10 @@ impl<S: F32s, T: Terms, const NP: usize, const EACH: usize, const NV: usize> Rhs
     for Side<'_, S, T, NP, EACH>
 {
     #[inline(always)]
+    fn len(self) -> usize {
+        self.offsets.len()
+    }
+    #[inline(always)]
     fn part(self, steps: Range<usize>) -> Self {
         let offsets = self.offsets.part(steps);
         Self { offsets, ..self }
@@ -326,6 +327,10 @@ pub(crate) struct Ahead<'a, S, T, const NP: usize, const EACH: usize, const AHEA
 impl<S: F32s, T: Terms, const NP: usize, const EACH: usize, const AHEAD: usize, const NV: usize>
     Rhs<S, NV> for Ahead<'_, S, T, NP, EACH, AHEAD>
 {
+    #[inline(always)]
+    fn len(self) -> usize {
+        Rhs::<S, NV>::len(self.0)
+    }
     #[inline(always)]
     fn part(self, steps: Range<usize>) -> Self {
         Self(Rhs::<S, NV>::part(self.0, steps))
@@ -389,6 +394,10 @@ impl<'a, S: F32s, T: Terms, const NP: usize, const EACH: usize> Foreseen<'a, S, 
 impl<S: F32s, T: Terms, const NP: usize, const EACH: usize, const NV: usize> Rhs<S, NV>
     for Foreseen<'_, S, T, NP, EACH>
 {
+    #[inline(always)]
+    fn len(self) -> usize {
+        Rhs::<S, NV>::len(self.of)
+    }
     #[inline(always)]
     fn part(self, steps: Range<usize>) -> Self {
         let of = Rhs::<S, NV>::part(self.of, steps);

@@ -110,19 +110,10 @@ impl Case {
             NchwcConv::pack_planes(isa, spec, self.map).expect("valid"),
             x,
         );
-        match NchwcConv::pack_blocks(isa, spec, self.map) {
-            Ok(packed) => check(packed, &in_blocks(isa, x, spec.shape.c_in)),
-            Err(_) => {
-                let ConvShape {
-                    kernel,
-                    stride,
-                    pads,
-                    ..
-                } = spec.shape;
-                let one = kernel == [1, 1] && stride == [1, 1] && pads == [0; 4];
-                assert!(!one, "single pixels are read in blocks");
-            }
-        }
+        check(
+            NchwcConv::pack_blocks(isa, spec, self.map).expect("valid"),
+            &in_blocks(isa, x, spec.shape.c_in),
+        );
     }
 
     /// Blocks hold what planes hold, for any number of threads, and nothing else is written.
@@ -207,20 +198,25 @@ fn depthwise_cases() -> impl Strategy<Value = Case> {
 
 fn convolution_cases() -> impl Strategy<Value = Case> {
     let window = prop_oneof![
-        2 => Just(([1, 1], [1, 1], [0; 4])),
-        2 => (prop::array::uniform2(1usize..5), prop::array::uniform2(1usize..3), prop::array::uniform4(0usize..3)),
+        2 => Just(([1, 1], [1, 1], [1, 1], [0; 4])),
+        3 => (
+            prop::array::uniform2(1usize..6),
+            prop::array::uniform2(1usize..4),
+            prop::array::uniform2(1usize..3),
+            prop::array::uniform4(0usize..4),
+        ),
     ];
-    let sizes = ((1usize..40, 1usize..70), (1usize..20, 1usize..20));
+    let sizes = ((1usize..40, 1usize..150), (1usize..20, 1usize..30));
     (window, sizes, activations(), any::<bool>(), 0u64..1 << 40)
         .prop_map(
-            |((kernel, stride, pads), ((c_in, c_out), map), act, bias, seed)| Case {
+            |((kernel, stride, dilation, pads), ((c_in, c_out), map), act, bias, seed)| Case {
                 shape: ConvShape {
                     c_in,
                     c_out,
                     groups: 1,
                     kernel,
                     stride,
-                    dilation: [1, 1],
+                    dilation,
                     pads,
                 },
                 map,
@@ -306,6 +302,33 @@ fn maps_without_pixels() {
             };
             Case { shape, ..case }.check();
         }
+    }
+}
+
+/// Strips of whole rows, with zeros round the map in some.
+#[test]
+fn windows_of_several_strips() {
+    for (c_in, c_out, map, k, stride) in [
+        (64, 100, (60, 57), 3, 1),
+        (33, 40, (61, 80), 5, 2),
+        (80, 17, (90, 31), 1, 2),
+        (20, 48, (40, 200), 3, 3),
+    ] {
+        let shape = ConvShape {
+            c_in,
+            c_out,
+            groups: 1,
+            pads: [k / 2, k / 2, k / 2, 0],
+            ..square(1, k, stride)
+        };
+        let case = Case {
+            shape,
+            map,
+            act: Activation::Relu,
+            bias: true,
+            seed: c_out as u64,
+        };
+        case.check();
     }
 }
 
@@ -412,25 +435,15 @@ fn what_blocks_cannot_do_is_refused() {
         pads: [0; 4],
         ..good.shape
     };
-    for shape in [
-        ConvShape { groups: 2, ..one },
-        ConvShape {
-            stride: [2, 2],
-            ..one
-        },
-        ConvShape {
-            pads: [1; 4],
-            ..one
-        },
-    ] {
-        let error = NchwcConv::pack_blocks(isa, &spec(shape), hw).expect_err("refused");
-        assert!(matches!(error, Error::Invalid { .. }), "{error}");
-    }
+    let grouped = ConvShape { groups: 2, ..one };
+    let error = NchwcConv::pack_blocks(isa, &spec(grouped), hw).expect_err("refused");
+    assert!(matches!(error, Error::Invalid { .. }), "{error}");
     let masked = ConvSpec {
         live_in: live,
         ..spec(one)
     };
     assert!(NchwcConv::pack_planes(isa, &masked, hw).is_err());
+    assert!(NchwcConv::pack_blocks(isa, &masked, hw).is_err());
     for huge in [(usize::MAX / 4, 5), (1 << 20, 1 << 20), (5, usize::MAX)] {
         assert!(NchwcDepthwise::pack(isa, &good, huge).is_err(), "{huge:?}");
         assert!(

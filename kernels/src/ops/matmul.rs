@@ -11,13 +11,12 @@ mod tall;
 mod whole;
 
 use alloc::vec::Vec;
-use core::ops::Range;
 
 use crate::buffer::Buffer;
 use crate::epilogue::Activation;
 use crate::pack::{self, check_len, check_mask, extent, partial};
 use crate::panel::{Below, Bounded, Terms, from_line, lines, take_indices};
-use crate::pool::{Pool, Serial, Tile};
+use crate::pool::{Pool, Tile};
 use crate::tile::gemm::{self, FEW_ROWS, NV};
 use crate::{Channels, Error, Isa};
 
@@ -396,11 +395,6 @@ impl MatMul {
         Ok(())
     }
 
-    /// Elements that [`MatMul::panels`] needs.
-    pub(crate) fn product_len(&self, m: usize) -> usize {
-        block::scratch_len(m, self.n, self.isa.lanes())
-    }
-
     /// Columns of a panel.
     pub(crate) fn panel_width(&self) -> usize {
         self.nr
@@ -421,26 +415,6 @@ impl MatMul {
     /// What is applied to the sums.
     pub(crate) fn activation(&self) -> Activation {
         self.activation
-    }
-
-    /// The columns of some panels of the product of rows that are `ld` elements apart, whose terms are where `of_a` says; on this thread and
-    /// without masks.
-    pub(crate) fn panels(
-        &self,
-        panels: Range<usize>,
-        (a, ld, of_a): (&[f32], usize, Below<'_>),
-        out: Tile<'_>,
-        scratch: &mut [f32],
-    ) {
-        let first = panels.start * self.nr;
-        let whole = self.product(a, ld, of_a, out.rows());
-        let product = Product {
-            first_panel: panels.start,
-            n: whole.n.min(panels.end * self.nr) - first,
-            bias: whole.bias.map(|bias| &bias[first..]),
-            ..whole
-        };
-        product.run(self.isa, &Serial, out, scratch);
     }
 
     /// The product of all packed terms and columns.

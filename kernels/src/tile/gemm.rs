@@ -36,11 +36,9 @@ pub(crate) enum Start<'a> {
 pub(crate) type Sieved = [u32; 2];
 
 /// One tile's place in the output, and what becomes of it.
-pub(crate) struct Place<'a, R, C> {
-    /// The output rows.
-    pub(crate) rows: R,
-    /// Which output columns the lanes are.
-    pub(crate) cols: C,
+pub(crate) struct Place<'a, T> {
+    /// A [`Target`].
+    pub(crate) to: T,
     pub(crate) start: Start<'a>,
     /// Applied when it can be in registers, see [`Activation::in_registers`].
     pub(crate) activation: Activation,
@@ -82,7 +80,7 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize>(
     depth: usize,
     lhs: impl Lhs<MR>,
     rhs: impl Rhs<S, NV>,
-    mut place: Place<'_, impl Rows<MR>, impl Columns<S, NV>>,
+    mut place: Place<'_, impl Target<S, MR, NV>>,
 ) {
     assert!(fits::<S>(MR, NV), "tile spills");
     let mut acc = first_sums::<S, MR, NV>(s, &mut place);
@@ -96,7 +94,7 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize>(
     steps::<S, MR, NV, 2>(s, 0..paired, lhs, rhs, &mut acc);
     steps::<S, MR, NV, 1>(s, paired..depth, lhs, rhs, &mut acc);
     epilogue::finish(s, place.activation, &mut acc);
-    place.cols.store(s, &acc, &mut place.rows);
+    place.to.store(s, &acc);
 }
 
 /// Adds the terms `range`, whole groups of `U`. Loads and FMAs only, without a branch between them: a load and its broadcast are one instruction only
@@ -109,8 +107,9 @@ fn steps<S: F32s, const MR: usize, const NV: usize, const U: usize>(
     rhs: impl Rhs<S, NV>,
     acc: &mut [[S::V; NV]; MR],
 ) {
-    let count = range.len() / U;
     let (lhs, rhs) = (lhs.part(range.clone()), rhs.part(range));
+    // All the same, which the optimizer does not see through every pair of operands: with a check in its block the loop spills.
+    let count = lhs.len().min(rhs.len()) / U;
     for n in 0..count {
         for u in 0..U {
             let b = rhs.at::<U>(s, n, u);
@@ -144,6 +143,27 @@ macro_rules! each_row {
     };
 }
 pub(crate) use each_row;
+
+/// Where the sums of a tile go.
+pub(crate) trait Target<S: F32s, const MR: usize, const NV: usize> {
+    /// What is there for row `i` of the tile; lanes that are not kept are anything.
+    fn load(&mut self, s: S, i: usize) -> [S::V; NV];
+    fn store(&mut self, s: S, sums: &[[S::V; NV]; MR]);
+}
+
+/// A row of the output for each of the tile, and which of its columns the lanes are.
+impl<S: F32s, R: Rows<MR>, C: Columns<S, NV>, const MR: usize, const NV: usize> Target<S, MR, NV>
+    for (R, C)
+{
+    #[inline(always)]
+    fn load(&mut self, s: S, i: usize) -> [S::V; NV] {
+        self.1.load(s, self.0.row(i))
+    }
+    #[inline(always)]
+    fn store(&mut self, s: S, sums: &[[S::V; NV]; MR]) {
+        self.1.store(s, sums, &mut self.0);
+    }
+}
 
 /// The columns of a row that a tile keeps.
 pub(crate) trait Columns<S: F32s, const NV: usize>: Copy {
@@ -290,7 +310,7 @@ impl<S: F32s, const NV: usize> Columns<S, NV> for Sieve<NV> {
 #[inline(always)]
 fn first_sums<S: F32s, const MR: usize, const NV: usize>(
     s: S,
-    place: &mut Place<'_, impl Rows<MR>, impl Columns<S, NV>>,
+    place: &mut Place<'_, impl Target<S, MR, NV>>,
 ) -> [[S::V; NV]; MR] {
     let mut acc = [[s.splat(0.0); NV]; MR];
     match place.start {
@@ -301,7 +321,7 @@ fn first_sums<S: F32s, const MR: usize, const NV: usize>(
         }
         Start::Cols(bias) => acc = [Whole(0).load(s, bias); MR],
         Start::Partial => {
-            each_row!(MR, i => acc[i] = place.cols.load(s, place.rows.row(i)));
+            each_row!(MR, i => acc[i] = place.to.load(s, i));
         }
     }
     acc

@@ -61,11 +61,11 @@ const FAMILIES: [Family; 10] = [
     },
     Family {
         path: "ops::conv::nchwc",
-        slack: 12,
-        one_register: true,
+        slack: 17,
+        one_register: false,
         tiles: |isa| match isa {
-            AVX2 => Vec::new(),
-            _ => heights(24, &[1]),
+            AVX2 => heights(6, &[1, 2]),
+            _ => [heights(12, &[1, 2]), heights(6, &[4])].concat(),
         },
     },
     Family {

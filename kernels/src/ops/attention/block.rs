@@ -239,8 +239,7 @@ impl<'a> Block<'a, '_> {
                         let columns = Even::new(0, const { super::pitch::<S>() }, width);
                         let rhs = Side::<S, _, 1, N>::new([q], columns);
                         let place = Place {
-                            rows: out.in_order::<MR>(from),
-                            cols: Whole(0),
+                            to: (out.in_order::<MR>(from), Whole(0)),
                             start: Start::Zero,
                             activation: Activation::None,
                         };
@@ -287,8 +286,7 @@ impl<'a> Block<'a, '_> {
                             let rows = Even::new(0, const { super::pitch::<S>() }, depth);
                             let rhs = Side::<S, _, 1, N>::new([p], rows);
                             let place = Place {
-                                rows: out.in_order::<MR>(c),
-                                cols: Whole(0),
+                                to: (out.in_order::<MR>(c), Whole(0)),
                                 start,
                                 activation: Activation::None,
                             };
@@ -326,8 +324,7 @@ impl<'a> Block<'a, '_> {
                         let rows = Even::new(0, const { super::pitch::<S>() }, depth);
                         let rhs = Side::<S, _, 1, N>::new([p], rows);
                         let place = Place {
-                            rows: out.listed::<MR>(list, 0),
-                            cols: Whole(0),
+                            to: (out.listed::<MR>(list, 0), Whole(0)),
                             start,
                             activation: Activation::None,
                         };

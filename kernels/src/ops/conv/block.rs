@@ -433,8 +433,10 @@ impl Pass<'_> {
             let tiles = (nth, self.targets.len() / MR);
             let rhs = Foreseen::<S, _, 1, NV>::new([panel], offsets, [next], tiles);
             let place = Place {
-                rows: &mut rows,
-                cols: Sieve::new::<S>(*part.lanes.first_chunk().expect("as many vectors")),
+                to: (
+                    &mut rows,
+                    Sieve::new::<S>(*part.lanes.first_chunk().expect("as many vectors")),
+                ),
                 start,
                 activation,
             };

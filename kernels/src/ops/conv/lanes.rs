@@ -358,8 +358,7 @@ impl Pass<'_> {
     ) {
         let tiles = (nth, product.rows() / MR);
         let place = Place {
-            rows: product.in_order::<MR>(pixel),
-            cols: Whole(0),
+            to: (product.in_order::<MR>(pixel), Whole(0)),
             start: self.start,
             activation: self.activation,
         };

@@ -1,57 +1,51 @@
-//! Convolutions into maps in blocks of channels: products whose rows are pixels.
-//!
-//! From blocks, where an FMA broadcasts what it reads from memory: a tile is a vector of channels of up to 24 pixels, and so is what it writes.
-//!
-//! ```text
-//! for each strip of pixels                              a job
-//!     for each depth block of KC channels               partial sums stay in y between them
-//!         for each block of channels of y               KC x LANES weights, in L1
-//!             for each tile of pixels                   the micro-kernel
-//! ```
-//! Else:
+//! Convolutions into maps in blocks of channels: products whose rows are pixels, stored as they are computed.
 //!
 //! ```text
 //! for each strip of pixels                              a job, or for each thread some of its channels
-//!     [copies of planes]                                from planes: as the direct convolution reads them
-//!     for each panel of channels                        or all at once
-//!         pixels x channels = pixels x terms * terms x channels
-//!         copy into blocks                              a vector of channels is a vector of a block
+//!     [copies]                                          planes as the direct convolution reads them; blocks with zeros round them
+//!     for each panel of N vectors of channels
+//!         for each depth block of KC terms              partial sums stay in y between them
+//!             for each run of pixels                    all of the strip, or those of a row
+//!                 for each tile of MR of them           the micro-kernel: vector j of pixel i is a pixel of block j
 //! ```
 #![forbid(unsafe_code)]
 
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::blocks::Blocks;
 use super::planes::Geometry;
 use super::taps;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
 use crate::ops::matmul::{MatMul, MatMulSpec};
 use crate::ops::{ConvShape, ConvSpec, nchwc, pointwise};
-use crate::pack::{check_len, even_height};
-use crate::panel::{
-    Below, Bounded, Displaced, Even, Foreseen, LINE, Spaced, Terms, from_line, lines, take,
-};
-use crate::pool::{Pool, Tile, worth};
-use crate::tile::gemm::{Place, Start, TALL, Whole, for_height, tile};
+use crate::pack::{check_len, even_height, extent};
+use crate::panel::{Below, Bounded, Even, Foreseen, LINE, Spaced, Terms, from_line};
+use crate::pool::{Pool, Rows, Tile, worth};
+use crate::tile::gemm::{Place, Start, Target, each_row, for_height, tallest, tile};
 use crate::{Error, Isa};
 
-/// Elements of the product of a strip, 192 KiB.
-const PRODUCT: usize = 48 * 1024;
-/// Terms up to which it is made panel by panel, so that it is copied from L1; with more of them the copy is little beside the product, and
-/// the panels are better fetched one while another is used.
-const SHALLOW: usize = 128;
-/// Channels of a depth block from blocks: 24 KiB of weights.
-const KC: usize = 384;
-/// Pixels of a strip from blocks, at least: the weights pass through for each.
+/// Terms of a depth block, as that of products.
+const KC: usize = 1024;
+/// Elements of a strip of blocks, 512 KiB: the panels pass over them in L2.
+const STRIP: usize = 128 * 1024;
+/// Pixels of a strip of blocks, at least: all weights pass through for each.
 const LEAST: usize = 96;
+/// Vectors of the widest panel.
+const WIDE: usize = 4;
 
-/// The planes that a convolution reads.
+/// Rows of the tallest tile of so many vectors: 6 x 4 need 10 loads for 24 FMAs, 12 x 2 need 14.
+const fn tallest_of<S: F32s>(vectors: usize) -> usize {
+    if vectors == WIDE { 6 } else { tallest::<S>() }
+}
+
+/// What a convolution reads.
 #[derive(Debug)]
-struct Planes {
-    geometry: Geometry,
-    /// 0, 1, 2 ...
-    channels: Vec<u32>,
+enum Source {
+    /// Planes, and 0, 1, 2 ...
+    Planes(Geometry, Vec<u32>),
+    Blocks(Blocks),
 }
 
 /// A convolution that writes a map in [blocks](crate::ops::nchwc), ready to run.
@@ -59,10 +53,10 @@ struct Planes {
 pub struct NchwcConv {
     isa: Isa,
     shape: ConvShape,
-    /// Without them it reads a map in blocks.
-    planes: Option<Planes>,
-    /// Pixels of the input and of the output.
-    pixels: (usize, usize),
+    source: Source,
+    /// Extents of the input and of the output.
+    map: (usize, usize),
+    output: (usize, usize),
     /// Pixels of a strip.
     strip: usize,
     /// The weights as `[terms, c_out]`.
@@ -81,43 +75,51 @@ impl NchwcConv {
         let geometry = Geometry::new(&spec.shape, hw, isa.lanes())?;
         let channels: Vec<u32> = (0..spec.shape.c_in as u32).collect();
         let terms = geometry.offsets(&channels);
-        let pixels = (geometry.map(), geometry.pixels());
         let strip = geometry.strip();
-        let planes = Some(Planes { geometry, channels });
-        Self::new(isa, spec, planes, (pixels, strip), terms)
+        let source = Source::Planes(geometry, channels);
+        Self::new(isa, spec, hw, (source, strip), terms)
     }
 
-    /// Takes a convolution of a map in blocks: one group, a window of 1 x 1, steps of 1, no padding.
+    /// Takes a convolution of a map in blocks, of one group.
     ///
     /// # Errors
-    /// As [`ConvSpec::check`]; [`Error::Invalid`] when it is another convolution, or has masks.
+    /// As [`ConvSpec::check`]; [`Error::Invalid`] when it has groups or masks, or does not fit the map.
     pub fn pack_blocks(isa: Isa, spec: &ConvSpec<'_>, hw: (usize, usize)) -> Result<Self, Error> {
         spec.check()?;
-        let shape = &spec.shape;
-        if shape.kernel != [1, 1] || shape.stride != [1, 1] || shape.pads != [0; 4] {
-            return Err(Error::Invalid {
-                what: "of a map in blocks, a convolution has a window of 1 x 1, steps of 1 and no padding",
-            });
+        let (shape, lanes) = (&spec.shape, isa.lanes());
+        let output = shape.output(hw)?;
+        nchwc::elements(isa, shape.c_in, extent(&[hw.0, hw.1], "map")?)?;
+        let whole = Blocks::new(shape, hw, output.0);
+        let c_in = shape.c_in.next_multiple_of(lanes);
+        extent(&[c_in, whole.rows, whole.columns], "map")?;
+        let strip = if whole.flat {
+            let most = (STRIP / c_in.max(1)).max(LEAST);
+            even_height(output.0 * output.1, most)
+        } else {
+            let row = c_in * shape.stride[0] * whole.columns;
+            let most = (STRIP / row.max(1)).max(LEAST.div_ceil(output.1));
+            even_height(output.0, most) * output.1
+        };
+        let blocks = Blocks::new(shape, hw, strip.div_ceil(output.1));
+        let [dh, dw] = shape.dilation;
+        let mut terms = Vec::with_capacity(shape.c_in * taps(shape));
+        for c in 0..shape.c_in {
+            for kh in 0..shape.kernel[0] {
+                for kw in 0..shape.kernel[1] {
+                    let row = c / lanes * blocks.rows + kh * dh;
+                    let pixel = row * blocks.columns + kw * dw;
+                    terms.push((pixel * lanes + c % lanes) as u32);
+                }
+            }
         }
-        let large = Error::TooLarge { operand: "map" };
-        let pixels = hw.0.checked_mul(hw.1).ok_or(large.clone())?;
-        let all = nchwc::elements(isa, shape.c_in, pixels)?;
-        if all > u32::MAX as usize {
-            return Err(large);
-        }
-        let lanes = isa.lanes();
-        let place = |c: usize| (c / lanes * pixels * lanes + c % lanes) as u32;
-        let terms = (0..shape.c_in).map(place).collect();
-        let width = shape.c_out.next_multiple_of(lanes);
-        let strip = even_height(pixels, (PRODUCT / width).max(LEAST));
-        Self::new(isa, spec, None, ((pixels, pixels), strip), terms)
+        Self::new(isa, spec, hw, (Source::Blocks(blocks), strip), terms)
     }
 
     fn new(
         isa: Isa,
         spec: &ConvSpec<'_>,
-        planes: Option<Planes>,
-        (pixels, strip): ((usize, usize), usize),
+        map: (usize, usize),
+        (source, strip): (Source, usize),
         terms: Vec<u32>,
     ) -> Result<Self, Error> {
         let shape = spec.shape;
@@ -127,7 +129,8 @@ impl NchwcConv {
             });
         }
         nchwc::refuse_masks(spec)?;
-        nchwc::elements(isa, shape.c_out, pixels.1)?;
+        let output = shape.output(map)?;
+        nchwc::elements(isa, shape.c_out, extent(&[output.0, output.1], "y")?)?;
         let matmul = MatMul::pack(
             isa,
             &MatMulSpec {
@@ -140,8 +143,9 @@ impl NchwcConv {
         Ok(Self {
             isa,
             shape,
-            planes,
-            pixels,
+            source,
+            map,
+            output,
             strip: strip.max(1),
             matmul,
             terms: Bounded::all_of(terms),
@@ -155,37 +159,18 @@ impl NchwcConv {
 
     /// Elements of scratch that [`NchwcConv::run`] needs.
     pub fn scratch_len(&self, threads: usize) -> usize {
-        self.room()
+        self.copies_len()
             .saturating_mul(threads.max(1))
             .saturating_add(LINE)
     }
 
     /// Elements that a job needs.
-    fn room(&self) -> usize {
-        let copies = match &self.planes {
-            Some(Planes { geometry, .. }) => geometry.planes_len(self.shape.c_in),
-            None => 0,
-        };
-        let strip = self.strip.min(self.pixels.1);
-        lines(copies)
-            .saturating_add(lines(strip.saturating_mul(self.together())))
-            .saturating_add(lines(self.matmul.product_len(strip)))
-    }
-
-    /// Channels of the output, whole blocks, whose product is made at once.
-    fn together(&self) -> usize {
-        let panel = self.matmul.panel_width();
-        // The panel of a narrow product is less than a block.
-        if self.terms.len() <= SHALLOW && (self.isa.lanes()..self.width()).contains(&panel) {
-            panel
-        } else {
-            self.width()
+    fn copies_len(&self) -> usize {
+        let lanes = self.isa.lanes();
+        match &self.source {
+            Source::Planes(geometry, _) => geometry.planes_len(self.shape.c_in),
+            Source::Blocks(blocks) => blocks.copies_len(self.shape.c_in.div_ceil(lanes), lanes),
         }
-    }
-
-    /// Output channels, those of the last block that are not there among them.
-    fn width(&self) -> usize {
-        self.shape.c_out.next_multiple_of(self.isa.lanes())
     }
 
     /// `y[co, oh, ow] = act(Σ_{ci} Σ_{kh, kw} W[co, ci, kh, kw] · x[ci, oh·sh + kh·dh - top, ow·sw + kw·dw - left] + bias[co])`
@@ -204,39 +189,40 @@ impl NchwcConv {
         scratch: &mut [f32],
     ) -> Result<(), Error> {
         let lanes = self.isa.lanes();
-        let needed = match &self.planes {
-            Some(_) => self.shape.c_in * self.pixels.0,
-            None => self.shape.c_in.next_multiple_of(lanes) * self.pixels.0,
+        let channels = match &self.source {
+            Source::Planes(..) => self.shape.c_in,
+            Source::Blocks(_) => self.shape.c_in.next_multiple_of(lanes),
         };
-        check_len(x.len(), needed, "x")?;
-        let len = self.width() * self.pixels.1;
-        check_len(y.len(), len, "y")?;
+        check_len(x.len(), channels * self.map.0 * self.map.1, "x")?;
+        let pixels = self.output.0 * self.output.1;
+        let blocks = self.shape.c_out.div_ceil(lanes);
+        let row = pixels * lanes;
+        check_len(y.len(), blocks * row, "y")?;
         check_len(scratch.len(), self.scratch_len(1), "scratch")?;
-        let pool = worth(pool, self.pixels.1 * self.width() * self.terms.len());
-        let row = self.pixels.1 * lanes;
-        let tile = Tile::new(&mut y[..len], self.width() / lanes, row, row);
+        let pool = worth(pool, row * blocks * self.terms.len());
+        let tile = Tile::new(&mut y[..blocks * row], blocks, row, row);
         // Few strips are shared by threads, some whole panels of channels each.
-        let (threads, strips) = (pool.threads().max(1), self.pixels.1.div_ceil(self.strip));
+        let (threads, strips) = (pool.threads().max(1), pixels.div_ceil(self.strip));
         let panel = (self.matmul.panel_width() / lanes).max(1);
-        let blocks = if strips < threads {
-            let each = (self.width() / lanes).div_ceil(threads.div_ceil(strips.max(1)));
+        let together = if strips < threads {
+            let each = blocks.div_ceil(threads.div_ceil(strips.max(1)));
             each.next_multiple_of(panel)
         } else {
-            self.width() / lanes
+            blocks
         };
         tile.split_with(
             pool,
-            (blocks, self.strip * lanes),
+            (together, self.strip * lanes),
             from_line(scratch),
-            self.room(),
-            |block, first, tile, scratch| {
+            self.copies_len(),
+            |block, first, tile, copies| {
                 self.isa.run(Strip {
                     conv: self,
                     x,
                     channel: block * lanes,
                     pixel: first / lanes,
                     tile,
-                    scratch,
+                    copies,
                 });
             },
         );
@@ -252,153 +238,279 @@ struct Strip<'a, 't> {
     channel: usize,
     pixel: usize,
     tile: Tile<'t>,
-    scratch: &'a mut [f32],
+    copies: &'a mut [f32],
+}
+
+/// Where the pixels of a strip are in what is read: runs of them.
+#[derive(Clone, Copy)]
+struct Runs<'a> {
+    data: &'a [f32],
+    /// Pixels of all runs, and of each.
+    pixels: usize,
+    run: usize,
+    /// From one run to the next, and from one pixel to the next.
+    pitch: usize,
+    step: usize,
 }
 
 impl Task for Strip<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<S: F32s>(mut self, s: S) {
-        let conv = self.conv;
-        if S::BROADCASTS && conv.planes.is_none() {
-            return self.blocks(s);
-        }
-        let mut rest = self.scratch;
-        let pixels = self.tile.cols() / S::LANES;
-        let end = self.channel + self.tile.rows() * S::LANES;
-        let together = conv.together().min(end - self.channel);
-        let product = take(&mut rest, pixels * together);
-        // Pixels side by side in what is read, and from one such run to the next.
-        let (a, step, run, pitch) = match &conv.planes {
-            None => (&self.x[self.pixel * S::LANES..], S::LANES, pixels, 0),
-            Some(Planes { geometry, channels }) => {
-                let copies = take(&mut rest, geometry.planes_len(conv.shape.c_in));
-                let data = geometry.data(s, self.x, self.pixel, channels, copies);
-                let data = &data[if geometry.in_place { self.pixel } else { 0 }..];
-                match geometry.is_flat() {
-                    true => (data, 1, pixels, 0),
-                    false => (data, 1, geometry.output.1, geometry.pitch),
-                }
+        let runs = self.runs(s);
+        let panel = self.conv.matmul.panel_width() / S::LANES;
+        let (mut block, blocks) = (0, self.tile.rows());
+        while block < blocks {
+            let left = blocks - block;
+            if const { S::REGISTERS >= 32 } && panel * 2 == WIDE && left >= WIDE {
+                self.panel::<S, 2, 2, WIDE>(s, runs, block);
+                block += WIDE;
+            } else if panel == 2 && left >= 2 {
+                self.panel::<S, 1, 2, 2>(s, runs, block);
+                block += 2;
+            } else {
+                self.panel::<S, 1, 1, 1>(s, runs, block);
+                block += 1;
             }
-        };
-        let each = together.div_ceil(conv.matmul.panel_width());
-        for first in (self.channel..end).step_by(together) {
-            let panels = first / conv.matmul.panel_width();
-            let channels = together.min(conv.shape.c_out - first);
-            for (i, rows) in product.chunks_mut(run * together).enumerate() {
-                let out = Tile::new(rows, rows.len() / together, channels, together);
-                let a = (&a[i * pitch..], step, conv.terms.all());
-                conv.matmul.panels(panels..panels + each, a, out, rest);
-            }
-            s.vectorize(
-                #[inline(always)]
-                || {
-                    for block in 0..channels.div_ceil(S::LANES) {
-                        let to = self.tile.row((first - self.channel) / S::LANES + block);
-                        let from = product[block * S::LANES..].chunks(together);
-                        for (to, from) in to.chunks_exact_mut(S::LANES).zip(from) {
-                            s.store(s.load(from), to);
-                        }
-                    }
-                },
-            );
         }
     }
 }
 
-impl Strip<'_, '_> {
-    /// From blocks into blocks.
+impl<'a> Strip<'a, '_> {
+    /// What its pixels are read from: x, or copies.
     #[inline(always)]
-    fn blocks<S: F32s>(&mut self, s: S) {
+    fn runs<S: F32s>(&mut self, s: S) -> Runs<'a> {
         let conv = self.conv;
         let pixels = self.tile.cols() / S::LANES;
-        let height = even_height(pixels, TALL);
-        let x = &self.x[self.pixel * S::LANES..];
-        let depth = conv.terms.len();
-        let activation = conv.matmul.activation();
-        for t in (0..depth.max(1)).step_by(KC) {
-            let terms = t..depth.min(t + KC);
+        let row = conv.output.1;
+        let [down, across] = conv.shape.stride;
+        let behind = |data: &'a [f32], at: usize| &data[at.min(data.len())..];
+        let copies = core::mem::take(&mut self.copies);
+        let (data, flat, pitch, step) = match &conv.source {
+            Source::Planes(geometry, channels) => {
+                let data = geometry.data(s, self.x, self.pixel, channels, copies);
+                let data = behind(data, if geometry.in_place { self.pixel } else { 0 });
+                (data, geometry.is_flat(), geometry.pitch, 1)
+            }
+            Source::Blocks(blocks) => {
+                let first = self.pixel / row * down;
+                let data = match blocks.border {
+                    Some(_) => {
+                        blocks.copy(self.x, conv.map, first, copies, S::LANES);
+                        copies
+                    }
+                    None if blocks.flat => behind(self.x, self.pixel * S::LANES),
+                    None => behind(self.x, first * blocks.columns * S::LANES),
+                };
+                let pitch = down * blocks.columns * S::LANES;
+                (data, blocks.flat, pitch, across * S::LANES)
+            }
+        };
+        Runs {
+            data,
+            pixels,
+            run: if flat { pixels } else { row },
+            pitch,
+            step,
+        }
+    }
+
+    /// The blocks that some panels are, from this one of the tile on.
+    #[inline(always)]
+    fn panel<S: F32s, const NP: usize, const EACH: usize, const N: usize>(
+        &mut self,
+        s: S,
+        runs: Runs<'_>,
+        block: usize,
+    ) {
+        let conv = self.conv;
+        let (depth, activation) = (conv.terms.len(), conv.matmul.activation());
+        let first = self.channel + block * S::LANES;
+        let (_, pitch, bias) = conv.matmul.vector(first);
+        let follows = block + N < self.tile.rows();
+        let kc = depth.div_ceil(depth.div_ceil(KC).max(1)).max(1);
+        for t in (0..depth.max(1)).step_by(kc) {
+            let terms = t..depth.min(t + kc);
+            let from = |block: usize| {
+                let (panel, ..) = conv.matmul.vector(self.channel + block * S::LANES);
+                panel.get(t * pitch..).unwrap_or(&[])
+            };
+            let (mut panels, mut next) = ([&[][..]; NP], [&[][..]; NP]);
+            for p in 0..NP {
+                panels[p] = from(block + p * EACH);
+                let then = block + N + p * EACH;
+                next[p] = match follows && then < self.tile.rows() {
+                    true => from(then),
+                    false => panels[p],
+                };
+            }
             let pass = Pass {
-                x,
-                terms: conv.terms.all().part(terms.clone()),
-                partial: t > 0,
+                runs,
+                terms: terms.clone(),
+                conv,
+                panels,
+                pitch,
+                next,
+                block,
+                start: match bias {
+                    _ if t > 0 => Start::Partial,
+                    Some(bias) => Start::Cols(bias),
+                    None => Start::Zero,
+                },
                 activation: match terms.end == depth {
                     true => activation,
                     false => Activation::None,
                 },
             };
-            for block in 0..self.tile.rows() {
-                let first = self.channel + block * S::LANES;
-                let from_term = |first: usize| {
-                    let (panel, pitch, bias) = conv.matmul.vector(first);
-                    (panel.get(t * pitch..).unwrap_or(&[]), pitch, bias)
-                };
-                let weights = from_term(first);
-                let next = match block + 1 < self.tile.rows() {
-                    true => from_term(first + S::LANES).0,
-                    false => weights.0,
-                };
-                let row = self.tile.row(block);
-                let mut out = Tile::new(row, pixels, S::LANES, S::LANES);
-                let full = pixels / height * height;
-                for range in [0..full, full..pixels] {
-                    if range.is_empty() {
-                        continue;
-                    }
-                    for_height!(@ range.len().min(height), MR, {
-                        if const { S::BROADCASTS } {
-                            s.outline(
-                                #[inline(always)]
-                                || pass.run::<S, MR>(s, weights, next, (range, pixels / height), &mut out),
-                            );
-                        }
-                    }, 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24);
-                }
-                if terms.end == depth && !activation.in_registers() {
-                    pointwise::apply(s, activation, row);
-                }
+            pass.tiles::<S, EACH, N>(s, &mut self.tile);
+        }
+        if !activation.in_registers() {
+            for i in block..block + N {
+                pointwise::apply(s, activation, self.tile.row(i));
             }
         }
     }
 }
 
-/// Depth block of a strip of blocks.
-struct Pass<'a> {
-    x: &'a [f32],
-    terms: Below<'a>,
-    partial: bool,
+/// Depth block of some panels.
+struct Pass<'a, const NP: usize> {
+    runs: Runs<'a>,
+    conv: &'a NchwcConv,
+    terms: Range<usize>,
+    panels: [&'a [f32]; NP],
+    /// From one row of a panel to the next.
+    pitch: usize,
+    /// Panels that are used next.
+    next: [&'a [f32]; NP],
+    /// The first block.
+    block: usize,
+    start: Start<'a>,
     activation: Activation,
 }
 
-impl Pass<'_> {
-    /// The tiles of the pixels `range` of a block of channels, of `tiles` that pass over its weights.
+impl<const NP: usize> Pass<'_, NP> {
+    /// All pixels, in tiles of two heights that differ by one.
     #[inline(always)]
-    fn run<S: F32s, const MR: usize>(
+    fn tiles<S: F32s, const EACH: usize, const N: usize>(&self, s: S, out: &mut Tile<'_>) {
+        let Runs {
+            data,
+            pixels,
+            run,
+            pitch,
+            step,
+        } = self.runs;
+        let tiles = run.div_ceil(const { tallest_of::<S>(N) }).max(1);
+        let (low, higher) = (run / tiles, run % tiles);
+        let cut = higher * (low + 1);
+        let runs = pixels / run.max(1);
+        for (height, range, nth) in [(low + 1, 0..cut, 0), (low, cut..run, runs * higher)] {
+            if range.is_empty() {
+                continue;
+            }
+            let count = range.len() / height;
+            for i in 0..runs {
+                let at = (i * pitch + range.start * step).min(data.len());
+                let tiles = Tiles {
+                    a: &data[at..],
+                    lda: step,
+                    panels: self.panels,
+                    pitch: self.pitch,
+                    next: self.next,
+                    nth: (nth + i * count, count, runs * tiles),
+                    to: (self.block, (i * run + range.start) * S::LANES),
+                    start: self.start,
+                    activation: self.activation,
+                };
+                let terms = self.conv.terms.all().part(self.terms.clone());
+                for_height!(height, MR => {
+                    if const { MR <= tallest_of::<S>(N) } {
+                        s.outline(
+                            #[inline(always)]
+                            || tiles.run::<S, MR, EACH, N>(s, terms, out),
+                        );
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// Tiles of one height, side by side.
+struct Tiles<'a, const NP: usize> {
+    /// From the terms of the first pixel on, and from one pixel to the next.
+    a: &'a [f32],
+    lda: usize,
+    panels: [&'a [f32]; NP],
+    pitch: usize,
+    next: [&'a [f32]; NP],
+    /// How many tiles that pass over the panels are before these, how many these are, and all.
+    nth: (usize, usize, usize),
+    /// The first block and element of the output.
+    to: (usize, usize),
+    start: Start<'a>,
+    activation: Activation,
+}
+
+impl<const NP: usize> Tiles<'_, NP> {
+    #[inline(always)]
+    fn run<S: F32s, const MR: usize, const EACH: usize, const N: usize>(
         &self,
         s: S,
-        (weights, pitch, bias): (&[f32], usize, Option<&[f32]>),
-        next: &[f32],
-        (range, tiles): (Range<usize>, usize),
+        of_a: Below<'_>,
         out: &mut Tile<'_>,
     ) {
-        let depth = self.terms.len();
-        for pixel in range.step_by(MR) {
-            let x = &self.x[(pixel * S::LANES).min(self.x.len())..];
-            let lhs = Displaced(Spaced::<_, MR>::new(x, S::LANES, self.terms));
-            let of_b = Even::new(0, pitch, depth);
-            let nth = (pixel / MR, tiles);
-            let rhs = Foreseen::<S, _, 1, 1>::new([weights], of_b, [next], nth);
-            let place = Place {
-                rows: out.in_order::<MR>(pixel),
-                cols: Whole(0),
-                start: match bias {
-                    _ if self.partial => Start::Partial,
-                    Some(bias) => Start::Cols(bias),
-                    None => Start::Zero,
-                },
-                activation: self.activation,
+        let &Self {
+            a,
+            lda,
+            panels,
+            pitch,
+            next,
+            nth: (first, count, tiles),
+            to: (block, at),
+            start,
+            activation,
+        } = self;
+        for n in 0..count {
+            let behind = &a[(n * MR * lda).min(a.len())..];
+            let lhs = Spaced::<_, MR>::new(behind, lda, of_a);
+            // Here: the compiler must see that there are as many of these.
+            let of_b = Even::new(0, pitch, of_a.len());
+            let rhs = Foreseen::<S, _, NP, EACH>::new(panels, of_b, next, (first + n, tiles));
+            let to = Pixels {
+                blocks: out.in_order::<N>(block),
+                at: at + n * MR * S::LANES,
             };
-            tile::<S, MR, 1>(s, depth, lhs, rhs, place);
+            let place = Place {
+                to,
+                start,
+                activation,
+            };
+            tile::<S, MR, N>(s, of_a.len(), lhs, rhs, place);
+        }
+    }
+}
+
+/// Pixels of neighbouring blocks, from the elements `at` on: vector `j` of row `i` of a tile is pixel `i` of block `j`.
+struct Pixels<R> {
+    blocks: R,
+    at: usize,
+}
+
+impl<S: F32s, R: Rows<NV>, const MR: usize, const NV: usize> Target<S, MR, NV> for Pixels<R> {
+    #[inline(always)]
+    fn load(&mut self, s: S, i: usize) -> [S::V; NV] {
+        let mut sums = [s.splat(0.0); NV];
+        for j in 0..NV {
+            let block = &self.blocks.row(j)[self.at..][..MR * S::LANES];
+            sums[j] = s.load(&block[i * S::LANES..]);
+        }
+        sums
+    }
+    #[inline(always)]
+    fn store(&mut self, s: S, sums: &[[S::V; NV]; MR]) {
+        for j in 0..NV {
+            let block = &mut self.blocks.row(j)[self.at..][..MR * S::LANES];
+            each_row!(MR, i => s.store(sums[i][j], &mut block[i * S::LANES..]));
         }
     }
 }

@@ -138,8 +138,7 @@ impl<const MR: usize> Group<'_, MR> {
         let rhs = Ahead::<S, _, NP, EACH, AHEAD>(Side::new(panels, p.of_b));
         let to = self.to.first_chunk().expect("a row each");
         let place = Place {
-            rows: out.listed::<MR>(to, 0),
-            cols: self.target.columns::<S, NV>(),
+            to: (out.listed::<MR>(to, 0), self.target.columns::<S, NV>()),
             start: match p.bias {
                 Some(bias) => Start::Cols(&bias[self.first * p.nr..]),
                 None => Start::Zero,

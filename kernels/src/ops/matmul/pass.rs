@@ -156,8 +156,7 @@ impl Pass<'_> {
                             (first + n, tiles),
                         );
                         let place = Place {
-                            rows,
-                            cols,
+                            to: (rows, cols),
                             start,
                             activation,
                         };
@@ -237,8 +236,7 @@ impl<const NP: usize> InPlace<'_, NP> {
             let lhs = Spaced::<_, MR>::new(behind, lda, of_a);
             let rhs = Foreseen::<S, _, NP, EACH>::new(panels, of_b, next, (first + n, tiles));
             let place = Place {
-                rows: out.in_order(n * MR),
-                cols,
+                to: (out.in_order::<MR>(n * MR), cols),
                 start,
                 activation,
             };

@@ -111,8 +111,7 @@ impl Block<'_> {
             // Without terms there is none.
             let panel = p.panel(from, S::LANES).get(inside..).unwrap_or(&[]);
             let place = Place {
-                rows: out.listed::<MR>(to, 0),
-                cols: target.columns::<S, 1>(),
+                to: (out.listed::<MR>(to, 0), target.columns::<S, 1>()),
                 start: match p.bias {
                     _ if t > 0 => Start::Partial,
                     Some(bias) => Start::Cols(&bias[from * p.nr + inside..]),
