@@ -10,7 +10,7 @@ use core::ops::Range;
 
 use crate::isa::F32s;
 
-pub(crate) use terms::{Below, Bounded, Even, Terms};
+pub(crate) use terms::{Below, Bounded, Even, Runs, Terms};
 
 /// Floats in a cache line.
 pub(crate) const LINE: usize = 16;
@@ -41,6 +41,8 @@ pub(crate) fn lines(n: usize) -> usize {
 
 /// `MR` scalars a step, to be broadcast.
 pub(crate) trait Lhs<const MR: usize>: Copy {
+    /// Steps from branch to branch, whose addresses leave registers to the sums.
+    const GROUP: usize = 2;
     /// Number of steps.
     fn len(self) -> usize;
     /// These steps alone, so that a loop over them need not check each. Panics when they are not all there.
@@ -48,11 +50,6 @@ pub(crate) trait Lhs<const MR: usize>: Copy {
     /// Calls `f(i, scalar)` for each row `i` of step `u` of the `n`-th group of `U`, in order. Not an array of them: one scalar at a time is
     /// in a register.
     fn each<const U: usize>(self, n: usize, u: usize, f: impl FnMut(usize, f32));
-    /// Whether the addresses of two steps at once leave registers to the sums.
-    #[inline(always)]
-    fn in_pairs(self) -> bool {
-        true
-    }
 }
 
 /// Step `t` is row `t` of a `[depth][MR]` panel.
@@ -158,6 +155,7 @@ impl<'a, const MR: usize> Gathered<'a, MR> {
 }
 
 impl<const MR: usize> Lhs<MR> for Gathered<'_, MR> {
+    const GROUP: usize = 1;
     #[inline(always)]
     fn len(self) -> usize {
         self.list.len()
@@ -166,10 +164,6 @@ impl<const MR: usize> Lhs<MR> for Gathered<'_, MR> {
     fn part(self, steps: Range<usize>) -> Self {
         let list = self.list.part(steps);
         Self { list, ..self }
-    }
-    #[inline(always)]
-    fn in_pairs(self) -> bool {
-        false
     }
     #[inline(always)]
     fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, f32)) {
@@ -207,6 +201,7 @@ impl<'a, T: Terms, const MR: usize> Spaced<'a, T, MR> {
 }
 
 impl<T: Terms, const MR: usize> Lhs<MR> for Spaced<'_, T, MR> {
+    const GROUP: usize = T::GROUP;
     #[inline(always)]
     fn len(self) -> usize {
         self.list.len()
@@ -406,7 +401,7 @@ impl<S: F32s, T: Terms, const NP: usize, const EACH: usize, const NV: usize> Rhs
     #[inline(always)]
     fn at<const U: usize>(self, s: S, n: usize, u: usize) -> [S::V; NV] {
         let at = self.of.offsets.at::<U>(n, u);
-        if u == 0 || self.of.offsets.step().is_none() {
+        if u.is_multiple_of(2) || self.of.offsets.step().is_none() {
             s.prefetch_ahead(self.next[u % 2], at);
         }
         self.of.at::<U>(s, n, u)

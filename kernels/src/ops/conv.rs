@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 mod block;
-mod blocks;
 mod lanes;
 mod nchwc;
 mod part;

@@ -8,6 +8,8 @@ use core::ops::Range;
 /// # Safety
 /// What [`Terms::at`] returns is less than [`Terms::bound`], and no part has a greater bound.
 pub(crate) unsafe trait Terms: Copy {
+    /// Steps that a loop takes between two branches: as many as one address serves, or two.
+    const GROUP: usize = 2;
     /// Elements from each offset to the next, if that is the same for all.
     fn step(self) -> Option<usize> {
         None
@@ -55,6 +57,7 @@ impl Even {
 
 // SAFETY: offsets ascend, and `bound` is one more than the last, which `new` found to be in range; a part ends where the whole does, or before.
 unsafe impl Terms for Even {
+    const GROUP: usize = Runs::LEN;
     #[inline(always)]
     fn step(self) -> Option<usize> {
         Some(self.step)
@@ -151,6 +154,62 @@ unsafe impl Terms for Below<'_> {
     #[inline(always)]
     fn at<const U: usize>(self, n: usize, u: usize) -> usize {
         self.list.as_chunks::<U>().0[n][u] as usize
+    }
+}
+
+/// Terms in runs of [`Runs::LEN`] that lie side by side, the last of which may be shorter: one address serves a run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Runs<'a> {
+    starts: Below<'a>,
+    len: usize,
+}
+
+impl<'a> Runs<'a> {
+    pub(crate) const LEN: usize = 4;
+
+    /// `len` terms, in runs that begin at `starts`. Panics when there are more of them than in these runs.
+    #[inline(always)]
+    pub(crate) fn new(starts: Below<'a>, len: usize) -> Self {
+        assert!(len <= starts.len() * Self::LEN, "no start of a run");
+        Self { starts, len }
+    }
+}
+
+// SAFETY: a term is less than LEN behind the start of its run, which is below the bound of the starts; a part has some of them.
+unsafe impl Terms for Runs<'_> {
+    const GROUP: usize = Self::LEN;
+    #[inline(always)]
+    fn len(self) -> usize {
+        self.len
+    }
+    #[inline(always)]
+    fn bound(self) -> usize {
+        match self.len {
+            0 => 0,
+            _ => self.starts.bound() + Self::LEN - 1,
+        }
+    }
+    /// Panics unless it begins with a run.
+    #[inline(always)]
+    fn part(self, steps: Range<usize>) -> Self {
+        assert!(
+            steps.end <= self.len && steps.start.is_multiple_of(Self::LEN),
+            "a part begins with a run"
+        );
+        let runs = steps.start / Self::LEN..steps.end.div_ceil(Self::LEN);
+        Self::new(self.starts.part(runs), steps.len())
+    }
+    #[inline(always)]
+    fn near(self, t: usize) -> usize {
+        self.starts.near(t / Self::LEN)
+    }
+    #[inline(always)]
+    fn at<const U: usize>(self, n: usize, u: usize) -> usize {
+        if const { U == Self::LEN } {
+            return self.starts.at::<1>(n, 0) + u % Self::LEN;
+        }
+        let t = n * U + u;
+        self.starts.at::<1>(t / Self::LEN, 0) + t % Self::LEN
     }
 }
 

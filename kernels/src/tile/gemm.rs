@@ -75,24 +75,29 @@ pub(crate) const fn without_lists<S: F32s>() -> bool {
 /// See the module. To be called in a loop over tiles that is a function of its own and decides nothing else: what other callers ask for
 /// takes registers and cycles.
 #[inline(always)]
-pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize>(
+pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, L: Lhs<MR>>(
     s: S,
     depth: usize,
-    lhs: impl Lhs<MR>,
+    lhs: L,
     rhs: impl Rhs<S, NV>,
     mut place: Place<'_, impl Target<S, MR, NV>>,
 ) {
     assert!(fits::<S>(MR, NV), "tile spills");
     let mut acc = first_sums::<S, MR, NV>(s, &mut place);
-    // Two steps from branch to branch: where scalars share ports with vectors (Intel), what a loop counts and compares takes turns of the
+    // Some steps from branch to branch: where scalars share ports with vectors (Intel), what a loop counts and compares takes turns of the
     // FMA units.
-    let paired = if S::REGISTERS >= 32 && lhs.in_pairs() {
-        depth / 2 * 2
+    let whole = if const { S::REGISTERS >= 32 } {
+        depth / L::GROUP * L::GROUP
     } else {
         0
     };
-    steps::<S, MR, NV, 2>(s, 0..paired, lhs, rhs, &mut acc);
-    steps::<S, MR, NV, 1>(s, paired..depth, lhs, rhs, &mut acc);
+    if const { S::REGISTERS >= 32 && L::GROUP == 2 } {
+        steps::<S, MR, NV, 2>(s, 0..whole, lhs, rhs, &mut acc);
+    } else if const { S::REGISTERS >= 32 && L::GROUP == 4 } {
+        steps::<S, MR, NV, 4>(s, 0..whole, lhs, rhs, &mut acc);
+    }
+    let begin = if const { L::GROUP == 1 } { 0 } else { whole };
+    steps::<S, MR, NV, 1>(s, begin..depth, lhs, rhs, &mut acc);
     epilogue::finish(s, place.activation, &mut acc);
     place.to.store(s, &acc);
 }

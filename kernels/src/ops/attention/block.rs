@@ -243,7 +243,7 @@ impl<'a> Block<'a, '_> {
                             start: Start::Zero,
                             activation: Activation::None,
                         };
-                        tile::<S, MR, N>(s, width, lhs, rhs, place);
+                        tile::<S, MR, N, _>(s, width, lhs, rhs, place);
                     });
                 }
             },
@@ -293,10 +293,10 @@ impl<'a> Block<'a, '_> {
                             if const { without_lists::<S>() } && in_a_row {
                                 let keys = Even::new(first * v.token, v.token, depth);
                                 let lhs = Listed::<_, MR>::new(&data[c..], 1, keys);
-                                tile::<S, MR, N>(s, depth, lhs, rhs, place);
+                                tile::<S, MR, N, _>(s, depth, lhs, rhs, place);
                             } else {
                                 let lhs = Listed::<_, MR>::new(&data[c..], v.token, keys);
-                                tile::<S, MR, N>(s, depth, lhs, rhs, place);
+                                tile::<S, MR, N, _>(s, depth, lhs, rhs, place);
                             }
                         });
                     }
@@ -328,7 +328,7 @@ impl<'a> Block<'a, '_> {
                             start,
                             activation: Activation::None,
                         };
-                        tile::<S, MR, N>(s, depth, lhs, rhs, place);
+                        tile::<S, MR, N, _>(s, depth, lhs, rhs, place);
                     }, 4 6 8);
                 },
             },

@@ -440,7 +440,7 @@ impl Pass<'_> {
                 start,
                 activation,
             };
-            tile::<S, MR, NV>(s, offsets.len(), lhs, rhs, place);
+            tile::<S, MR, NV, _>(s, offsets.len(), lhs, rhs, place);
         }
     }
 }

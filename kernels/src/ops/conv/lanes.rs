@@ -363,7 +363,7 @@ impl Pass<'_> {
             activation: self.activation,
         };
         let rhs = Foreseen::<S, _, 1, N>::new([self.panel], starts, [self.next], tiles);
-        tile::<S, MR, N>(s, self.offsets.len(), lhs, rhs, place);
+        tile::<S, MR, N, _>(s, self.offsets.len(), lhs, rhs, place);
     }
 }
 

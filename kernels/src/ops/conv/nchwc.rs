@@ -10,10 +10,11 @@
 //! ```
 #![forbid(unsafe_code)]
 
-use alloc::vec::Vec;
-use core::ops::Range;
+mod blocks;
+mod pass;
 
-use super::blocks::Blocks;
+use alloc::vec::Vec;
+
 use super::planes::Geometry;
 use super::taps;
 use crate::epilogue::Activation;
@@ -21,10 +22,13 @@ use crate::isa::{F32s, Task};
 use crate::ops::matmul::{MatMul, MatMulSpec};
 use crate::ops::{ConvShape, ConvSpec, nchwc, pointwise};
 use crate::pack::{check_len, even_height, extent};
-use crate::panel::{Below, Bounded, Even, Foreseen, LINE, Spaced, Terms, from_line};
-use crate::pool::{Pool, Rows, Tile, worth};
-use crate::tile::gemm::{Place, Start, Target, each_row, for_height, tallest, tile};
+use crate::panel::{Bounded, LINE, Runs, Terms, from_line};
+use crate::pool::{Pool, Tile, worth};
+use crate::tile::gemm::{NV, Start};
 use crate::{Error, Isa};
+
+use blocks::Blocks;
+use pass::{Input, Of, Pass, WIDE};
 
 /// Terms of a depth block, as that of products.
 const KC: usize = 1024;
@@ -32,14 +36,6 @@ const KC: usize = 1024;
 const STRIP: usize = 128 * 1024;
 /// Pixels of a strip of blocks, at least: all weights pass through for each.
 const LEAST: usize = 96;
-/// Vectors of the widest panel.
-const WIDE: usize = 4;
-
-/// Rows of the tallest tile of so many vectors: 6 x 4 need 10 loads for 24 FMAs, 12 x 2 need 14.
-const fn tallest_of<S: F32s>(vectors: usize) -> usize {
-    if vectors == WIDE { 6 } else { tallest::<S>() }
-}
-
 /// What a convolution reads.
 #[derive(Debug)]
 enum Source {
@@ -63,6 +59,8 @@ pub struct NchwcConv {
     matmul: MatMul,
     /// Where the terms of the first pixel are.
     terms: Bounded,
+    /// Where they begin to be side by side, if they are: the channels of a block, without a window.
+    runs: Option<Bounded>,
 }
 
 impl NchwcConv {
@@ -140,9 +138,12 @@ impl NchwcConv {
                 ..MatMulSpec::new(shape.c_in * taps(&shape), shape.c_out, spec.weights)
             },
         )?;
+        let in_runs = matches!(source, Source::Blocks(_)) && taps(&shape) == 1;
+        let starts = || terms.iter().step_by(Runs::LEN).copied().collect();
         Ok(Self {
             isa,
             shape,
+            runs: in_runs.then(|| Bounded::all_of(starts())),
             source,
             map,
             output,
@@ -241,35 +242,31 @@ struct Strip<'a, 't> {
     copies: &'a mut [f32],
 }
 
-/// Where the pixels of a strip are in what is read: runs of them.
-#[derive(Clone, Copy)]
-struct Runs<'a> {
-    data: &'a [f32],
-    /// Pixels of all runs, and of each.
-    pixels: usize,
-    run: usize,
-    /// From one run to the next, and from one pixel to the next.
-    pitch: usize,
-    step: usize,
-}
-
 impl Task for Strip<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<S: F32s>(mut self, s: S) {
-        let runs = self.runs(s);
-        let panel = self.conv.matmul.panel_width() / S::LANES;
+        let input = self.input(s);
+        let (_, pitch, _) = self.conv.matmul.vector(self.channel);
+        // Vectors of a panel whose rows are one behind the other.
+        let panel = match pitch == self.conv.matmul.panel_width() {
+            true => pitch / S::LANES,
+            false => 1,
+        };
         let (mut block, blocks) = (0, self.tile.rows());
         while block < blocks {
             let left = blocks - block;
-            if const { S::REGISTERS >= 32 } && panel * 2 == WIDE && left >= WIDE {
-                self.panel::<S, 2, 2, WIDE>(s, runs, block);
+            if const { S::REGISTERS >= 32 } && panel == NV && left >= WIDE {
+                self.panel::<S, 2, 2, WIDE>(s, input, block);
                 block += WIDE;
-            } else if panel == 2 && left >= 2 {
-                self.panel::<S, 1, 2, 2>(s, runs, block);
+            } else if const { S::REGISTERS >= 32 } && panel == NV && left > NV {
+                self.panel::<S, 3, 1, 3>(s, input, block);
+                block += 3;
+            } else if panel == NV && left >= NV {
+                self.panel::<S, 1, 2, 2>(s, input, block);
                 block += 2;
             } else {
-                self.panel::<S, 1, 1, 1>(s, runs, block);
+                self.panel::<S, 1, 1, 1>(s, input, block);
                 block += 1;
             }
         }
@@ -279,7 +276,7 @@ impl Task for Strip<'_, '_> {
 impl<'a> Strip<'a, '_> {
     /// What its pixels are read from: x, or copies.
     #[inline(always)]
-    fn runs<S: F32s>(&mut self, s: S) -> Runs<'a> {
+    fn input<S: F32s>(&mut self, s: S) -> Input<'a> {
         let conv = self.conv;
         let pixels = self.tile.cols() / S::LANES;
         let row = conv.output.1;
@@ -306,7 +303,7 @@ impl<'a> Strip<'a, '_> {
                 (data, blocks.flat, pitch, across * S::LANES)
             }
         };
-        Runs {
+        Input {
             data,
             pixels,
             run: if flat { pixels } else { row },
@@ -320,7 +317,7 @@ impl<'a> Strip<'a, '_> {
     fn panel<S: F32s, const NP: usize, const EACH: usize, const N: usize>(
         &mut self,
         s: S,
-        runs: Runs<'_>,
+        input: Input<'_>,
         block: usize,
     ) {
         let conv = self.conv;
@@ -328,7 +325,10 @@ impl<'a> Strip<'a, '_> {
         let first = self.channel + block * S::LANES;
         let (_, pitch, bias) = conv.matmul.vector(first);
         let follows = block + N < self.tile.rows();
-        let kc = depth.div_ceil(depth.div_ceil(KC).max(1)).max(1);
+        let kc = depth
+            .div_ceil(depth.div_ceil(KC).max(1))
+            .max(1)
+            .next_multiple_of(Runs::LEN);
         for t in (0..depth.max(1)).step_by(kc) {
             let terms = t..depth.min(t + kc);
             let from = |block: usize| {
@@ -345,9 +345,11 @@ impl<'a> Strip<'a, '_> {
                 };
             }
             let pass = Pass {
-                runs,
-                terms: terms.clone(),
-                conv,
+                input,
+                terms: match &conv.runs {
+                    Some(runs) => Of::Runs(Runs::new(runs.all(), depth).part(terms.clone())),
+                    None => Of::Any(conv.terms.all().part(terms.clone())),
+                },
                 panels,
                 pitch,
                 next,
@@ -368,149 +370,6 @@ impl<'a> Strip<'a, '_> {
             for i in block..block + N {
                 pointwise::apply(s, activation, self.tile.row(i));
             }
-        }
-    }
-}
-
-/// Depth block of some panels.
-struct Pass<'a, const NP: usize> {
-    runs: Runs<'a>,
-    conv: &'a NchwcConv,
-    terms: Range<usize>,
-    panels: [&'a [f32]; NP],
-    /// From one row of a panel to the next.
-    pitch: usize,
-    /// Panels that are used next.
-    next: [&'a [f32]; NP],
-    /// The first block.
-    block: usize,
-    start: Start<'a>,
-    activation: Activation,
-}
-
-impl<const NP: usize> Pass<'_, NP> {
-    /// All pixels, in tiles of two heights that differ by one.
-    #[inline(always)]
-    fn tiles<S: F32s, const EACH: usize, const N: usize>(&self, s: S, out: &mut Tile<'_>) {
-        let Runs {
-            data,
-            pixels,
-            run,
-            pitch,
-            step,
-        } = self.runs;
-        let tiles = run.div_ceil(const { tallest_of::<S>(N) }).max(1);
-        let (low, higher) = (run / tiles, run % tiles);
-        let cut = higher * (low + 1);
-        let runs = pixels / run.max(1);
-        for (height, range, nth) in [(low + 1, 0..cut, 0), (low, cut..run, runs * higher)] {
-            if range.is_empty() {
-                continue;
-            }
-            let count = range.len() / height;
-            for i in 0..runs {
-                let at = (i * pitch + range.start * step).min(data.len());
-                let tiles = Tiles {
-                    a: &data[at..],
-                    lda: step,
-                    panels: self.panels,
-                    pitch: self.pitch,
-                    next: self.next,
-                    nth: (nth + i * count, count, runs * tiles),
-                    to: (self.block, (i * run + range.start) * S::LANES),
-                    start: self.start,
-                    activation: self.activation,
-                };
-                let terms = self.conv.terms.all().part(self.terms.clone());
-                for_height!(height, MR => {
-                    if const { MR <= tallest_of::<S>(N) } {
-                        s.outline(
-                            #[inline(always)]
-                            || tiles.run::<S, MR, EACH, N>(s, terms, out),
-                        );
-                    }
-                });
-            }
-        }
-    }
-}
-
-/// Tiles of one height, side by side.
-struct Tiles<'a, const NP: usize> {
-    /// From the terms of the first pixel on, and from one pixel to the next.
-    a: &'a [f32],
-    lda: usize,
-    panels: [&'a [f32]; NP],
-    pitch: usize,
-    next: [&'a [f32]; NP],
-    /// How many tiles that pass over the panels are before these, how many these are, and all.
-    nth: (usize, usize, usize),
-    /// The first block and element of the output.
-    to: (usize, usize),
-    start: Start<'a>,
-    activation: Activation,
-}
-
-impl<const NP: usize> Tiles<'_, NP> {
-    #[inline(always)]
-    fn run<S: F32s, const MR: usize, const EACH: usize, const N: usize>(
-        &self,
-        s: S,
-        of_a: Below<'_>,
-        out: &mut Tile<'_>,
-    ) {
-        let &Self {
-            a,
-            lda,
-            panels,
-            pitch,
-            next,
-            nth: (first, count, tiles),
-            to: (block, at),
-            start,
-            activation,
-        } = self;
-        for n in 0..count {
-            let behind = &a[(n * MR * lda).min(a.len())..];
-            let lhs = Spaced::<_, MR>::new(behind, lda, of_a);
-            // Here: the compiler must see that there are as many of these.
-            let of_b = Even::new(0, pitch, of_a.len());
-            let rhs = Foreseen::<S, _, NP, EACH>::new(panels, of_b, next, (first + n, tiles));
-            let to = Pixels {
-                blocks: out.in_order::<N>(block),
-                at: at + n * MR * S::LANES,
-            };
-            let place = Place {
-                to,
-                start,
-                activation,
-            };
-            tile::<S, MR, N>(s, of_a.len(), lhs, rhs, place);
-        }
-    }
-}
-
-/// Pixels of neighbouring blocks, from the elements `at` on: vector `j` of row `i` of a tile is pixel `i` of block `j`.
-struct Pixels<R> {
-    blocks: R,
-    at: usize,
-}
-
-impl<S: F32s, R: Rows<NV>, const MR: usize, const NV: usize> Target<S, MR, NV> for Pixels<R> {
-    #[inline(always)]
-    fn load(&mut self, s: S, i: usize) -> [S::V; NV] {
-        let mut sums = [s.splat(0.0); NV];
-        for j in 0..NV {
-            let block = &self.blocks.row(j)[self.at..][..MR * S::LANES];
-            sums[j] = s.load(&block[i * S::LANES..]);
-        }
-        sums
-    }
-    #[inline(always)]
-    fn store(&mut self, s: S, sums: &[[S::V; NV]; MR]) {
-        for j in 0..NV {
-            let block = &mut self.blocks.row(j)[self.at..][..MR * S::LANES];
-            each_row!(MR, i => s.store(sums[i][j], &mut block[i * S::LANES..]));
         }
     }
 }

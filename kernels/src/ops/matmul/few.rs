@@ -145,6 +145,6 @@ impl<const MR: usize> Group<'_, MR> {
             },
             activation: p.activation,
         };
-        tile::<S, MR, NV>(s, p.of_b.len(), self.lhs, rhs, place);
+        tile::<S, MR, NV, _>(s, p.of_b.len(), self.lhs, rhs, place);
     }
 }

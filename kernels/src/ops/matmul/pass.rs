@@ -160,7 +160,7 @@ impl Pass<'_> {
                             start,
                             activation,
                         };
-                        tile::<S, MR, N>(s, depth, Packed(lhs), rhs, place);
+                        tile::<S, MR, N, _>(s, depth, Packed(lhs), rhs, place);
                     }
                 },
             );
@@ -240,7 +240,7 @@ impl<const NP: usize> InPlace<'_, NP> {
                 start,
                 activation,
             };
-            tile::<S, MR, N>(s, of_a.len(), lhs, rhs, place);
+            tile::<S, MR, N, _>(s, of_a.len(), lhs, rhs, place);
         }
     }
 }

@@ -122,11 +122,11 @@ impl Block<'_> {
             if p.in_order {
                 let terms = Even::new(t * p.pitch, p.pitch, depth);
                 let rhs = Ahead::<S, _, 1, 1, AHEAD>(Side::new([panel], terms));
-                tile::<S, MR, 1>(s, depth, lhs, rhs, place);
+                tile::<S, MR, 1, _>(s, depth, lhs, rhs, place);
             } else {
                 let terms = p.of_b.part(t..t + depth);
                 let rhs = Ahead::<S, _, 1, 1, AHEAD>(Side::new([panel], terms));
-                tile::<S, MR, 1>(s, depth, lhs, rhs, place);
+                tile::<S, MR, 1, _>(s, depth, lhs, rhs, place);
             }
         }
     }
