@@ -89,6 +89,23 @@ fn a_chain_stays_in_blocks() {
     assert_eq!(blocks(net, [1, 25, 10]), 6);
 }
 
+/// Other windows between depthwise layers.
+#[test]
+fn windows_read_blocks() {
+    let mut net = Net::default();
+    let x = net.input("x", &[0, 20, 11, 7]);
+    let y = depthwise(&mut net, x, 20, 1);
+    let weights = net.weights(&[33, 20, 5, 5]);
+    let y = net.conv(y, weights, 5, 1, None);
+    let y = depthwise(&mut net, y, 33, 1);
+    let weights = net.weights(&[17, 33, 2, 2]);
+    let y = net.conv(y, weights, 2, 1, None);
+    let y = depthwise(&mut net, y, 17, 1);
+    let y = net.node(Op::GlobalAveragePool, &[y]);
+    net.output(y);
+    assert_eq!(blocks(net, [20, 11, 7]), 7);
+}
+
 /// Maps that others read as planes, too, and that leave the graph.
 #[test]
 fn others_read_planes() {

@@ -1,8 +1,8 @@
 //! Maps in blocks of channels (NCHWc) between layers that gain by it.
 //!
-//! Depthwise convolutions of small maps transpose planes first and last, which maps in blocks need not be; convolutions of one pixel hand
-//! such maps on. Where masks are, maps stay planes: there a dead channel is a stretch that nobody touches, and in a block a lane
-//! among live ones.
+//! Depthwise convolutions of small maps transpose planes first and last, which maps in blocks need not be; other convolutions hand such
+//! maps on. Where masks are, maps stay planes: there a dead channel is a stretch that nobody touches, and in a block a lane among
+//! live ones.
 
 use sluicegate_kernels::Isa;
 use sluicegate_kernels::ops::depthwise::NchwcDepthwise;
@@ -144,7 +144,6 @@ fn role(net: &Net, item: &Item, lies: &[Lies]) -> Role {
         Work::Conv(conv) if maps(&[item.input(0), Some(y)]) => {
             let shape = &conv.shape;
             let unit = [shape.stride, shape.dilation] == [[1, 1]; 2];
-            let single = shape.kernel == [1, 1] && unit && shape.pads == [0; 4];
             let gained = lies[item.x().index()] == Lies::Gained;
             if conv.is_depthwise() {
                 // In front of all that gain, maps need not be in blocks yet.
@@ -155,7 +154,7 @@ fn role(net: &Net, item: &Item, lies: &[Lies]) -> Role {
             } else if shape.groups != 1 || shape.kernel == [3, 3] && unit {
                 // Winograd's filtering is for planes.
                 Role::Planes
-            } else if single && gained {
+            } else if gained {
                 Role::Through
             } else {
                 Role::Enters
