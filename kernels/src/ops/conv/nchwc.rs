@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! for each strip of pixels                              a job, or for each thread some of its channels
-//!     [copies]                                          planes as the direct convolution reads them; blocks with zeros round them
+//!     [copies]                                          of its part of the map, with zeros round it
 //!     for each panel of N vectors of channels
 //!         for each depth block of KC terms              partial sums stay in y between them
 //!             for each run of pixels                    all of the strip, or those of a row
@@ -10,39 +10,25 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod blocks;
 mod pass;
+mod source;
 
-use alloc::vec::Vec;
-
-use super::planes::Geometry;
 use super::taps;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
 use crate::ops::matmul::{MatMul, MatMulSpec};
 use crate::ops::{ConvShape, ConvSpec, nchwc, pointwise};
-use crate::pack::{check_len, even_height, extent};
+use crate::pack::{check_len, extent};
 use crate::panel::{Bounded, LINE, Runs, Terms, from_line};
 use crate::pool::{Pool, Tile, worth};
 use crate::tile::gemm::{NV, Start};
 use crate::{Error, Isa};
 
-use blocks::Blocks;
 use pass::{Input, Of, Pass, WIDE};
+use source::Source;
 
 /// Terms of a depth block, as that of products.
 const KC: usize = 1024;
-/// Elements of a strip of blocks, 512 KiB: the panels pass over them in L2.
-const STRIP: usize = 128 * 1024;
-/// Pixels of a strip of blocks, at least: all weights pass through for each.
-const LEAST: usize = 96;
-/// What a convolution reads.
-#[derive(Debug)]
-enum Source {
-    /// Planes, and 0, 1, 2 ...
-    Planes(Geometry, Vec<u32>),
-    Blocks(Blocks),
-}
 
 /// A convolution that writes a map in [blocks](crate::ops::nchwc), ready to run.
 #[derive(Debug)]
@@ -50,11 +36,8 @@ pub struct NchwcConv {
     isa: Isa,
     shape: ConvShape,
     source: Source,
-    /// Extents of the input and of the output.
-    map: (usize, usize),
-    output: (usize, usize),
-    /// Pixels of a strip.
-    strip: usize,
+    /// Pixels of the output.
+    pixels: usize,
     /// The weights as `[terms, c_out]`.
     matmul: MatMul,
     /// Where the terms of the first pixel are.
@@ -69,13 +52,7 @@ impl NchwcConv {
     /// # Errors
     /// As [`ConvSpec::check`]; [`Error::Invalid`] when it has groups or masks, or does not fit the map.
     pub fn pack_planes(isa: Isa, spec: &ConvSpec<'_>, hw: (usize, usize)) -> Result<Self, Error> {
-        spec.check()?;
-        let geometry = Geometry::new(&spec.shape, hw, isa.lanes())?;
-        let channels: Vec<u32> = (0..spec.shape.c_in as u32).collect();
-        let terms = geometry.offsets(&channels);
-        let strip = geometry.strip();
-        let source = Source::Planes(geometry, channels);
-        Self::new(isa, spec, hw, (source, strip), terms)
+        Self::new(isa, spec, hw, 1)
     }
 
     /// Takes a convolution of a map in blocks, of one group.
@@ -83,43 +60,12 @@ impl NchwcConv {
     /// # Errors
     /// As [`ConvSpec::check`]; [`Error::Invalid`] when it has groups or masks, or does not fit the map.
     pub fn pack_blocks(isa: Isa, spec: &ConvSpec<'_>, hw: (usize, usize)) -> Result<Self, Error> {
-        spec.check()?;
-        let (shape, lanes) = (&spec.shape, isa.lanes());
-        let output = shape.output(hw)?;
-        nchwc::elements(isa, shape.c_in, extent(&[hw.0, hw.1], "map")?)?;
-        let whole = Blocks::new(shape, hw, output.0);
-        let c_in = shape.c_in.next_multiple_of(lanes);
-        extent(&[c_in, whole.rows, whole.columns], "map")?;
-        let strip = if whole.flat {
-            let most = (STRIP / c_in.max(1)).max(LEAST);
-            even_height(output.0 * output.1, most)
-        } else {
-            let row = c_in * shape.stride[0] * whole.columns;
-            let most = (STRIP / row.max(1)).max(LEAST.div_ceil(output.1));
-            even_height(output.0, most) * output.1
-        };
-        let blocks = Blocks::new(shape, hw, strip.div_ceil(output.1));
-        let [dh, dw] = shape.dilation;
-        let mut terms = Vec::with_capacity(shape.c_in * taps(shape));
-        for c in 0..shape.c_in {
-            for kh in 0..shape.kernel[0] {
-                for kw in 0..shape.kernel[1] {
-                    let row = c / lanes * blocks.rows + kh * dh;
-                    let pixel = row * blocks.columns + kw * dw;
-                    terms.push((pixel * lanes + c % lanes) as u32);
-                }
-            }
-        }
-        Self::new(isa, spec, hw, (Source::Blocks(blocks), strip), terms)
+        Self::new(isa, spec, hw, isa.lanes())
     }
 
-    fn new(
-        isa: Isa,
-        spec: &ConvSpec<'_>,
-        map: (usize, usize),
-        (source, strip): (Source, usize),
-        terms: Vec<u32>,
-    ) -> Result<Self, Error> {
+    /// Takes a convolution of a map in blocks of so many channels.
+    fn new(isa: Isa, spec: &ConvSpec<'_>, hw: (usize, usize), lanes: usize) -> Result<Self, Error> {
+        spec.check()?;
         let shape = spec.shape;
         if shape.groups != 1 {
             return Err(Error::Invalid {
@@ -127,8 +73,10 @@ impl NchwcConv {
             });
         }
         nchwc::refuse_masks(spec)?;
-        let output = shape.output(map)?;
-        nchwc::elements(isa, shape.c_out, extent(&[output.0, output.1], "y")?)?;
+        let output = shape.output(hw)?;
+        let pixels = extent(&[output.0, output.1], "y")?;
+        nchwc::elements(isa, shape.c_out, pixels)?;
+        let source = Source::new(&shape, hw, lanes)?;
         let matmul = MatMul::pack(
             isa,
             &MatMulSpec {
@@ -138,17 +86,15 @@ impl NchwcConv {
                 ..MatMulSpec::new(shape.c_in * taps(&shape), shape.c_out, spec.weights)
             },
         )?;
-        let in_runs = matches!(source, Source::Blocks(_)) && taps(&shape) == 1;
+        let terms = source.terms();
         let starts = || terms.iter().step_by(Runs::LEN).copied().collect();
         Ok(Self {
             isa,
             shape,
-            runs: in_runs.then(|| Bounded::all_of(starts())),
-            source,
-            map,
-            output,
-            strip: strip.max(1),
+            pixels,
             matmul,
+            runs: source.in_runs().then(|| Bounded::all_of(starts())),
+            source,
             terms: Bounded::all_of(terms),
         })
     }
@@ -160,18 +106,10 @@ impl NchwcConv {
 
     /// Elements of scratch that [`NchwcConv::run`] needs.
     pub fn scratch_len(&self, threads: usize) -> usize {
-        self.copies_len()
+        self.source
+            .copies_len()
             .saturating_mul(threads.max(1))
             .saturating_add(LINE)
-    }
-
-    /// Elements that a job needs.
-    fn copies_len(&self) -> usize {
-        let lanes = self.isa.lanes();
-        match &self.source {
-            Source::Planes(geometry, _) => geometry.planes_len(self.shape.c_in),
-            Source::Blocks(blocks) => blocks.copies_len(self.shape.c_in.div_ceil(lanes), lanes),
-        }
     }
 
     /// `y[co, oh, ow] = act(Σ_{ci} Σ_{kh, kw} W[co, ci, kh, kw] · x[ci, oh·sh + kh·dh - top, ow·sw + kw·dw - left] + bias[co])`
@@ -190,12 +128,8 @@ impl NchwcConv {
         scratch: &mut [f32],
     ) -> Result<(), Error> {
         let lanes = self.isa.lanes();
-        let channels = match &self.source {
-            Source::Planes(..) => self.shape.c_in,
-            Source::Blocks(_) => self.shape.c_in.next_multiple_of(lanes),
-        };
-        check_len(x.len(), channels * self.map.0 * self.map.1, "x")?;
-        let pixels = self.output.0 * self.output.1;
+        check_len(x.len(), self.source.len(), "x")?;
+        let (pixels, strip) = (self.pixels, self.source.strip);
         let blocks = self.shape.c_out.div_ceil(lanes);
         let row = pixels * lanes;
         check_len(y.len(), blocks * row, "y")?;
@@ -203,7 +137,7 @@ impl NchwcConv {
         let pool = worth(pool, row * blocks * self.terms.len());
         let tile = Tile::new(&mut y[..blocks * row], blocks, row, row);
         // Few strips are shared by threads, some whole panels of channels each.
-        let (threads, strips) = (pool.threads().max(1), pixels.div_ceil(self.strip));
+        let (threads, strips) = (pool.threads().max(1), pixels.div_ceil(strip));
         let panel = (self.matmul.panel_width() / lanes).max(1);
         let together = if strips < threads {
             let each = blocks.div_ceil(threads.div_ceil(strips.max(1)));
@@ -213,9 +147,9 @@ impl NchwcConv {
         };
         tile.split_with(
             pool,
-            (together, self.strip * lanes),
+            (together, strip * lanes),
             from_line(scratch),
-            self.copies_len(),
+            self.source.copies_len(),
             |block, first, tile, copies| {
                 self.isa.run(Strip {
                     conv: self,
@@ -246,10 +180,14 @@ impl Task for Strip<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<S: F32s>(mut self, s: S) {
-        let input = self.input(s);
-        let (_, pitch, _) = self.conv.matmul.vector(self.channel);
+        let conv = self.conv;
+        let pixels = (self.pixel, self.tile.cols() / S::LANES);
+        let input = conv
+            .source
+            .input(self.x, pixels, core::mem::take(&mut self.copies));
+        let (_, pitch, _) = conv.matmul.vector(self.channel);
         // Vectors of a panel whose rows are one behind the other.
-        let panel = match pitch == self.conv.matmul.panel_width() {
+        let panel = match pitch == conv.matmul.panel_width() {
             true => pitch / S::LANES,
             false => 1,
         };
@@ -273,45 +211,7 @@ impl Task for Strip<'_, '_> {
     }
 }
 
-impl<'a> Strip<'a, '_> {
-    /// What its pixels are read from: x, or copies.
-    #[inline(always)]
-    fn input<S: F32s>(&mut self, s: S) -> Input<'a> {
-        let conv = self.conv;
-        let pixels = self.tile.cols() / S::LANES;
-        let row = conv.output.1;
-        let [down, across] = conv.shape.stride;
-        let behind = |data: &'a [f32], at: usize| &data[at.min(data.len())..];
-        let copies = core::mem::take(&mut self.copies);
-        let (data, flat, pitch, step) = match &conv.source {
-            Source::Planes(geometry, channels) => {
-                let data = geometry.data(s, self.x, self.pixel, channels, copies);
-                let data = behind(data, if geometry.in_place { self.pixel } else { 0 });
-                (data, geometry.is_flat(), geometry.pitch, 1)
-            }
-            Source::Blocks(blocks) => {
-                let first = self.pixel / row * down;
-                let data = match blocks.border {
-                    Some(_) => {
-                        blocks.copy(self.x, conv.map, first, copies, S::LANES);
-                        copies
-                    }
-                    None if blocks.flat => behind(self.x, self.pixel * S::LANES),
-                    None => behind(self.x, first * blocks.columns * S::LANES),
-                };
-                let pitch = down * blocks.columns * S::LANES;
-                (data, blocks.flat, pitch, across * S::LANES)
-            }
-        };
-        Input {
-            data,
-            pixels,
-            run: if flat { pixels } else { row },
-            pitch,
-            step,
-        }
-    }
-
+impl Strip<'_, '_> {
     /// The blocks that some panels are, from this one of the tile on.
     #[inline(always)]
     fn panel<S: F32s, const NP: usize, const EACH: usize, const N: usize>(
