@@ -155,7 +155,7 @@ impl<'a, const MR: usize> Gathered<'a, MR> {
 }
 
 impl<const MR: usize> Lhs<MR> for Gathered<'_, MR> {
-    const GROUP: usize = 1;
+    const GROUP: usize = if MR <= 6 { 2 } else { 1 };
     #[inline(always)]
     fn len(self) -> usize {
         self.list.len()

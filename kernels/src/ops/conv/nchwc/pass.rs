@@ -3,9 +3,11 @@
 
 use crate::epilogue::Activation;
 use crate::isa::F32s;
-use crate::panel::{Below, Even, Foreseen, Runs, Spaced, Terms};
+use crate::panel::{Below, Even, Foreseen, Gathered, Lhs, Runs, Spaced};
 use crate::pool::{Rows, Tile};
-use crate::tile::gemm::{NV, Place, Start, Target, each_row, for_height, tallest, tile};
+use crate::tile::gemm::{
+    NV, Place, Start, Target, each_row, for_height, tallest, tallest_gathered, tile,
+};
 
 /// Vectors of the widest panel.
 pub(super) const WIDE: usize = 4;
@@ -19,22 +21,30 @@ const fn tallest_of<S: F32s>(vectors: usize) -> usize {
     }
 }
 
-/// Where the pixels of a strip are in what is read: runs of them.
+/// The same where pixels may be anywhere: the address of each takes a general register.
+const fn tallest_anywhere<S: F32s>(vectors: usize) -> usize {
+    if vectors > NV {
+        6
+    } else {
+        tallest_gathered::<S>()
+    }
+}
+
+/// What the pixels of a strip are read from.
 #[derive(Clone, Copy)]
 pub(super) struct Input<'a> {
     pub(super) data: &'a [f32],
-    /// Pixels of all runs, and of each.
     pub(super) pixels: usize,
-    pub(super) run: usize,
-    /// From one run to the next, and from one pixel to the next.
-    pub(super) pitch: usize,
-    pub(super) step: usize,
+    /// Where each of them is, unless they are side by side.
+    pub(super) places: &'a [u32],
 }
 
 /// Where the terms of a pixel are.
 #[derive(Clone, Copy)]
 pub(super) enum Of<'a> {
+    /// Of pixels that are side by side.
     Runs(Runs<'a>),
+    /// Of pixels anywhere.
     Any(Below<'a>),
 }
 
@@ -64,110 +74,129 @@ impl<const NP: usize> Pass<'_, NP> {
         let Input {
             data,
             pixels,
-            run,
-            pitch,
-            step,
+            places,
         } = self.input;
-        let tiles = run.div_ceil(const { tallest_of::<S>(N) }).max(1);
-        let (low, higher) = (run / tiles, run % tiles);
+        let most = match self.terms {
+            Of::Runs(_) => tallest_of::<S>(N),
+            Of::Any(_) => tallest_anywhere::<S>(N),
+        };
+        let tiles = pixels.div_ceil(most).max(1);
+        let (low, higher) = (pixels / tiles, pixels % tiles);
         let cut = higher * (low + 1);
-        let runs = pixels / run.max(1);
-        for (height, range, nth) in [(low + 1, 0..cut, 0), (low, cut..run, runs * higher)] {
+        for (height, range, nth) in [(low + 1, 0..cut, 0), (low, cut..pixels, higher)] {
             if range.is_empty() {
                 continue;
             }
-            let count = range.len() / height;
-            for i in 0..runs {
-                // Of its own: behind a reference every store might change it.
-                let mut out = out.sub(0..out.rows(), 0..out.cols());
-                let at = (i * pitch + range.start * step).min(data.len());
-                let tiles = Tiles {
-                    a: &data[at..],
-                    lda: step,
-                    panels: self.panels,
-                    pitch: self.pitch,
-                    next: self.next,
-                    nth: (nth + i * count, count, runs * tiles),
-                    to: (self.block, (i * run + range.start) * S::LANES),
-                    start: self.start,
-                    activation: self.activation,
-                };
-                for_height!(height, MR => {
-                    if const { MR <= tallest_of::<S>(N) } {
-                        match self.terms {
-                            Of::Runs(terms) => s.outline(
+            // Of its own: behind a reference every store might change it.
+            let mut out = out.sub(0..out.rows(), 0..out.cols());
+            let tiles = Tiles {
+                data,
+                places: places.get(range.clone()).unwrap_or(&[]),
+                first: range.start,
+                panels: self.panels,
+                pitch: self.pitch,
+                next: self.next,
+                nth: (nth, range.len() / height, tiles),
+                block: self.block,
+                start: self.start,
+                activation: self.activation,
+            };
+            for_height!(height, MR => {
+                if const { MR <= tallest_of::<S>(N) } {
+                    match self.terms {
+                        Of::Runs(terms) => s.outline(
+                            #[inline(always)]
+                            move || tiles.side_by_side::<S, MR, EACH, N>(s, terms, &mut out),
+                        ),
+                        Of::Any(terms) => if const { MR <= tallest_anywhere::<S>(N) } {
+                            s.outline(
                                 #[inline(always)]
-                                move || tiles.run::<S, MR, EACH, N>(s, terms, &mut out),
-                            ),
-                            Of::Any(terms) => s.outline(
-                                #[inline(always)]
-                                move || tiles.run::<S, MR, EACH, N>(s, terms, &mut out),
-                            ),
-                        }
+                                move || tiles.anywhere::<S, MR, EACH, N>(s, terms, &mut out),
+                            );
+                        },
                     }
-                });
-            }
+                }
+            });
         }
     }
 }
 
-/// Tiles of one height, side by side.
+/// Tiles of one height.
 struct Tiles<'a, const NP: usize> {
-    /// From the terms of the first pixel on, and from one pixel to the next.
-    a: &'a [f32],
-    lda: usize,
+    data: &'a [f32],
+    places: &'a [u32],
+    /// The first pixel.
+    first: usize,
     panels: [&'a [f32]; NP],
     pitch: usize,
     next: [&'a [f32]; NP],
     /// How many tiles that pass over the panels are before these, how many these are, and all.
     nth: (usize, usize, usize),
-    /// The first block and element of the output.
-    to: (usize, usize),
+    /// The first block of the output.
+    block: usize,
     start: Start<'a>,
     activation: Activation,
 }
 
 impl<const NP: usize> Tiles<'_, NP> {
     #[inline(always)]
-    fn run<S: F32s, const MR: usize, const EACH: usize, const N: usize>(
+    fn side_by_side<S: F32s, const MR: usize, const EACH: usize, const N: usize>(
         self,
         s: S,
-        of_a: impl Terms,
+        terms: Runs<'_>,
         out: &mut Tile<'_>,
     ) {
-        let Self {
-            a,
-            lda,
-            panels,
-            pitch,
-            next,
-            nth: (first, count, tiles),
-            to: (block, at),
-            start,
-            activation,
-        } = self;
+        for n in 0..self.nth.1 {
+            let at = (self.first + n * MR) * S::LANES;
+            let pixels = &self.data[at.min(self.data.len())..];
+            let lhs = Spaced::<_, MR>::new(pixels, S::LANES, terms);
+            self.one::<S, MR, EACH, N>(s, lhs, n, out);
+        }
+    }
+
+    #[inline(always)]
+    fn anywhere<S: F32s, const MR: usize, const EACH: usize, const N: usize>(
+        self,
+        s: S,
+        terms: Below<'_>,
+        out: &mut Tile<'_>,
+    ) {
+        let places = self.places.as_chunks::<MR>().0;
+        for n in 0..self.nth.1 {
+            let lhs = Gathered::new(self.data, places[n].map(|at| at as usize), 1, terms);
+            self.one::<S, MR, EACH, N>(s, lhs, n, out);
+        }
+    }
+
+    /// The `n`-th of them.
+    #[inline(always)]
+    fn one<S: F32s, const MR: usize, const EACH: usize, const N: usize>(
+        &self,
+        s: S,
+        lhs: impl Lhs<MR>,
+        n: usize,
+        out: &mut Tile<'_>,
+    ) {
         // Of whole panels as they are the compiler knows it.
         let pitch = if const { N > 1 } {
             const { NV * S::LANES }
         } else {
-            pitch
+            self.pitch
         };
-        for n in 0..count {
-            let behind = &a[(n * MR * lda).min(a.len())..];
-            let lhs = Spaced::<_, MR>::new(behind, lda, of_a);
-            let of_b = Even::new(0, pitch, of_a.len());
-            let rhs = Foreseen::<S, _, NP, EACH>::new(panels, of_b, next, (first + n, tiles));
-            let to = Pixels {
-                blocks: out.in_order::<N>(block),
-                at: at + n * MR * S::LANES,
-            };
-            let place = Place {
-                to,
-                start,
-                activation,
-            };
-            tile::<S, MR, N, _>(s, of_a.len(), lhs, rhs, place);
-        }
+        let (depth, (before, _, tiles)) = (lhs.len(), self.nth);
+        let of_b = Even::new(0, pitch, depth);
+        let nth = (before + n, tiles);
+        let rhs = Foreseen::<S, _, NP, EACH>::new(self.panels, of_b, self.next, nth);
+        let to = Pixels {
+            blocks: out.in_order::<N>(self.block),
+            at: (self.first + n * MR) * S::LANES,
+        };
+        let place = Place {
+            to,
+            start: self.start,
+            activation: self.activation,
+        };
+        tile::<S, MR, N, _>(s, depth, lhs, rhs, place);
     }
 }
 

@@ -30,8 +30,10 @@ pub(super) struct Source {
     columns: usize,
     /// Whether strips are copied.
     bordered: bool,
-    /// Whether all pixels are one run.
+    /// Whether pixels are side by side, as in x.
     flat: bool,
+    /// Where the pixels of a strip are, unless vectors of them are side by side.
+    places: Vec<u32>,
     /// Output pixels of a strip.
     pub(super) strip: usize,
 }
@@ -71,7 +73,19 @@ impl Source {
         };
         let each = even_height(all, most);
         let reach = (each - 1) * down + (shape.kernel[0] - 1) * shape.dilation[0] + 1;
+        // A step may be as large as any number where there is one output.
+        let [down, across] = [
+            (columns * lanes).saturating_mul(down),
+            lanes.saturating_mul(shape.stride[1]),
+        ];
+        let strip = each * pixels;
+        let place = |i: usize| match flat {
+            true => (i * lanes) as u32,
+            false => (i / output.1 * down + i % output.1 * across) as u32,
+        };
+        let in_runs = lanes > 1 && flat;
         Ok(Self {
+            places: (0..if in_runs { 0 } else { strip }).map(place).collect(),
             shape: *shape,
             map: (h, w),
             output,
@@ -81,7 +95,7 @@ impl Source {
             columns,
             bordered,
             flat,
-            strip: each * pixels,
+            strip,
         })
     }
 
@@ -108,9 +122,9 @@ impl Source {
         terms
     }
 
-    /// Whether terms are side by side: the channels of a block, without a window.
+    /// Whether pixels are side by side, and so are terms: the channels of a block.
     pub(super) fn in_runs(&self) -> bool {
-        self.lanes > 1 && taps(&self.shape) == 1
+        self.places.is_empty()
     }
 
     /// Elements of the copies of a strip.
@@ -123,13 +137,12 @@ impl Source {
 
     /// What so many pixels from `pixel` on are read from, which begins a strip: x, or copies.
     pub(super) fn input<'a>(
-        &self,
+        &'a self,
         x: &'a [f32],
         (pixel, pixels): (usize, usize),
         copies: &'a mut [f32],
     ) -> Input<'a> {
-        let [down, across] = self.shape.stride;
-        let first = pixel / self.output.1 * down;
+        let first = pixel / self.output.1 * self.shape.stride[0];
         let behind = |data: &'a [f32], at: usize| &data[at.min(data.len())..];
         let data = if self.bordered {
             self.copy(x, first, copies);
@@ -142,10 +155,7 @@ impl Source {
         Input {
             data,
             pixels,
-            run: if self.flat { pixels } else { self.output.1 },
-            // A step may be as large as any number where there is one output.
-            pitch: (self.columns * self.lanes).saturating_mul(down),
-            step: across.saturating_mul(self.lanes),
+            places: &self.places,
         }
     }
 
