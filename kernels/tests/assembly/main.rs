@@ -65,7 +65,7 @@ const FAMILIES: [Family; 10] = [
         one_register: false,
         tiles: |isa| match isa {
             AVX2 => heights(6, &[1, 2]),
-            _ => [heights(12, &[1, 2]), heights(6, &[4])].concat(),
+            _ => [heights(12, &[1, 2]), heights(7, &[3]), heights(6, &[4])].concat(),
         },
     },
     Family {
@@ -181,16 +181,18 @@ fn defects(family: &Family, loops: &[Loop], isa: &str) -> Vec<String> {
     for l in loops.iter().filter(|l| l.over_depth()) {
         let allowed = l.may_spill(&l.path());
         let vectors = l.fmas / l.broadcasts;
-        // The step that pairs leave over runs once at most: what it consists of is no matter, unless it spills.
+        // The steps that pairs or fours leave over are three at most: what they consist of is no matter, unless they spill.
         let left_over = isa == AVX512
-            && loops
-                .iter()
-                .any(|pair| pair.function == l.function && pair.fmas == 2 * l.fmas);
-        let steps = if isa == AVX512 && l.broadcasts.is_multiple_of(2) {
-            2
-        } else {
-            1
+            && loops.iter().any(|group| {
+                group.function == l.function && [2, 4].map(|by| by * l.fmas).contains(&group.fmas)
+            });
+        // As many as make one of the tiles of what is broadcast.
+        let tiles = (family.tiles)(isa);
+        let make = |by: &&usize| {
+            l.broadcasts.is_multiple_of(**by) && tiles.contains(&(l.broadcasts / **by, vectors))
         };
+        let steps = [4, 2].iter().find(make).filter(|_| isa == AVX512);
+        let steps = steps.copied().unwrap_or(1);
         let most = l.broadcasts + steps * (vectors + 1) + family.slack + allowed * 8;
         let wrong = if l.spills > allowed || l.reloads > allowed {
             found.push(format!("spills: {l}"));

@@ -12,21 +12,22 @@ use crate::tile::gemm::{
 /// Vectors of the widest panel.
 pub(super) const WIDE: usize = 4;
 
-/// Rows of the tallest tile of so many vectors: 6 x 4 need 10 loads for 24 FMAs, 8 x 3 need 11, 12 x 2 need 14.
+/// Rows of the tallest tile of so many vectors: 6 x 4 need 10 loads for 24 FMAs, 7 x 3 need 10 for 21,
+/// 12 x 2 need 14 (8 x 3 spill behind the last run of terms).
 const fn tallest_of<S: F32s>(vectors: usize) -> usize {
     match vectors {
         WIDE => 6,
-        3 => 8,
+        3 => 7,
         _ => tallest::<S>(),
     }
 }
 
 /// The same where pixels may be anywhere: the address of each takes a general register.
 const fn tallest_anywhere<S: F32s>(vectors: usize) -> usize {
-    if vectors > NV {
-        6
-    } else {
-        tallest_gathered::<S>()
+    match vectors {
+        WIDE => 6,
+        3 => 5, // Six spill.
+        _ => tallest_gathered::<S>(),
     }
 }
 
