@@ -181,10 +181,12 @@ fn defects(family: &Family, loops: &[Loop], isa: &str) -> Vec<String> {
     for l in loops.iter().filter(|l| l.over_depth()) {
         let allowed = l.may_spill(&l.path());
         let vectors = l.fmas / l.broadcasts;
-        // The steps that pairs or fours leave over are three at most: what they consist of is no matter, unless they spill.
+        // The steps that pairs or fours leave over are three at most, together or one by one: what they consist of is no matter, unless they
+        // spill.
+        let quarters = |fmas: usize| (1..=3).map(move |n| n * fmas);
         let left_over = isa == AVX512
             && loops.iter().any(|group| {
-                group.function == l.function && [2, 4].map(|by| by * l.fmas).contains(&group.fmas)
+                group.function == l.function && quarters(group.fmas).any(|n| n == 4 * l.fmas)
             });
         // As many as make one of the tiles of what is broadcast.
         let tiles = (family.tiles)(isa);
