@@ -5,8 +5,7 @@
 //!     [copies]                                          of its part of the map, with zeros round it
 //!     for each panel of N vectors of channels
 //!         for each depth block of KC terms              partial sums stay in y between them
-//!             for each run of pixels                    all of the strip, or those of a row
-//!                 for each tile of MR of them           the micro-kernel: vector j of pixel i is a pixel of block j
+//!             for each tile of MR pixels                the micro-kernel: vector j of pixel i is a pixel of block j
 //! ```
 #![forbid(unsafe_code)]
 
