@@ -305,6 +305,34 @@ fn maps_without_pixels() {
     }
 }
 
+/// Copies that are less than a cache line each.
+#[test]
+fn single_pixels_with_padding() {
+    for c_in in 1..=5 {
+        for (map, pads) in [
+            ((1, 1), [0, 1, 0, 0]),
+            ((1, 2), [1, 0, 0, 0]),
+            ((2, 1), [0, 0, 1, 1]),
+        ] {
+            let shape = ConvShape {
+                c_in,
+                c_out: 20,
+                groups: 1,
+                pads,
+                ..square(1, 1, 1)
+            };
+            let case = Case {
+                shape,
+                map,
+                act: Activation::Relu,
+                bias: true,
+                seed: c_in as u64,
+            };
+            case.check();
+        }
+    }
+}
+
 /// Strips of whole rows, with zeros round the map in some.
 #[test]
 fn windows_of_several_strips() {

@@ -164,7 +164,8 @@ impl Source {
         let ((h, w), lanes) = (self.map, self.lanes);
         let [top, left, ..] = self.shape.pads;
         let block = self.rows * self.columns * lanes;
-        for (i, room) in room.chunks_exact_mut(block.max(1)).enumerate() {
+        let rooms = room.chunks_exact_mut(block.max(1)).take(self.blocks);
+        for (i, room) in rooms.enumerate() {
             let x = &x[i * h * w * lanes..];
             for (r, row) in room.chunks_exact_mut(self.columns * lanes).enumerate() {
                 let y = (first + r).wrapping_sub(top);
