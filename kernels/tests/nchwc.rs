@@ -41,6 +41,17 @@ fn in_planes(isa: Isa, blocks: &[f32], (channels, pixels): (usize, usize)) -> Ve
 }
 
 impl Case {
+    /// With a bias and a Relu.
+    fn new(shape: ConvShape, map: (usize, usize), seed: u64) -> Self {
+        Self {
+            shape,
+            map,
+            act: Activation::Relu,
+            bias: true,
+            seed,
+        }
+    }
+
     fn check(&self) {
         let shape = self.shape;
         let weights = data(self.seed + 1, shape.weights_len().expect("small"));
@@ -268,14 +279,7 @@ fn every_size_of_a_map() {
             (7, 7, 1),
             (4, 7, 2),
         ] {
-            let case = Case {
-                shape: square(20, k, stride),
-                map: (h, w),
-                act: Activation::Relu,
-                bias: true,
-                seed: (w * 100 + h) as u64,
-            };
-            case.check();
+            Case::new(square(20, k, stride), (h, w), (w * 100 + h) as u64).check();
         }
     }
 }
@@ -321,14 +325,7 @@ fn single_pixels_with_padding() {
                 pads,
                 ..square(1, 1, 1)
             };
-            let case = Case {
-                shape,
-                map,
-                act: Activation::Relu,
-                bias: true,
-                seed: c_in as u64,
-            };
-            case.check();
+            Case::new(shape, map, c_in as u64).check();
         }
     }
 }
@@ -349,14 +346,7 @@ fn windows_of_several_strips() {
             pads: [k / 2, k / 2, k / 2, 0],
             ..square(1, k, stride)
         };
-        let case = Case {
-            shape,
-            map,
-            act: Activation::Relu,
-            bias: true,
-            seed: c_out as u64,
-        };
-        case.check();
+        Case::new(shape, map, c_out as u64).check();
     }
 }
 
@@ -370,14 +360,7 @@ fn many_pixels_are_several_strips() {
             pads: [0; 4],
             ..square(1, 1, 1)
         };
-        let case = Case {
-            shape,
-            map,
-            act: Activation::Relu,
-            bias: true,
-            seed: c_out as u64,
-        };
-        case.check();
+        Case::new(shape, map, c_out as u64).check();
     }
 }
 

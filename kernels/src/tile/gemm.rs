@@ -83,10 +83,11 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, L: Lhs<MR>>(
     mut place: Place<'_, impl Target<S, MR, NV>>,
 ) {
     assert!(fits::<S>(MR, NV), "tile spills");
+    const { assert!(matches!(L::GROUP, 1 | 2 | 4), "no loop of such groups") };
     let mut acc = first_sums::<S, MR, NV>(s, &mut place);
     // Some steps from branch to branch: where scalars share ports with vectors (Intel), what a loop counts and compares takes turns of the
     // FMA units.
-    let whole = if const { S::REGISTERS >= 32 } {
+    let whole = if const { S::REGISTERS >= 32 && L::GROUP > 1 } {
         depth / L::GROUP * L::GROUP
     } else {
         0
@@ -96,8 +97,7 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, L: Lhs<MR>>(
     } else if const { S::REGISTERS >= 32 && L::GROUP == 4 } {
         steps::<S, MR, NV, 4>(s, 0..whole, lhs, rhs, &mut acc);
     }
-    let begin = if const { L::GROUP == 1 } { 0 } else { whole };
-    steps::<S, MR, NV, 1>(s, begin..depth, lhs, rhs, &mut acc);
+    steps::<S, MR, NV, 1>(s, whole..depth, lhs, rhs, &mut acc);
     epilogue::finish(s, place.activation, &mut acc);
     place.to.store(s, &acc);
 }
@@ -134,7 +134,7 @@ fn steps<S: F32s, const MR: usize, const NV: usize, const U: usize>(
 }
 
 /// Repeats `$body` for each row `$i` below the constant `$mr`. A loop would do if the compiler unrolled it: accumulators that a loop indexes
-/// live in memory. What is not repeated must not reach the optimizer: it was half of the time that this crate takes to compile.
+/// live in memory. What is not repeated does not reach the optimizer, as a constant: it was four fifths of what was generated.
 macro_rules! each_row {
     ($mr:expr, $i:ident => $body:expr) => {
         each_row!(@ $mr, $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23)

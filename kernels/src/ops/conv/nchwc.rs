@@ -39,10 +39,10 @@ pub struct NchwcConv {
     pixels: usize,
     /// The weights as `[terms, c_out]`.
     matmul: MatMul,
-    /// Where the terms of the first pixel are.
+    /// Number of terms.
+    depth: usize,
+    /// Where those of the first pixel are; of runs of them, if they are in runs, the first of each.
     terms: Bounded,
-    /// Where they begin to be side by side, if they are: the channels of a block, without a window.
-    runs: Option<Bounded>,
 }
 
 impl NchwcConv {
@@ -76,24 +76,25 @@ impl NchwcConv {
         let pixels = extent(&[output.0, output.1], "y")?;
         nchwc::elements(isa, shape.c_out, pixels)?;
         let source = Source::new(&shape, hw, lanes)?;
+        let depth = shape.c_in * taps(&shape);
         let matmul = MatMul::pack(
             isa,
             &MatMulSpec {
                 transposed: true,
                 bias: spec.bias,
                 activation: spec.activation,
-                ..MatMulSpec::new(shape.c_in * taps(&shape), shape.c_out, spec.weights)
+                ..MatMulSpec::new(depth, shape.c_out, spec.weights)
             },
         )?;
-        let terms = source.terms();
-        let starts = || terms.iter().step_by(Runs::LEN).copied().collect();
+        let each = if source.in_runs() { Runs::LEN } else { 1 };
+        let terms = source.terms().into_iter().step_by(each).collect();
         Ok(Self {
             isa,
             shape,
             pixels,
             matmul,
-            runs: source.in_runs().then(|| Bounded::all_of(starts())),
             source,
+            depth,
             terms: Bounded::all_of(terms),
         })
     }
@@ -133,7 +134,7 @@ impl NchwcConv {
         let row = pixels * lanes;
         check_len(y.len(), blocks * row, "y")?;
         check_len(scratch.len(), self.scratch_len(1), "scratch")?;
-        let pool = worth(pool, row * blocks * self.terms.len());
+        let pool = worth(pool, row * blocks * self.depth);
         let tile = Tile::new(&mut y[..blocks * row], blocks, row, row);
         // Few strips are shared by threads, some whole panels of channels each.
         let (threads, strips) = (pool.threads().max(1), pixels.div_ceil(strip));
@@ -220,10 +221,9 @@ impl Strip<'_, '_> {
         block: usize,
     ) {
         let conv = self.conv;
-        let (depth, activation) = (conv.terms.len(), conv.matmul.activation());
+        let (depth, activation) = (conv.depth, conv.matmul.activation());
         let first = self.channel + block * S::LANES;
         let (_, pitch, bias) = conv.matmul.vector(first);
-        let follows = block + N < self.tile.rows();
         let kc = depth
             .div_ceil(depth.div_ceil(KC).max(1))
             .max(1)
@@ -238,16 +238,16 @@ impl Strip<'_, '_> {
             for p in 0..NP {
                 panels[p] = from(block + p * EACH);
                 let then = block + N + p * EACH;
-                next[p] = match follows && then < self.tile.rows() {
+                next[p] = match then < self.tile.rows() {
                     true => from(then),
                     false => panels[p],
                 };
             }
             let pass = Pass {
                 input,
-                terms: match &conv.runs {
-                    Some(runs) => Of::Runs(Runs::new(runs.all(), depth).part(terms.clone())),
-                    None => Of::Any(conv.terms.all().part(terms.clone())),
+                terms: match conv.source.in_runs() {
+                    true => Of::Runs(Runs::new(conv.terms.all(), depth).part(terms.clone())),
+                    false => Of::Any(conv.terms.all().part(terms.clone())),
                 },
                 panels,
                 pitch,
