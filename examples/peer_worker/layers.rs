@@ -94,8 +94,7 @@ pub(crate) fn convolution(
     };
     let layout = std::env::var("SLUICEGATE_LAYOUT");
     match layout.as_deref() {
-        Ok("nchwc") if words.is_some() => return Err("maps in blocks take no masks".into()),
-        Ok("nchwc") => return in_blocks(&spec, (h, w), &x, isa, pool),
+        Ok("nchwc") => return in_blocks(&spec, (h, w), words, &x, isa, pool),
         Err(_) | Ok("nchw") => {}
         Ok(other) => return Err(format!("SLUICEGATE_LAYOUT={other}").into()),
     }
@@ -103,10 +102,10 @@ pub(crate) fn convolution(
         return depthwise(spec, (h, w), words.clone(), x, isa, pool);
     }
     let conv = Conv::pack(isa, &spec, (h, w))?;
-    // As within a network: without masks, what is not computed by Winograd's filtering is in blocks.
+    // What is not computed by Winograd's filtering is in blocks.
     let direct = shape.groups == 1 && !conv.row_name().contains("winograd");
-    if direct && words.is_none() && layout.is_err() {
-        return in_blocks(&spec, (h, w), &x, isa, pool);
+    if direct && layout.is_err() {
+        return in_blocks(&spec, (h, w), words, &x, isa, pool);
     }
     let live = words
         .as_deref()
@@ -164,10 +163,11 @@ fn depthwise(
 
 type Layer = Box<dyn FnMut(&Threads, &mut [f32])>;
 
-/// As within a network without masks: maps in blocks of channels, in and out.
+/// As within a network: maps in blocks of channels, in and out.
 fn in_blocks(
     spec: &ConvSpec<'_>,
     map: (usize, usize),
+    words: Option<Vec<u64>>,
     planes: &[f32],
     isa: Isa,
     pool: Threads,
@@ -180,6 +180,15 @@ fn in_blocks(
     let mut y = Buffer::zeros(nchwc::elements(isa, to.0, to.1)?);
     let threads = pool.threads();
     let depthwise = NchwcDepthwise::serves(&shape, map);
+    if depthwise && words.is_some() {
+        return Err("depthwise convolutions in blocks take no masks".into());
+    }
+    let live = words
+        .as_deref()
+        .map(|words| Channels::new(words, shape.c_in))
+        .transpose()?;
+    let expected =
+        sluicegate_kernels::reference::conv::conv(&shape, map, planes, spec.weights, None, live)?;
     let (mut run, name): (Layer, _) = if depthwise {
         let conv = NchwcDepthwise::pack(isa, spec, map)?;
         let mut scratch = Buffer::zeros(conv.scratch_len(threads));
@@ -198,15 +207,16 @@ fn in_blocks(
         };
         let mut scratch = Buffer::zeros(conv.scratch_len(threads));
         let run = move |pool: &Threads, y: &mut [f32]| {
-            conv.run(pool, &x, y, &mut scratch).expect("checked");
+            let live = words
+                .as_deref()
+                .map(|words| Channels::new(words, shape.c_in).expect("checked"));
+            conv.run(pool, &x, live, y, &mut scratch).expect("checked");
         };
         (Box::new(run), "f32_conv_nchwc")
     };
     run(&pool, &mut y);
     let mut out = Buffer::zeros(to.0 * to.1);
     nchwc::to_planes(isa, &pool, &y, to, &mut out, &mut vec![0.0; to.1 * threads])?;
-    let expected =
-        sluicegate_kernels::reference::conv::conv(&shape, map, planes, spec.weights, None, None)?;
     check(&out, |i| expected[i].value)?;
     Ok((Box::new(move || run(&pool, &mut y)), name))
 }

@@ -18,6 +18,8 @@ struct Case {
     map: (usize, usize),
     act: Activation,
     bias: bool,
+    /// How many of eight inputs are live, where they are masked at all.
+    live: Option<u64>,
     seed: u64,
 }
 
@@ -48,8 +50,23 @@ impl Case {
             map,
             act: Activation::Relu,
             bias: true,
+            live: None,
             seed,
         }
+    }
+
+    /// Bits of the live inputs.
+    fn mask(&self) -> Option<Vec<u64>> {
+        let dice = data(self.seed + 3, self.shape.c_in);
+        let words = |eighths: u64| {
+            let mut words = vec![0; self.shape.c_in.div_ceil(64)];
+            for (c, x) in dice.iter().enumerate() {
+                let lives = f64::from(x.abs()) * 8.0 < eighths as f64;
+                words[c / 64] |= u64::from(lives) << (c % 64);
+            }
+            words
+        };
+        self.live.map(words)
     }
 
     fn check(&self) {
@@ -106,24 +123,33 @@ impl Case {
 
     fn convolution(&self, isa: Isa, spec: &ConvSpec<'_>, x: &[f32]) {
         let (channels, pixels) = self.output();
+        let (c_in, words) = (spec.shape.c_in, self.mask());
+        let live = words
+            .as_deref()
+            .map(|words| Channels::new(words, c_in).expect("as many bits"));
+        let mut x = x.to_vec();
+        let (plane, map) = (self.map.0 * self.map.1, x.len());
+        for c in (0..c_in).filter(|&c| live.is_some_and(|live| !live.contains(c))) {
+            x[(c * plane).min(map)..][..plane].fill(f32::NAN);
+        }
         let conv = Conv::pack(isa, spec, self.map).expect("valid");
         let mut scratch = vec![f32::NAN; conv.scratch_len(1)];
         let mut expected = vec![0.0; channels * pixels];
-        conv.run(&Serial, x, None, None, &mut expected, &mut scratch)
+        conv.run(&Serial, &x, live, None, &mut expected, &mut scratch)
             .expect("valid");
         let check = |packed: NchwcConv, x: &[f32]| {
             self.agree(isa, &expected, |pool, y| {
                 let mut scratch = vec![f32::NAN; packed.scratch_len(pool.threads())];
-                packed.run(pool, x, y, &mut scratch)
+                packed.run(pool, x, live, y, &mut scratch)
             });
         };
         check(
             NchwcConv::pack_planes(isa, spec, self.map).expect("valid"),
-            x,
+            &x,
         );
         check(
             NchwcConv::pack_blocks(isa, spec, self.map).expect("valid"),
-            &in_blocks(isa, x, spec.shape.c_in),
+            &in_blocks(isa, &x, c_in),
         );
     }
 
@@ -198,6 +224,7 @@ fn depthwise_cases() -> impl Strategy<Value = Case> {
                 map,
                 act,
                 bias,
+                live: None,
                 seed,
             },
         )
@@ -218,22 +245,27 @@ fn convolution_cases() -> impl Strategy<Value = Case> {
         ),
     ];
     let sizes = ((1usize..40, 1usize..150), (1usize..20, 1usize..30));
-    (window, sizes, activations(), any::<bool>(), 0u64..1 << 40)
+    let live = prop::option::of(0u64..9);
+    let ends = (activations(), any::<bool>());
+    (window, sizes, ends, live, 0u64..1 << 40)
         .prop_map(
-            |((kernel, stride, dilation, pads), ((c_in, c_out), map), act, bias, seed)| Case {
-                shape: ConvShape {
-                    c_in,
-                    c_out,
-                    groups: 1,
-                    kernel,
-                    stride,
-                    dilation,
-                    pads,
-                },
-                map,
-                act,
-                bias,
-                seed,
+            |((kernel, stride, dilation, pads), ((c_in, c_out), map), (act, bias), live, seed)| {
+                Case {
+                    shape: ConvShape {
+                        c_in,
+                        c_out,
+                        groups: 1,
+                        kernel,
+                        stride,
+                        dilation,
+                        pads,
+                    },
+                    map,
+                    act,
+                    bias,
+                    live,
+                    seed,
+                }
             },
         )
         .prop_filter("the kernel fits", |case| {
@@ -297,6 +329,7 @@ fn maps_without_pixels() {
                 map,
                 act: Activation::Relu,
                 bias: true,
+                live: None,
                 seed: k as u64,
             };
             case.check();
@@ -346,7 +379,10 @@ fn windows_of_several_strips() {
             pads: [k / 2, k / 2, k / 2, 0],
             ..square(1, k, stride)
         };
-        Case::new(shape, map, c_out as u64).check();
+        for live in [None, Some(4), Some(0)] {
+            let case = Case::new(shape, map, c_out as u64);
+            Case { live, ..case }.check();
+        }
     }
 }
 
@@ -360,7 +396,10 @@ fn many_pixels_are_several_strips() {
             pads: [0; 4],
             ..square(1, 1, 1)
         };
-        Case::new(shape, map, c_out as u64).check();
+        for live in [None, Some(4), Some(0)] {
+            let case = Case::new(shape, map, c_out as u64);
+            Case { live, ..case }.check();
+        }
     }
 }
 
@@ -470,8 +509,11 @@ fn what_blocks_cannot_do_is_refused() {
     for (inputs, outputs) in [(all - 1, all), (all, all - 1)] {
         let (x, y) = (&x[..inputs], &mut y[..outputs]);
         assert!(packed.run(&Serial, x, y, &mut scratch).is_err());
-        assert!(conv.run(&Serial, x, y, &mut scratch).is_err());
+        assert!(conv.run(&Serial, x, None, y, &mut scratch).is_err());
         assert!(nchwc::mean(isa, &x[..inputs.min(all - 1)], (20, 20), y).is_err());
     }
-    assert!(conv.run(&Serial, &x, &mut y, &mut []).is_err());
+    assert!(conv.run(&Serial, &x, None, &mut y, &mut []).is_err());
+    let other = Channels::new(&[0], 19).expect("19 bits");
+    let error = conv.run(&Serial, &x, Some(other), &mut y, &mut scratch);
+    assert!(matches!(error, Err(Error::Mismatch { .. })), "{error:?}");
 }

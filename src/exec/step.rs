@@ -243,7 +243,7 @@ impl<'a> Frame<'a> {
             Kernel::Blocks { call, images } => {
                 for (x, y) in images_of(x(0), floats_mut(first), *images) {
                     match call {
-                        BlocksCall::Conv(conv) => conv.run(pool, x, y, scratch)?,
+                        BlocksCall::Conv(conv) => conv.run(pool, x, None, y, scratch)?,
                         BlocksCall::Depthwise(conv) => conv.run(pool, x, y, scratch)?,
                         &BlocksCall::Layout { op, extents } => match op {
                             BlocksOp::FromPlanes => nchwc::from_planes(isa, pool, x, extents, y)?,

@@ -400,16 +400,17 @@ impl MatMul {
         self.nr
     }
 
-    /// What a vector of packed columns is multiplied by, from column `first` on: the elements from one row of these to the next, and its bias.
-    pub(crate) fn vector(&self, first: usize) -> (&[f32], usize, Option<&[f32]>) {
+    /// Elements from one row of a panel to the next.
+    pub(crate) fn pitch(&self) -> usize {
+        self.pitch
+    }
+
+    /// What a vector of packed columns is multiplied by, from column `first` on, and its bias.
+    pub(crate) fn vector(&self, first: usize) -> (&[f32], Option<&[f32]>) {
         let all = self.product(&[], 0, Below::all(&[]), 0);
         let panel = all.panel(first / self.nr, self.isa.lanes());
         let bias = self.bias.as_deref().map(|bias| &bias[first..]);
-        (
-            panel.get(first % self.nr..).unwrap_or(&[]),
-            self.pitch,
-            bias,
-        )
+        (panel.get(first % self.nr..).unwrap_or(&[]), bias)
     }
 
     /// What is applied to the sums.

@@ -12,18 +12,20 @@
 mod pass;
 mod source;
 
+use alloc::vec::Vec;
+
 use super::taps;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
 use crate::ops::matmul::{MatMul, MatMulSpec};
 use crate::ops::{ConvShape, ConvSpec, nchwc, pointwise};
-use crate::pack::{check_len, extent};
-use crate::panel::{Bounded, LINE, Runs, Terms, from_line};
+use crate::pack::{check_len, check_mask, extent, partial};
+use crate::panel::{Below, Bounded, LINE, Runs, Terms, from_line, lines, take_indices};
 use crate::pool::{Pool, Tile, worth};
 use crate::tile::gemm::{NV, Start};
-use crate::{Error, Isa};
+use crate::{Channels, Error, Isa};
 
-use pass::{Input, Of, Pass, WIDE};
+use pass::{Input, Pass, WIDE, Walk};
 use source::Source;
 
 /// Terms of a depth block, as that of products.
@@ -49,7 +51,7 @@ impl NchwcConv {
     /// Takes a convolution of planes, `[c_in, h, w]`, of one group.
     ///
     /// # Errors
-    /// As [`ConvSpec::check`]; [`Error::Invalid`] when it has groups or masks, or does not fit the map.
+    /// As [`ConvSpec::check`]; [`Error::Invalid`] when it has groups or static masks, or does not fit the map.
     pub fn pack_planes(isa: Isa, spec: &ConvSpec<'_>, hw: (usize, usize)) -> Result<Self, Error> {
         Self::new(isa, spec, hw, 1)
     }
@@ -57,7 +59,7 @@ impl NchwcConv {
     /// Takes a convolution of a map in blocks, of one group.
     ///
     /// # Errors
-    /// As [`ConvSpec::check`]; [`Error::Invalid`] when it has groups or masks, or does not fit the map.
+    /// As [`ConvSpec::check`]; [`Error::Invalid`] when it has groups or static masks, or does not fit the map.
     pub fn pack_blocks(isa: Isa, spec: &ConvSpec<'_>, hw: (usize, usize)) -> Result<Self, Error> {
         Self::new(isa, spec, hw, isa.lanes())
     }
@@ -86,17 +88,19 @@ impl NchwcConv {
                 ..MatMulSpec::new(depth, shape.c_out, spec.weights)
             },
         )?;
-        let each = if source.in_runs() { Runs::LEN } else { 1 };
-        let terms = source.terms().into_iter().step_by(each).collect();
-        Ok(Self {
+        let mut conv = Self {
             isa,
             shape,
             pixels,
             matmul,
             source,
             depth,
-            terms: Bounded::all_of(terms),
-        })
+            terms: Bounded::all_of(Vec::new()),
+        };
+        let each = conv.terms_of_a_run();
+        let terms = conv.source.terms().into_iter().step_by(each);
+        conv.terms = Bounded::all_of(terms.collect());
+        Ok(conv)
     }
 
     /// What was packed.
@@ -106,35 +110,43 @@ impl NchwcConv {
 
     /// Elements of scratch that [`NchwcConv::run`] needs.
     pub fn scratch_len(&self, threads: usize) -> usize {
+        let lists = lines(self.depth).saturating_mul(2);
         self.source
             .copies_len()
             .saturating_mul(threads.max(1))
+            .saturating_add(lists)
             .saturating_add(LINE)
     }
 
-    /// `y[co, oh, ow] = act(Σ_{ci} Σ_{kh, kw} W[co, ci, kh, kw] · x[ci, oh·sh + kh·dh - top, ow·sw + kw·dw - left] + bias[co])`
+    /// `y[co, oh, ow] = act(Σ_{ci ∈ live} Σ_{kh, kw} W[co, ci, kh, kw] · x[ci, oh·sh + kh·dh - top, ow·sw + kw·dw - left] + bias[co])`
     ///
     /// # Shapes    `x` planes `[c_in, h, w]` or a map in blocks, as it was packed for; `y` a map `[c_out, oh, ow]` in blocks
-    /// # Numerics  one chain an output, upwards from the bias in (ci, kh, kw), one mul_add a term, taps on the padding included; then the
-    ///   activation
-    /// # Errors    [`Error::TooShort`]; nothing is written then
+    /// # Masks     what dead inputs hold is no part of any sum
+    /// # Numerics  one chain an output, upwards from the bias in (ci, kh, kw), one mul_add a term of a live channel, taps on the padding included;
+    ///   then the activation. The bits depend neither on threads nor on how a channel died
+    /// # Errors    [`Error::TooShort`], [`Error::Mismatch`]; nothing is written then
     /// # Panics    never
     /// # Scratch   [`NchwcConv::scratch_len`] elements, contents ignored
     pub fn run(
         &self,
         pool: &dyn Pool,
         x: &[f32],
+        live_in: Option<Channels<'_>>,
         y: &mut [f32],
         scratch: &mut [f32],
     ) -> Result<(), Error> {
         let lanes = self.isa.lanes();
         check_len(x.len(), self.source.len(), "x")?;
+        check_mask(live_in, self.shape.c_in, "length of the input mask")?;
         let (pixels, strip) = (self.pixels, self.source.strip);
         let blocks = self.shape.c_out.div_ceil(lanes);
         let row = pixels * lanes;
         check_len(y.len(), blocks * row, "y")?;
         check_len(scratch.len(), self.scratch_len(1), "scratch")?;
-        let pool = worth(pool, row * blocks * self.depth);
+        let live_in = partial(live_in);
+        let mut rest = from_line(scratch);
+        let terms = self.terms(live_in, &mut rest);
+        let pool = worth(pool, row * blocks * terms.depth);
         let tile = Tile::new(&mut y[..blocks * row], blocks, row, row);
         // Few strips are shared by threads, some whole panels of channels each.
         let (threads, strips) = (pool.threads().max(1), pixels.div_ceil(strip));
@@ -148,12 +160,14 @@ impl NchwcConv {
         tile.split_with(
             pool,
             (together, strip * lanes),
-            from_line(scratch),
+            rest,
             self.source.copies_len(),
             |block, first, tile, copies| {
                 self.isa.run(Strip {
                     conv: self,
                     x,
+                    live_in,
+                    terms,
                     channel: block * lanes,
                     pixel: first / lanes,
                     tile,
@@ -163,12 +177,63 @@ impl NchwcConv {
         );
         Ok(())
     }
+
+    /// The terms of the live channels.
+    fn terms<'a>(&'a self, live: Option<Channels<'_>>, rest: &mut &'a mut [f32]) -> LiveTerms<'a> {
+        let first = self.terms.all();
+        let Some(live) = live else {
+            return LiveTerms {
+                depth: self.depth,
+                of_x: first,
+                of_w: None,
+            };
+        };
+        let (taps, pitch) = (taps(&self.shape), self.matmul.pitch());
+        let each = self.terms_of_a_run();
+        let of_x = take_indices(rest, self.depth);
+        let of_w = take_indices(rest, self.depth);
+        let mut depth = 0;
+        // Written whether live or not: random masks would be mispredicted.
+        for (c, all) in (0..self.depth).step_by(taps).enumerate() {
+            for i in 0..taps {
+                let t = all + i;
+                of_x[depth + i] = first.as_slice()[t / each] + (t % each) as u32;
+                of_w[depth + i] = (t * pitch) as u32;
+            }
+            depth += taps * usize::from(live.contains(c));
+        }
+        LiveTerms {
+            depth,
+            of_x: Below::all(&of_x[..depth]),
+            of_w: Some(Below::all(&of_w[..depth])),
+        }
+    }
+
+    /// How many of the terms of a pixel lie side by side.
+    fn terms_of_a_run(&self) -> usize {
+        match self.source.in_runs() {
+            true => Runs::LEN,
+            false => 1,
+        }
+    }
+}
+
+/// The terms of a pixel in a call.
+#[derive(Clone, Copy)]
+struct LiveTerms<'a> {
+    depth: usize,
+    /// Where those of the first pixel are; where their runs begin, if there are runs and all are live.
+    of_x: Below<'a>,
+    /// Where their rows begin in a panel, unless all are live.
+    of_w: Option<Below<'a>>,
 }
 
 /// Pixels of some blocks.
 struct Strip<'a, 't> {
     conv: &'a NchwcConv,
     x: &'a [f32],
+    live_in: Option<Channels<'a>>,
+    terms: LiveTerms<'a>,
     /// The tile's first ones.
     channel: usize,
     pixel: usize,
@@ -182,10 +247,9 @@ impl Task for Strip<'_, '_> {
     fn run<S: F32s>(mut self, s: S) {
         let conv = self.conv;
         let pixels = (self.pixel, self.tile.cols() / S::LANES);
-        let input = conv
-            .source
-            .input(self.x, pixels, core::mem::take(&mut self.copies));
-        let (_, pitch, _) = conv.matmul.vector(self.channel);
+        let copies = core::mem::take(&mut self.copies);
+        let input = conv.source.input(self.x, self.live_in, pixels, copies);
+        let pitch = conv.matmul.pitch();
         // Vectors of a panel whose rows are one behind the other.
         let panel = match pitch == conv.matmul.panel_width() {
             true => pitch / S::LANES,
@@ -221,18 +285,22 @@ impl Strip<'_, '_> {
         block: usize,
     ) {
         let conv = self.conv;
-        let (depth, activation) = (conv.depth, conv.matmul.activation());
+        let LiveTerms { depth, of_x, of_w } = self.terms;
+        let activation = conv.matmul.activation();
         let first = self.channel + block * S::LANES;
-        let (_, pitch, bias) = conv.matmul.vector(first);
+        let pitch = conv.matmul.pitch();
+        let (_, bias) = conv.matmul.vector(first);
         let kc = depth
             .div_ceil(depth.div_ceil(KC).max(1))
             .max(1)
             .next_multiple_of(Runs::LEN);
         for t in (0..depth.max(1)).step_by(kc) {
             let terms = t..depth.min(t + kc);
+            // Rows of live terms are counted from the panel's first.
+            let before = if of_w.is_some() { 0 } else { t * pitch };
             let from = |block: usize| {
-                let (panel, ..) = conv.matmul.vector(self.channel + block * S::LANES);
-                panel.get(t * pitch..).unwrap_or(&[])
+                let (panel, _) = conv.matmul.vector(self.channel + block * S::LANES);
+                panel.get(before..).unwrap_or(&[])
             };
             let (mut panels, mut next) = ([&[][..]; NP], [&[][..]; NP]);
             for p in 0..NP {
@@ -245,9 +313,16 @@ impl Strip<'_, '_> {
             }
             let pass = Pass {
                 input,
-                terms: match conv.source.in_runs() {
-                    true => Of::Runs(Runs::new(conv.terms.all(), depth).part(terms.clone())),
-                    false => Of::Any(conv.terms.all().part(terms.clone())),
+                walk: match (conv.source.in_runs(), of_w) {
+                    (true, None) => Walk::Runs(Runs::new(of_x, depth).part(terms.clone())),
+                    (false, None) => Walk::Places(of_x.part(terms.clone())),
+                    (in_runs, Some(of_w)) => {
+                        let (of_x, of_w) = (of_x.part(terms.clone()), of_w.part(terms.clone()));
+                        match in_runs {
+                            true => Walk::Live(of_x, of_w),
+                            false => Walk::LivePlaces(of_x, of_w),
+                        }
+                    }
                 },
                 panels,
                 pitch,

@@ -3,7 +3,7 @@
 
 use crate::epilogue::Activation;
 use crate::isa::F32s;
-use crate::panel::{Below, Even, Foreseen, Gathered, Lhs, Runs, Spaced};
+use crate::panel::{Below, Even, Foreseen, Gathered, Lhs, Runs, Spaced, Terms};
 use crate::pool::{Rows, Tile};
 use crate::tile::gemm::{
     NV, Place, Start, Target, each_row, for_height, tallest, tallest_gathered, tile,
@@ -40,19 +40,21 @@ pub(super) struct Input<'a> {
     pub(super) places: &'a [u32],
 }
 
-/// Where the terms of a pixel are.
+/// Where the terms of a pixel are, and, unless they are all, where the rows of each begin in a panel.
 #[derive(Clone, Copy)]
-pub(super) enum Of<'a> {
+pub(super) enum Walk<'a> {
     /// Of pixels that are side by side.
     Runs(Runs<'a>),
+    Live(Below<'a>, Below<'a>),
     /// Of pixels anywhere.
-    Any(Below<'a>),
+    Places(Below<'a>),
+    LivePlaces(Below<'a>, Below<'a>),
 }
 
 /// Depth block of some panels.
 pub(super) struct Pass<'a, const NP: usize> {
     pub(super) input: Input<'a>,
-    pub(super) terms: Of<'a>,
+    pub(super) walk: Walk<'a>,
     pub(super) panels: [&'a [f32]; NP],
     /// From one row of a panel to the next.
     pub(super) pitch: usize,
@@ -77,9 +79,9 @@ impl<const NP: usize> Pass<'_, NP> {
             pixels,
             places,
         } = self.input;
-        let most = match self.terms {
-            Of::Runs(_) => tallest_of::<S>(N),
-            Of::Any(_) => tallest_anywhere::<S>(N),
+        let most = match self.walk {
+            Walk::Runs(_) | Walk::Live(..) => tallest_of::<S>(N),
+            Walk::Places(_) | Walk::LivePlaces(..) => tallest_anywhere::<S>(N),
         };
         let tiles = pixels.div_ceil(most).max(1);
         let (low, higher) = (pixels / tiles, pixels % tiles);
@@ -95,31 +97,60 @@ impl<const NP: usize> Pass<'_, NP> {
                 places: places.get(range.clone()).unwrap_or(&[]),
                 first: range.start,
                 panels: self.panels,
-                pitch: self.pitch,
                 next: self.next,
                 nth: (nth, range.len() / height, tiles),
                 block: self.block,
                 start: self.start,
                 activation: self.activation,
             };
+            let pitch = self.pitch;
             for_height!(height, MR => {
-                if const { MR <= tallest_of::<S>(N) } {
-                    match self.terms {
-                        Of::Runs(terms) => s.outline(
+                match self.walk {
+                    Walk::Runs(of_x) => if const { MR <= tallest_of::<S>(N) } {
+                        s.outline(
                             #[inline(always)]
-                            move || tiles.side_by_side::<S, MR, EACH, N>(s, terms, &mut out),
-                        ),
-                        Of::Any(terms) => if const { MR <= tallest_anywhere::<S>(N) } {
-                            s.outline(
-                                #[inline(always)]
-                                move || tiles.anywhere::<S, MR, EACH, N>(s, terms, &mut out),
-                            );
-                        },
-                    }
+                            move || {
+                                let of_w = in_order::<S, N>(pitch, of_x.len());
+                                tiles.side_by_side::<S, MR, EACH, N>(s, of_x, of_w, &mut out);
+                            },
+                        );
+                    },
+                    Walk::Live(of_x, of_w) => if const { MR <= tallest_of::<S>(N) } {
+                        s.outline(
+                            #[inline(always)]
+                            move || tiles.side_by_side::<S, MR, EACH, N>(s, of_x, of_w, &mut out),
+                        );
+                    },
+                    Walk::Places(of_x) => if const { MR <= tallest_anywhere::<S>(N) } {
+                        s.outline(
+                            #[inline(always)]
+                            move || {
+                                let of_w = in_order::<S, N>(pitch, of_x.len());
+                                tiles.anywhere::<S, MR, EACH, N>(s, of_x, of_w, &mut out);
+                            },
+                        );
+                    },
+                    Walk::LivePlaces(of_x, of_w) => if const { MR <= tallest_anywhere::<S>(N) } {
+                        s.outline(
+                            #[inline(always)]
+                            move || tiles.anywhere::<S, MR, EACH, N>(s, of_x, of_w, &mut out),
+                        );
+                    },
                 }
             });
         }
     }
+}
+
+/// So many rows of a panel, from the first on. To be called where they are used: the compiler knows how far apart those of whole panels are.
+#[inline(always)]
+fn in_order<S: F32s, const N: usize>(pitch: usize, depth: usize) -> Even {
+    let pitch = if const { N > 1 } {
+        const { NV * S::LANES }
+    } else {
+        pitch
+    };
+    Even::new(0, pitch, depth)
 }
 
 /// Tiles of one height.
@@ -129,7 +160,6 @@ struct Tiles<'a, const NP: usize> {
     /// The first pixel.
     first: usize,
     panels: [&'a [f32]; NP],
-    pitch: usize,
     next: [&'a [f32]; NP],
     /// How many tiles that pass over the panels are before these, how many these are, and all.
     nth: (usize, usize, usize),
@@ -144,14 +174,15 @@ impl<const NP: usize> Tiles<'_, NP> {
     fn side_by_side<S: F32s, const MR: usize, const EACH: usize, const N: usize>(
         self,
         s: S,
-        terms: Runs<'_>,
+        of_x: impl Terms,
+        of_w: impl Terms,
         out: &mut Tile<'_>,
     ) {
         for n in 0..self.nth.1 {
             let at = (self.first + n * MR) * S::LANES;
             let pixels = &self.data[at.min(self.data.len())..];
-            let lhs = Spaced::<_, MR>::new(pixels, S::LANES, terms);
-            self.one::<S, MR, EACH, N>(s, lhs, n, out);
+            let lhs = Spaced::<_, MR>::new(pixels, S::LANES, of_x);
+            self.one::<S, MR, EACH, N>(s, lhs, of_w, n, out);
         }
     }
 
@@ -159,13 +190,14 @@ impl<const NP: usize> Tiles<'_, NP> {
     fn anywhere<S: F32s, const MR: usize, const EACH: usize, const N: usize>(
         self,
         s: S,
-        terms: Below<'_>,
+        of_x: Below<'_>,
+        of_w: impl Terms,
         out: &mut Tile<'_>,
     ) {
         let places = self.places.as_chunks::<MR>().0;
         for n in 0..self.nth.1 {
-            let lhs = Gathered::new(self.data, places[n].map(|at| at as usize), 1, terms);
-            self.one::<S, MR, EACH, N>(s, lhs, n, out);
+            let lhs = Gathered::new(self.data, places[n].map(|at| at as usize), 1, of_x);
+            self.one::<S, MR, EACH, N>(s, lhs, of_w, n, out);
         }
     }
 
@@ -175,19 +207,13 @@ impl<const NP: usize> Tiles<'_, NP> {
         &self,
         s: S,
         lhs: impl Lhs<MR>,
+        of_w: impl Terms,
         n: usize,
         out: &mut Tile<'_>,
     ) {
-        // Of whole panels as they are the compiler knows it.
-        let pitch = if const { N > 1 } {
-            const { NV * S::LANES }
-        } else {
-            self.pitch
-        };
         let (depth, (before, _, tiles)) = (lhs.len(), self.nth);
-        let of_b = Even::new(0, pitch, depth);
         let nth = (before + n, tiles);
-        let rhs = Foreseen::<S, _, NP, EACH>::new(self.panels, of_b, self.next, nth);
+        let rhs = Foreseen::<S, _, NP, EACH>::new(self.panels, of_w, self.next, nth);
         let to = Pixels {
             blocks: out.in_order::<N>(self.block),
             at: (self.first + n * MR) * S::LANES,

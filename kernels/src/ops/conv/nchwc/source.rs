@@ -5,10 +5,10 @@ use alloc::vec::Vec;
 
 use super::super::taps;
 use super::pass::Input;
-use crate::Error;
 use crate::ops::ConvShape;
 use crate::pack::{even_height, extent};
 use crate::panel::lines;
+use crate::{Channels, Error};
 
 /// Elements of the strip of a map, 32 KiB, so that L1 holds it; or else 512 KiB, so that L2 does while the panels pass over it.
 const NEAR: usize = 8 * 1024;
@@ -135,17 +135,18 @@ impl Source {
         }
     }
 
-    /// What so many pixels from `pixel` on are read from, which begins a strip: x, or copies.
+    /// What so many pixels from `pixel` on are read from, which begins a strip: x, or copies of blocks with a live channel.
     pub(super) fn input<'a>(
         &'a self,
         x: &'a [f32],
+        live: Option<Channels<'_>>,
         (pixel, pixels): (usize, usize),
         copies: &'a mut [f32],
     ) -> Input<'a> {
         let first = pixel / self.output.1 * self.shape.stride[0];
         let behind = |data: &'a [f32], at: usize| &data[at.min(data.len())..];
         let data = if self.bordered {
-            self.copy(x, first, copies);
+            self.copy(x, live, first, copies);
             copies
         } else if self.flat {
             behind(x, pixel * self.lanes)
@@ -160,12 +161,15 @@ impl Source {
     }
 
     /// Copies the rows from `first` on, counted from the border's first.
-    fn copy(&self, x: &[f32], first: usize, room: &mut [f32]) {
+    fn copy(&self, x: &[f32], live: Option<Channels<'_>>, first: usize, room: &mut [f32]) {
         let ((h, w), lanes) = (self.map, self.lanes);
         let [top, left, ..] = self.shape.pads;
         let block = self.rows * self.columns * lanes;
         let rooms = room.chunks_exact_mut(block.max(1)).take(self.blocks);
         for (i, room) in rooms.enumerate() {
+            if live.is_some_and(|live| live.bits(i * lanes, lanes) == 0) {
+                continue;
+            }
             let x = &x[i * h * w * lanes..];
             for (r, row) in room.chunks_exact_mut(self.columns * lanes).enumerate() {
                 let y = (first + r).wrapping_sub(top);
