@@ -56,6 +56,9 @@ fn algorithm() -> Outcome<Algorithm> {
     }
 }
 
+/// Elements of a map that L2 does not hold.
+const FAR: usize = 1 << 18;
+
 pub(crate) fn convolution(
     case: &Case<'_>,
     isa: Isa,
@@ -102,8 +105,10 @@ pub(crate) fn convolution(
         return depthwise(spec, (h, w), words.clone(), x, isa, pool);
     }
     let conv = Conv::pack(isa, &spec, (h, w))?;
-    // What is not computed by Winograd's filtering is in blocks.
-    let direct = shape.groups == 1 && !conv.row_name().contains("winograd");
+    // What is not computed by Winograd's filtering is in blocks, but for maps that caches do not hold and of which little is live: of a
+    // block, each line with a live channel is read.
+    let far = shape.c_in * h * w > FAR && case.density() < 0.3;
+    let direct = shape.groups == 1 && !far && !conv.row_name().contains("winograd");
     if direct && layout.is_err() {
         return in_blocks(&spec, (h, w), words, &x, isa, pool);
     }

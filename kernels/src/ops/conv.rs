@@ -147,7 +147,6 @@ impl Conv {
             });
         }
 
-        let tallest = gemm::select_conv(isa).mr;
         let part = |list: &[u32], g: usize, each: usize| -> Vec<u32> {
             let before = |c: usize| list.partition_point(|&x| (x as usize) < c);
             list[before(g * each)..before((g + 1) * each)].to_vec()
@@ -162,7 +161,7 @@ impl Conv {
             let height = if lanes {
                 lanes::panel_width(rows.len(), isa.lanes(), isa.registers())
             } else {
-                pack::even_height(rows.len(), tallest)
+                pack::even_height(rows.len(), block::TALLEST)
             };
             let packed = extent(&[rows.len().next_multiple_of(height), depth], "weights")?;
             groups.push(Group {

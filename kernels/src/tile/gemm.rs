@@ -374,7 +374,7 @@ pub(crate) const ROWS: &[Row] = &[
     #[cfg(target_arch = "aarch64")]
     row("f32_gemm_6x16_portable", "gemm", "portable", 6, 16),
     #[cfg(target_arch = "aarch64")]
-    row("f32_conv_12x8_portable", "conv", "portable", 12, 8),
+    row("f32_conv_6x16_portable", "conv", "portable", 6, 16),
     row("f32_gemv_1x32_portable", "gemv", "portable", 1, 32),
     #[cfg(target_arch = "x86_64")]
     row("f32_gemm_6x16_avx2", "gemm", "avx2", 6, 16),
@@ -387,7 +387,7 @@ pub(crate) const ROWS: &[Row] = &[
     #[cfg(target_arch = "x86_64")]
     row("f32_gemv_1x128_avx512", "gemv", "avx512", 1, 128),
     #[cfg(target_arch = "x86_64")]
-    row("f32_conv_12x32_avx512", "conv", "avx512", 12, 32),
+    row("f32_conv_6x64_avx512", "conv", "avx512", 6, 64),
 ];
 
 /// The row for a matmul of `m` rows.

@@ -72,7 +72,10 @@ const FAMILIES: [Family; 10] = [
         path: "ops::conv::block",
         slack: 12,
         one_register: false,
-        tiles: |isa| heights(tallest(isa), &[1, 2]),
+        tiles: |isa| match isa {
+            AVX2 => heights(6, &[1, 2]),
+            _ => heights(6, &[1, 2, 3, 4]),
+        },
     },
     Family {
         path: "ops::conv::lanes",

@@ -13,7 +13,7 @@ use crate::Isa;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
 use crate::ops::conv::lanes::{self, Lanes};
-use crate::ops::conv::part::{Part, part};
+use crate::ops::conv::part::{Part, part, widest};
 use crate::ops::conv::planes::Geometry;
 use crate::ops::conv::{LiveTerms, Wanted};
 use crate::ops::pointwise;
@@ -21,9 +21,7 @@ use crate::pack::even_height;
 use crate::pack::gather::{self, saved};
 use crate::panel::{Below, Foreseen, LINE, Lhs, Listed, Packed, Terms, lines, take, take_indices};
 use crate::pool::{NOWHERE, Pool, Rows, Tile, worth};
-use crate::tile::gemm::{
-    NV, Place, Sieve, Sieved, Start, for_height, tallest, tile, without_lists,
-};
+use crate::tile::gemm::{Place, Sieve, Sieved, Start, for_height, tile, without_lists};
 
 /// Depth of a block. The taps of a window overlap in memory, so its inputs take less of L1 than KC x NR floats. Measured on Zen 5
 /// with windows of 3 x 3 on 64 to 256 channels, against 576: 224 is 9 to 17 % slower, 384 is 2 to 6 %.
@@ -34,8 +32,8 @@ const INPUTS: usize = 6 * 1024;
 const PARTS: usize = 8;
 /// Weights of a block of channels: half of L2 (1 MiB), in elements.
 const WEIGHTS: usize = 128 * 1024;
-/// Rows of the tallest tile of all.
-const TALLEST: usize = 12;
+/// Rows of the tallest tile.
+pub(super) const TALLEST: usize = 6;
 
 /// One group of a convolution, ready to run.
 #[derive(Clone, Copy)]
@@ -222,7 +220,7 @@ impl Task for Block<'_, '_> {
                 strip.panels.len(),
             ) > 0;
         let (rows, height) = match gathers {
-            true => (hi - lo, even_height(hi - lo, tallest::<S>())),
+            true => (hi - lo, even_height(hi - lo, TALLEST)),
             false => (end - begin, strip.height),
         };
         let (targets, bias) = (take_indices(&mut rest, rows), take(&mut rest, rows));
@@ -247,7 +245,7 @@ impl Task for Block<'_, '_> {
             *start = (t * height) as u32;
         }
         let channels = (WEIGHTS / deep).next_multiple_of(height);
-        let together = (INPUTS / (deep * NV * S::LANES)).clamp(1, PARTS);
+        let together = (INPUTS / (deep * widest(S::REGISTERS) * S::LANES)).clamp(1, PARTS);
         let gathered = take(
             &mut rest,
             if gathers {
@@ -320,11 +318,11 @@ impl Task for Block<'_, '_> {
                         q += part.vectors * S::LANES;
                     }
                     let (parts, out, spare) = (&parts[..count], &mut job.out, &mut *spare);
-                    if parts[0].vectors == 1 {
-                        pass.rows::<S, 1>(s, parts, (out, spare));
-                    } else {
-                        pass.rows::<S, NV>(s, parts, (out, spare));
-                    }
+                    for_height!(@ parts[0].vectors, N, {
+                        if const { N <= widest(S::REGISTERS) } {
+                            pass.rows::<S, N>(s, parts, (out, spare));
+                        }
+                    }, 1 2 3 4);
                 }
             }
         }
@@ -353,16 +351,14 @@ impl Pass<'_> {
             let mr = self.weights.height.min(end - at);
             let rows = at..end - (end - at) % mr;
             at = rows.end;
-            for_height!(mr, MR => {
-                if const { MR <= tallest::<S>() } {
-                    // A call for all tiles of a height: what they share is loaded once.
-                    s.outline(#[inline(always)] || {
-                        for i in rows.step_by(MR) {
-                            self.panel::<S, MR, NV>(s, i, parts, (out, spare));
-                        }
-                    });
-                }
-            });
+            for_height!(@ mr, MR, {
+                // A call for all tiles of a height: what they share is loaded once.
+                s.outline(#[inline(always)] || {
+                    for i in rows.step_by(MR) {
+                        self.panel::<S, MR, NV>(s, i, parts, (out, spare));
+                    }
+                });
+            }, 1 2 3 4 5 6);
         }
     }
 

@@ -3,7 +3,16 @@
 
 use crate::isa::F32s;
 use crate::ops::conv::planes::Geometry;
+use crate::pack::even_height;
 use crate::tile::gemm::{NV, Sieve, Sieved};
+
+/// Vectors of the widest tile of all.
+pub(super) const WIDE: usize = 4;
+
+/// Vectors of the widest tile: six rows of four need 10 loads for 24 FMAs, twelve of two 14.
+pub(super) const fn widest(registers: usize) -> usize {
+    if registers >= 32 { WIDE } else { NV }
+}
 
 /// A tile of pixels.
 #[derive(Clone, Copy, Default)]
@@ -12,10 +21,10 @@ pub(super) struct Part {
     pub(super) from: usize,
     pub(super) vectors: usize,
     /// Which lanes write where.
-    pub(super) lanes: [Sieved; NV],
+    pub(super) lanes: [Sieved; WIDE],
 }
 
-/// The tile of the columns from `q` on. `once`: the sums are complete after one pass, so that columns may be computed twice.
+/// The tile of the columns from `q` on, one of as few as can be and all nearly alike. `once`: the sums are complete after one pass, so that columns may be computed twice.
 #[inline(always)]
 pub(super) fn part<S: F32s>(
     geometry: &Geometry,
@@ -25,9 +34,9 @@ pub(super) fn part<S: F32s>(
     origin: usize,
     once: bool,
 ) -> Part {
-    let mut sieve = [[0; 2]; NV];
+    let mut sieve = [[0; 2]; WIDE];
     let left = columns - q;
-    let mut vectors = if left > S::LANES { NV } else { 1 };
+    let mut vectors = even_height(left.div_ceil(S::LANES), widest(S::REGISTERS));
     if !geometry.is_flat() {
         for j in 0..vectors {
             let [bits, first] = table[q / S::LANES + j];
@@ -48,9 +57,7 @@ pub(super) fn part<S: F32s>(
     if left < vectors * S::LANES && (geometry.in_place || once && columns >= vectors * S::LANES) {
         // The planes end here: read the last vectors of the plane, and keep of them what is new.
         let end = origin + columns;
-        if end < vectors * S::LANES {
-            vectors = 1;
-        }
+        vectors = vectors.min(end / S::LANES).max(1);
         let lanes = vectors * S::LANES;
         let left = left.min(lanes);
         let old = (origin + q + lanes).saturating_sub(end);

@@ -12,7 +12,8 @@ use alloc::vec::Vec;
 use crate::Error;
 use crate::isa::F32s;
 use crate::ops::ConvShape;
-use crate::pack::{extent, panel_width};
+use crate::ops::conv::part::WIDE;
+use crate::pack::extent;
 use crate::panel::{LINE, lines};
 use crate::tile::gemm::Sieved;
 
@@ -133,14 +134,14 @@ impl Geometry {
             return 0;
         }
         // The last tile reads up to a tile past the last pixel.
-        let slack = panel_width(self.lanes) + self.lanes;
+        let slack = (WIDE + 1) * self.lanes;
         lines(channels * self.plane() + slack)
     }
 
     /// Output pixels of a strip: whole tiles of x itself, whole rows of copies.
     pub(super) fn strip(&self) -> usize {
         if self.in_place {
-            STRIP.next_multiple_of(panel_width(self.lanes))
+            STRIP.next_multiple_of(WIDE * self.lanes)
         } else {
             self.output.1 * strip_rows(self.output)
         }
@@ -161,7 +162,7 @@ impl Geometry {
             return Vec::new();
         }
         let (mut column, mut pixel) = (0, 0);
-        let vectors = self.columns(self.strip()) / self.lanes + 3;
+        let vectors = self.columns(self.strip()) / self.lanes + WIDE + 1;
         let entry = |_| {
             let mut bits = 0u32;
             let first = pixel;
