@@ -15,6 +15,7 @@ use crate::{Channels, Error, Isa};
 mod lanes;
 mod line;
 mod nchwc;
+mod pixels;
 mod planar;
 mod rows;
 mod stack;

@@ -1,4 +1,4 @@
-//! Maps in blocks of channels: the tiles of [`lanes`](super::lanes), on maps as they lie.
+//! Maps in blocks of channels: the tiles of [`pixels`](super::pixels), on maps as they lie.
 //!
 //! ```text
 //! for each block of channels                            a job has some
@@ -6,13 +6,15 @@
 //!         for each tile of Q rows of R columns of it
 //!             R Q FMAs a tap: the weights in a register, the pixels from memory
 //! ```
-//! Where a window reaches over much of the map, each output would be an area: there maps are copied between zeros, and all outputs are one.
+//! Padding beside the rows of a window that is held in registers is read from zeros, and no area of its own. Where a window reaches over much of
+//! the map, each output would be an area: there maps are copied between zeros, and all outputs are one.
 #![forbid(unsafe_code)]
 
+use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::lanes::{self, WIDE, most_sums};
+use super::pixels::{self, WIDE, most_sums};
 use super::{SLOWER, without_idle_steps};
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
@@ -123,7 +125,11 @@ impl Area {
 
     /// Those of a map.
     fn all(shape: &ConvShape, (h, w): (usize, usize), out: (usize, usize), isa: Isa) -> Vec<Self> {
-        let (rows, columns) = (Span::all(shape, 0, h, out.0), Span::all(shape, 1, w, out.1));
+        let rows = Span::all(shape, 0, h, out.0);
+        let columns = match Span::of_windows(shape, w, out.1, isa.registers()) {
+            Some(all) => vec![all],
+            None => Span::all(shape, 1, w, out.1),
+        };
         let pairs = rows
             .iter()
             .flat_map(|r| columns.iter().map(move |c| (r, c)));
@@ -150,9 +156,29 @@ struct Span {
     taps: Range<usize>,
     /// Where the first output's first tap is on the map.
     at: usize,
+    /// Whether the first output's window begins, and the last one's ends, half a window beside the map.
+    sides: [bool; 2],
 }
 
 impl Span {
+    /// All columns of the output, if tiles of whole windows serve them.
+    fn of_windows(shape: &ConvShape, w: usize, ow: usize, registers: usize) -> Option<Self> {
+        let (kernel, pad, stride) = (shape.kernel[1], shape.pads[1], shape.stride[1]);
+        let in_registers = matches!((kernel, stride), (3 | 5, 1 | 2) | (7, 1));
+        let r = even_height(ow, most_sums(registers));
+        // All tiles but the last are of r columns.
+        let last = ow.checked_sub(1)? % r + 1;
+        let over = ((ow - 1) * stride + kernel).saturating_sub(pad + w);
+        let is_side = |n: usize| n == 0 || n == kernel / 2;
+        let fits = shape.dilation[1] == 1 && r >= WIDE && last >= WIDE;
+        (in_registers && fits && is_side(pad) && is_side(over)).then_some(Self {
+            outputs: 0..ow,
+            taps: 0..kernel,
+            at: 0,
+            sides: [pad > 0, over > 0],
+        })
+    }
+
     /// All outputs along an axis, span by span.
     fn all(shape: &ConvShape, axis: usize, extent: usize, outputs: usize) -> Vec<Self> {
         let (kernel, pad) = (shape.kernel[axis], shape.pads[axis]);
@@ -169,6 +195,7 @@ impl Span {
                     outputs: i..i + 1,
                     at: (first + start * dilation).saturating_sub(pad).min(extent),
                     taps,
+                    sides: [false; 2],
                 }),
             }
         }
@@ -400,25 +427,23 @@ impl NchwcDepthwise {
         let (lo, hi) = bounds.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
         for area in &self.areas {
             let (rows, columns, (r, q)) = (&area.rows, &area.columns, area.tile);
-            let window = self.window(columns, w * S::LANES);
-            for i in rows.outputs.clone().step_by(q) {
-                let row = rows.at + (i - rows.outputs.start) * stride;
-                let at = (row * w + columns.at) * S::LANES;
-                let tile = lanes::Tile {
-                    taps: [area.taps[0].all(), area.taps[1].all()],
-                    window,
-                    weights: &self.weights[first * each..][..count * each],
-                    bias: &self.bias[first * S::LANES..],
-                    map: &x[at.min(x.len())..],
-                    out: &mut out[(i * ow + columns.outputs.start) * S::LANES..],
-                    below: [stride * w * S::LANES, ow * S::LANES],
-                    blocks: count,
-                    apart,
-                    clamp: (s.splat(lo), s.splat(hi)),
-                };
-                let q = q.min(rows.outputs.end - i);
-                tile.columns::<S, T>(s, q, columns.outputs.len(), r);
-            }
+            let at = (rows.at * w + columns.at) * S::LANES;
+            let first_out = (rows.outputs.start * ow + columns.outputs.start) * S::LANES;
+            let tile = pixels::Tile {
+                taps: [area.taps[0].all(), area.taps[1].all()],
+                window: self.window(columns, w * S::LANES),
+                rows: rows.outputs.len(),
+                sides: columns.sides,
+                weights: &self.weights[first * each..][..count * each],
+                bias: &self.bias[first * S::LANES..],
+                map: &x[at.min(x.len())..],
+                out: &mut out[first_out..],
+                below: [stride * w * S::LANES, ow * S::LANES],
+                blocks: count,
+                apart,
+                clamp: (s.splat(lo), s.splat(hi)),
+            };
+            tile.columns::<S, T>(s, q, columns.outputs.len(), r);
         }
     }
 }
