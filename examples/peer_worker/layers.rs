@@ -45,9 +45,10 @@ pub(crate) fn product(case: &Case<'_>, isa: Isa, pool: Threads) -> Outcome<(Run,
     Ok((Box::new(run), name))
 }
 
-/// Of convolutions, by `SLUICEGATE_CONV`.
-fn algorithm() -> Outcome<Algorithm> {
+/// Of convolutions, with or without masks, by `SLUICEGATE_CONV`.
+fn algorithm(masked: bool) -> Outcome<Algorithm> {
     match std::env::var("SLUICEGATE_CONV").as_deref() {
+        Err(_) if masked => Ok(Algorithm::Adaptive),
         Err(_) | Ok("fastest") => Ok(Algorithm::Fastest),
         Ok("direct") => Ok(Algorithm::Direct),
         Ok("winograd2") => Ok(Algorithm::Winograd2),
@@ -93,7 +94,7 @@ pub(crate) fn convolution(
         activation: Activation::None,
         live_in: None,
         live_out: None,
-        algorithm: algorithm()?,
+        algorithm: algorithm(words.is_some())?,
     };
     let layout = std::env::var("SLUICEGATE_LAYOUT");
     match layout.as_deref() {

@@ -85,8 +85,9 @@ fn algorithm(u: &mut Unstructured<'_>, shape: &ConvShape) -> Result<Algorithm> {
     let one = [1, 1];
     let serves =
         (shape.kernel, shape.stride, shape.dilation, shape.groups) == ([3, 3], one, one, 1);
-    Ok(match u.int_in_range(0..=3)? {
+    Ok(match u.int_in_range(0..=4)? {
         1 => Algorithm::Fastest,
+        4 => Algorithm::Adaptive,
         2 if serves => Algorithm::Winograd2,
         3 if serves => Algorithm::Winograd4,
         _ => Algorithm::Direct,

@@ -225,3 +225,44 @@ fn the_fastest_is_one_of_them() {
     };
     assert_eq!(name(strided, 56, Algorithm::Fastest), direct);
 }
+
+/// Few live inputs are computed directly, whichever mask says so, and more by the filtering.
+#[test]
+fn few_live_inputs_are_direct() {
+    let (shape, side) = (window(64, 48, [1; 4]), 40);
+    let (x, weights) = (
+        floats(64 * side * side, 1),
+        floats(shape.weights_len().unwrap(), 2),
+    );
+    for isa in Isa::available() {
+        let run = |algorithm, fold: bool, live: &[u64]| {
+            let live = Channels::new(live, 64).unwrap();
+            let spec = ConvSpec {
+                shape,
+                weights: &weights,
+                bias: None,
+                activation: Activation::None,
+                live_in: fold.then_some(live),
+                live_out: None,
+                algorithm,
+            };
+            let conv = Conv::pack(isa, &spec, (side, side)).unwrap();
+            let mut scratch = vec![f32::NAN; conv.scratch_len(1)];
+            let mut y = vec![0.0; 48 * side * side];
+            let live = (!fold).then_some(live);
+            conv.run(&Serial, &x, live, None, &mut y, &mut scratch)
+                .unwrap();
+            y.iter().map(|y| y.to_bits()).collect::<Vec<_>>()
+        };
+        let mut seen = [false; 2];
+        for live in (0..64).map(|n| !0u64 >> n) {
+            let adaptive = run(Algorithm::Adaptive, false, &[live]);
+            assert_eq!(run(Algorithm::Adaptive, true, &[live]), adaptive, "{isa}");
+            let filtered = run(Algorithm::Fastest, false, &[live]) == adaptive;
+            let direct = run(Algorithm::Direct, false, &[live]) == adaptive;
+            assert!(filtered || direct, "{isa}: {live:b}");
+            seen[usize::from(direct)] = true;
+        }
+        assert_eq!(seen, [true; 2], "{isa}: both are there");
+    }
+}

@@ -95,6 +95,9 @@ pub enum Algorithm {
     Winograd4,
     /// The one that is estimated to be fastest. The estimate depends on the shape, the map and the instruction set, not on masks.
     Fastest,
+    /// The one that is estimated to be fastest for as many inputs as are live, whichever mask says so: beside the weights of
+    /// [`Fastest`](Self::Fastest) those of the direct algorithm are packed where few live inputs are faster so. For calls with masks of inputs.
+    Adaptive,
 }
 
 /// A convolution to pack: shape, weights and what is known when the model is loaded.

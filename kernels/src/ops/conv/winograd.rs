@@ -58,24 +58,47 @@ impl Form {
     }
 }
 
+/// How a convolution is computed, where not directly.
+pub(super) struct Choice {
+    pub(super) form: Form,
+    pub(super) sizes: Sizes,
+    /// So many live inputs, and less, are computed directly after all.
+    pub(super) few: usize,
+}
+
 /// How to compute a convolution, where not directly.
 pub(super) fn choose(
     isa: Isa,
     spec: &ConvSpec<'_>,
     hw: (usize, usize),
-) -> Result<Option<(Form, Sizes)>, Error> {
+) -> Result<Option<Choice>, Error> {
     let form = match spec.algorithm {
         Algorithm::Direct => return Ok(None),
         Algorithm::Winograd2 => Form::F2,
         Algorithm::Winograd4 => Form::F4,
-        Algorithm::Fastest => return Ok(choice::fastest(isa, &spec.shape, hw)),
+        Algorithm::Fastest | Algorithm::Adaptive => {
+            let fastest = choice::fastest(isa, &spec.shape, hw);
+            return Ok(fastest.map(|(form, sizes)| Choice {
+                few: match spec.algorithm {
+                    Algorithm::Adaptive => choice::few(isa, form, &spec.shape, hw, &sizes),
+                    _ => 0,
+                },
+                form,
+                sizes,
+            }));
+        }
     };
     if !Form::serves(&spec.shape) {
         return Err(Error::Invalid {
             what: "Winograd's filtering needs a window of 3 x 3 with steps and dilations of 1, and no groups",
         });
     }
-    Ok(Some((form, Sizes::new(isa, form, &spec.shape, hw)?)))
+    let sizes = Sizes::new(isa, form, &spec.shape, hw)?;
+    Ok(Some(Choice {
+        form,
+        sizes,
+        few: 0,
+    }))
 }
 
 /// Rows of a weights panel: what one vector of tiles leaves registers for. With two vectors half of them are multiplied at a time.

@@ -31,6 +31,26 @@ pub(super) fn fastest(isa: Isa, shape: &ConvShape, hw: (usize, usize)) -> Option
     best
 }
 
+/// What the direct algorithm takes of its estimate where inputs are few: measured on a Xeon, whose tiles are six rows by four vectors. There the
+/// choice is right within one input of 64 and of 128, and a third too low of 256 and of 512.
+const OF_FEW: f64 = 0.7;
+
+/// As many inputs as are estimated to be faster directly.
+pub(super) fn few(
+    isa: Isa,
+    form: Form,
+    shape: &ConvShape,
+    hw: (usize, usize),
+    sizes: &Sizes,
+) -> usize {
+    let pays = |c_in: usize| {
+        let shape = ConvShape { c_in, ..*shape };
+        let direct = direct(isa, &shape, hw);
+        direct.is_some_and(|direct| direct * OF_FEW < winograd(isa, form, &shape, sizes))
+    };
+    (1..=shape.c_in).take_while(|&c_in| pays(c_in)).count()
+}
+
 fn direct(isa: Isa, shape: &ConvShape, hw: (usize, usize)) -> Option<f64> {
     let (oh, ow) = shape.output(hw).ok()?;
     let vectors = |n: usize| n.div_ceil(isa.lanes()) as f64;
