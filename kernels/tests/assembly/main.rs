@@ -120,11 +120,6 @@ const FAMILIES: [Family; 10] = [
     },
 ];
 
-/// Rows of the tallest tile of two vectors.
-fn tallest(isa: &str) -> usize {
-    if isa == AVX512 { 12 } else { 6 }
-}
-
 /// Tiles of attention whose lanes are queries.
 fn queries(isa: &str) -> Vec<(usize, usize)> {
     match isa {
