@@ -1,0 +1,86 @@
+//! Masks and shapes that maps in blocks are not for, and operands that do not fit.
+
+use super::square;
+use sluicegate_kernels::epilogue::Activation;
+use sluicegate_kernels::ops::conv::NchwcConv;
+use sluicegate_kernels::ops::depthwise::NchwcDepthwise;
+use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec, nchwc};
+use sluicegate_kernels::pool::Serial;
+use sluicegate_kernels::{Channels, Error, Isa};
+
+#[test]
+fn what_blocks_cannot_do_is_refused() {
+    let isa = Isa::best();
+    let words = [!0u64 >> 44];
+    let live = Some(Channels::new(&words, 20).expect("20 bits"));
+    let weights = vec![0.0; 4 * 400];
+    let spec = |shape: ConvShape| ConvSpec {
+        shape,
+        weights: &weights[..shape.weights_len().expect("small")],
+        bias: None,
+        activation: Activation::None,
+        live_in: None,
+        live_out: None,
+        algorithm: Algorithm::Direct,
+    };
+    let (good, hw) = (spec(square(20, 3, 1)), (4, 5));
+    let refused = [
+        ConvSpec {
+            live_in: live,
+            ..good
+        },
+        ConvSpec {
+            live_out: live,
+            ..good
+        },
+        spec(ConvShape {
+            c_out: 40,
+            ..good.shape
+        }),
+        spec(ConvShape {
+            stride: [1, 3],
+            ..good.shape
+        }),
+    ];
+    for spec in refused {
+        let error = NchwcDepthwise::pack(isa, &spec, hw).expect_err("refused");
+        assert!(matches!(error, Error::Invalid { .. }), "{error}");
+    }
+    let one = ConvShape {
+        groups: 1,
+        kernel: [1, 1],
+        pads: [0; 4],
+        ..good.shape
+    };
+    let grouped = ConvShape { groups: 2, ..one };
+    let error = NchwcConv::pack_blocks(isa, &spec(grouped), hw).expect_err("refused");
+    assert!(matches!(error, Error::Invalid { .. }), "{error}");
+    let masked = ConvSpec {
+        live_in: live,
+        ..spec(one)
+    };
+    assert!(NchwcConv::pack_planes(isa, &masked, hw).is_err());
+    assert!(NchwcConv::pack_blocks(isa, &masked, hw).is_err());
+    for huge in [(usize::MAX / 4, 5), (1 << 20, 1 << 20), (5, usize::MAX)] {
+        assert!(NchwcDepthwise::pack(isa, &good, huge).is_err(), "{huge:?}");
+        assert!(
+            NchwcConv::pack_blocks(isa, &spec(one), huge).is_err(),
+            "{huge:?}"
+        );
+    }
+    let packed = NchwcDepthwise::pack(isa, &good, hw).expect("valid");
+    let conv = NchwcConv::pack_blocks(isa, &spec(one), hw).expect("valid");
+    let all = nchwc::elements(isa, 20, 20).expect("small");
+    let (x, mut y) = (vec![0.0; all], vec![0.0; all]);
+    let mut scratch = vec![0.0; packed.scratch_len(1).max(conv.scratch_len(1))];
+    for (inputs, outputs) in [(all - 1, all), (all, all - 1)] {
+        let (x, y) = (&x[..inputs], &mut y[..outputs]);
+        assert!(packed.run(&Serial, x, y, &mut scratch).is_err());
+        assert!(conv.run(&Serial, x, None, y, &mut scratch).is_err());
+        assert!(nchwc::mean(isa, &x[..inputs.min(all - 1)], (20, 20), y).is_err());
+    }
+    assert!(conv.run(&Serial, &x, None, &mut y, &mut []).is_err());
+    let other = Channels::new(&[0], 19).expect("19 bits");
+    let error = conv.run(&Serial, &x, Some(other), &mut y, &mut scratch);
+    assert!(matches!(error, Err(Error::Mismatch { .. })), "{error:?}");
+}
