@@ -267,10 +267,11 @@ fn choose(net: &Net, roles: &[Role]) -> Vec<bool> {
         }
         for i in 0..net.len() {
             let id = ValueId(i as u32);
-            if comes[i] || goes[i] {
+            let saved = &mut saved[parts.of(id)];
+            // Where nothing is left to lose, values may be such as nobody makes.
+            if *saved > 0.0 && (comes[i] || goes[i]) {
                 let elements = net.shape(id).elements();
-                let each = LAID_OUT[usize::from(elements > FAR)];
-                saved[parts.of(id)] -= each * elements as f64;
+                *saved -= LAID_OUT[usize::from(elements > FAR)] * elements as f64;
             }
         }
         for (chosen, saved) in chosen.iter_mut().zip(saved) {

@@ -127,14 +127,10 @@ pub(super) fn packed_bytes(net: &Net, item: &Item, algorithm: Algorithm) -> usiz
                 .saturating_add(lists)
                 .saturating_mul(size_of::<f32>())
         }
-        // Winograd's filtering takes up to 6 x 6 points a window; rows are padded to panels of 12 or 16. Beside it there may be the windows
-        // themselves, in panels that are padded to less than twice.
+        // Winograd's filtering takes up to 6 x 6 points a window; rows are padded to panels of 12 or 16.
         Work::Conv(work) if algorithm != Algorithm::Direct && work.shape.kernel == [3, 3] => {
             let rows = work.shape.c_out.saturating_add(16);
-            let each = work
-                .shape
-                .c_in
-                .saturating_mul((36 + 2 * 9) * size_of::<f32>());
+            let each = work.shape.c_in.saturating_mul(36 * size_of::<f32>());
             rows.saturating_mul(each)
         }
         // The last row panel of each group is padded, to less than twice.

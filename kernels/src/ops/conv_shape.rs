@@ -96,7 +96,7 @@ pub enum Algorithm {
     /// The one that is estimated to be fastest. The estimate depends on the shape, the map and the instruction set, not on masks.
     Fastest,
     /// The one that is estimated to be fastest for as many inputs as are live, whichever mask says so: beside the weights of
-    /// [`Fastest`](Self::Fastest) those of the direct algorithm are packed where few live inputs are faster so. For calls with masks of inputs.
+    /// [`Fastest`](Self::Fastest) those of the direct algorithm are packed where few live inputs are faster so. For calls with masks of inputs whose results need not have the bits of a call with zeros.
     Adaptive,
 }
 

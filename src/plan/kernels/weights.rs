@@ -39,10 +39,7 @@ pub(super) fn convolution(
         activation: work.activation,
         live_in: live_in.map(ChannelMask::as_channels),
         live_out: live_out.map(ChannelMask::as_channels),
-        algorithm: match algorithm {
-            Algorithm::Fastest if dynamic_in > 0 => Algorithm::Adaptive,
-            other => other,
-        },
+        algorithm,
     };
     let (oh, ow) = work.shape.output(work.hw)?;
     let shape = &work.shape;
