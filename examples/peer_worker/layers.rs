@@ -174,7 +174,7 @@ fn depthwise(
 
 type Layer = Box<dyn FnMut(&Threads, &mut [f32])>;
 
-/// As within a network: maps in blocks of channels, in and out.
+/// Maps in blocks of channels, in and out.
 fn in_blocks(
     spec: &ConvSpec<'_>,
     map: (usize, usize),

@@ -311,18 +311,14 @@ impl Strip<'_, '_> {
                     false => panels[p],
                 };
             }
+            let now = || terms.clone();
             let pass = Pass {
                 input,
                 walk: match (conv.source.in_runs(), of_w) {
-                    (true, None) => Walk::Runs(Runs::new(of_x, depth).part(terms.clone())),
-                    (false, None) => Walk::Places(of_x.part(terms.clone())),
-                    (in_runs, Some(of_w)) => {
-                        let (of_x, of_w) = (of_x.part(terms.clone()), of_w.part(terms.clone()));
-                        match in_runs {
-                            true => Walk::Live(of_x, of_w),
-                            false => Walk::LivePlaces(of_x, of_w),
-                        }
-                    }
+                    (true, None) => Walk::Runs(Runs::new(of_x, depth).part(now())),
+                    (true, Some(of_w)) => Walk::Live(of_x.part(now()), of_w.part(now())),
+                    (false, None) => Walk::Places(of_x.part(now())),
+                    (false, Some(of_w)) => Walk::LivePlaces(of_x.part(now()), of_w.part(now())),
                 },
                 panels,
                 pitch,

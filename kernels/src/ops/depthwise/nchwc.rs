@@ -14,7 +14,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::pixels::{self, WIDE, most_sums};
+use super::pixels::{self, WIDE, in_registers, most_sums};
 use super::{SLOWER, without_idle_steps};
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
@@ -164,14 +164,13 @@ impl Span {
     /// All columns of the output, if tiles of whole windows serve them.
     fn of_windows(shape: &ConvShape, w: usize, ow: usize, registers: usize) -> Option<Self> {
         let (kernel, pad, stride) = (shape.kernel[1], shape.pads[1], shape.stride[1]);
-        let in_registers = matches!((kernel, stride), (3 | 5, 1 | 2) | (7, 1));
         let r = even_height(ow, most_sums(registers));
         // All tiles but the last are of r columns.
         let last = ow.checked_sub(1)? % r + 1;
         let over = ((ow - 1) * stride + kernel).saturating_sub(pad + w);
         let is_side = |n: usize| n == 0 || n == kernel / 2;
         let fits = shape.dilation[1] == 1 && r >= WIDE && last >= WIDE;
-        (in_registers && fits && is_side(pad) && is_side(over)).then_some(Self {
+        (in_registers(kernel, stride) && fits && is_side(pad) && is_side(over)).then_some(Self {
             outputs: 0..ow,
             taps: 0..kernel,
             at: 0,

@@ -8,6 +8,11 @@ use crate::tile::gemm::each_row;
 /// Columns from which on a row of a tile keeps two FMA units of four cycles busy by itself, nearly.
 pub(super) const WIDE: usize = 7;
 
+/// Whether windows of so many columns, with such a step, have tiles that hold them in registers.
+pub(super) const fn in_registers(columns: usize, step: usize) -> bool {
+    matches!((columns, step), (3 | 5, 1 | 2) | (7, 1))
+}
+
 /// Sums of a tile, at most.
 pub(super) const fn most_sums(registers: usize) -> usize {
     if registers >= 32 { 16 } else { 8 }
@@ -89,11 +94,12 @@ impl<V: Copy> Tile<'_, V> {
                 };
             }
             match self.window {
-                Some((3, _)) if q == 1 && r >= WIDE => windows! { 3: 7 8 9 10 11 12 13 14 15 16 },
-                Some((5, _)) if q == 1 && r >= WIDE => windows! { 5: 7 8 9 10 11 12 13 14 15 16 },
-                Some((7, _)) if q == 1 && r >= WIDE && T == 1 => {
-                    windows! { 7: 7 8 9 10 11 12 13 14 15 16 }
-                }
+                Some((k, _)) if q == 1 && r >= WIDE && in_registers(k, T) => match k {
+                    3 => windows! { 3: 7 8 9 10 11 12 13 14 15 16 },
+                    5 => windows! { 5: 7 8 9 10 11 12 13 14 15 16 },
+                    _ if T == 1 => windows! { 7: 7 8 9 10 11 12 13 14 15 16 },
+                    _ => unreachable!("no such window"),
+                },
                 _ => tiles! {
                 (1, 1) (2, 1) (3, 1) (4, 1) (5, 1) (6, 1) (7, 1) (8, 1) (9, 1) (10, 1) (11, 1) (12, 1) (13, 1) (14, 1)
                 (15, 1) (16, 1) (1, 4) (1, 5) (1, 6) (1, 7) (1, 8) (2, 4) (1, 2) (2, 2) (3, 2) (4, 2) (5, 2) (6, 2) (7, 2) (8, 2) (1, 3) (2, 3) (3, 3) (4, 3) (5, 3)
