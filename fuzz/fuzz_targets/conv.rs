@@ -9,7 +9,8 @@ use libfuzzer_sys::fuzz_target;
 use sluicegate::ChannelMask;
 use sluicegate::kernels::ops::conv::{Conv, NchwcConv};
 use sluicegate::kernels::ops::depthwise::{Depthwise, NchwcDepthwise};
-use sluicegate::kernels::ops::{Algorithm, ConvShape, ConvSpec, nchwc};
+use sluicegate::kernels::ops::nchwc::{self, Live};
+use sluicegate::kernels::ops::{Algorithm, ConvShape, ConvSpec};
 use sluicegate::kernels::pool::{Pool, Serial};
 use sluicegate::kernels::reference::conv as reference;
 use sluicegate::kernels::reference::matmul::Sum;
@@ -214,11 +215,9 @@ fn sound(u: &mut Unstructured<'_>) -> Result<()> {
         } else {
             assert!(Depthwise::pack(isa, &spec).is_err());
         }
-        if masks.1.is_none() {
-            in_blocks(isa, &spec, (hw, view(&masks.0)), &x, &|run| {
-                check("nchwc", &expected, run);
-            });
-        }
+        in_blocks(isa, &spec, hw, [view(&masks.0), view(&masks.1)], &x, &|run| {
+            check("nchwc", &expected, run);
+        });
     }
     Ok(())
 }
@@ -229,7 +228,8 @@ type Run<'a> = &'a dyn Fn(&dyn Pool, &mut [f32]) -> Result<(), Error>;
 fn in_blocks(
     isa: Isa,
     spec: &ConvSpec<'_>,
-    (hw, live): ((usize, usize), Option<Channels<'_>>),
+    hw: (usize, usize),
+    [live_in, live_out]: [Option<Channels<'_>>; 2],
     x: &[f32],
     check: &dyn Fn(Run<'_>),
 ) {
@@ -238,31 +238,39 @@ fn in_blocks(
     };
     let (from, to) = ((spec.shape.c_in, hw.0 * hw.1), (spec.shape.c_out, oh * ow));
     let elements = |(c, p)| nchwc::elements(isa, c, p).unwrap();
-    let mut blocks = vec![f32::NAN; elements(from)];
-    nchwc::from_planes(isa, &Serial, x, from, &mut blocks).unwrap();
+    let laid_out = |live: Option<Channels<'_>>| {
+        let mut blocks = vec![f32::NAN; elements(from)];
+        nchwc::from_planes(isa, &Serial, x, from, live, &mut blocks).unwrap();
+        blocks
+    };
     let planes = |pool: &dyn Pool, y: &mut [f32], run: Run<'_>| {
         let mut out = vec![f32::NAN; elements(to)];
         run(pool, &mut out)?;
         let mut spare = vec![f32::NAN; to.1 * pool.threads()];
-        nchwc::to_planes(isa, pool, &out, to, y, &mut spare)
+        nchwc::to_planes(isa, pool, &out, to, live_out, y, &mut spare)
     };
-    if live.is_none()
+    if live_in == live_out
         && let Ok(conv) = NchwcDepthwise::pack(isa, spec, hw)
     {
+        let x = laid_out(live_in);
         check(&|pool, y| {
             planes(pool, y, &|pool, y| {
-                let mut scratch = vec![f32::NAN; conv.scratch_len(pool.threads())];
-                conv.run(pool, &blocks, y, &mut scratch)
+                let mut scratch = vec![f32::NAN; conv.scratch_len(pool.threads(), true)];
+                conv.run(pool, &x, live_in, y, &mut scratch)
             })
         });
     }
-    let convs = [NchwcConv::pack_blocks(isa, spec, hw), NchwcConv::pack_planes(isa, spec, hw)];
-    for (conv, x) in convs.into_iter().zip([&blocks[..], x]) {
+    let convs = [
+        (NchwcConv::pack_planes(isa, spec, hw), x.to_vec(), live_in.map(Live::InPlace)),
+        (NchwcConv::pack_blocks(isa, spec, hw), laid_out(None), live_in.map(Live::InPlace)),
+        (NchwcConv::pack_blocks(isa, spec, hw), laid_out(live_in), live_in.map(Live::Compact)),
+    ];
+    for (conv, x, live) in convs {
         let Ok(conv) = conv else { continue };
         check(&|pool, y| {
             planes(pool, y, &|pool, y| {
-                let mut scratch = vec![f32::NAN; conv.scratch_len(pool.threads())];
-                conv.run(pool, x, live, y, &mut scratch)
+                let mut scratch = vec![f32::NAN; conv.scratch_len(pool.threads(), true)];
+                conv.run(pool, &x, live, live_out, y, &mut scratch)
             })
         });
     }

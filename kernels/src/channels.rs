@@ -75,6 +75,32 @@ impl<'a> Channels<'a> {
         ((low | high) & ((1 << n) - 1)) as u32
     }
 
+    /// Number of live channels before `c`.
+    pub(crate) fn count_before(&self, c: usize) -> usize {
+        let (whole, part) = (c / 64, c % 64);
+        let before = self.words.iter().take(whole).map(|w| w.count_ones());
+        let beside = self.words.get(whole).map_or(0, |w| w & ((1 << part) - 1));
+        (before.sum::<u32>() + beside.count_ones()) as usize
+    }
+
+    /// The live channels behind the first `n` of them, in ascending order.
+    pub(crate) fn live_after(&self, mut n: usize) -> Live<'a> {
+        let mut live = self.live();
+        while let Some(&word) = self.words.get(live.index) {
+            let count = word.count_ones() as usize;
+            if n < count {
+                break;
+            }
+            n -= count;
+            live.index += 1;
+            live.word = self.words.get(live.index).copied().unwrap_or(0);
+        }
+        for _ in 0..n {
+            live.word &= live.word.wrapping_sub(1);
+        }
+        live
+    }
+
     /// The bitmap itself.
     pub fn words(&self) -> &'a [u64] {
         self.words

@@ -413,6 +413,11 @@ impl MatMul {
         (panel.get(first % self.nr..).unwrap_or(&[]), bias)
     }
 
+    /// Elements of the packed weights.
+    pub(crate) fn len(&self) -> usize {
+        self.panels.len()
+    }
+
     /// What is applied to the sums.
     pub(crate) fn activation(&self) -> Activation {
         self.activation

@@ -3,15 +3,41 @@
 //! A vector is a pixel of L channels, whatever the width of the map, so that depthwise convolutions of small maps and of strides need no
 //! transposition, and neighbours are a vector apart, whatever the number of channels. What the last block holds behind the last channel is
 //! unspecified and never read. Layers hand such maps on: [`NchwcConv`](super::conv::NchwcConv),
-//! [`NchwcDepthwise`](super::depthwise::NchwcDepthwise). They take no masks: a dead channel is a lane among live ones here, where a plane
-//! is a stretch that nobody touches.
+//! [`NchwcDepthwise`](super::depthwise::NchwcDepthwise).
+//!
+//! A dead channel is a lane among live ones here, where a plane is a stretch that nobody touches. So maps with a mask are [`compact`]: they
+//! hold their live channels alone, one behind the other, in as many blocks as those fill. Layers skip no lane then: they compute what a net of so
+//! many channels would, after the weights of the live ones are put together.
 #![forbid(unsafe_code)]
+
+mod compact;
+
+pub use compact::{compact, expand};
 
 use super::{ConvSpec, check};
 use crate::isa::{F32s, Task, WIDEST};
+use crate::pack::partial;
 use crate::pool::{NOWHERE, Pool, Tile};
 use crate::transpose::{to_pixels, to_rows};
-use crate::{Error, Isa};
+use crate::{Channels, Error, Isa};
+
+/// The live channels of a map that is read, and where they lie.
+#[derive(Debug, Clone, Copy)]
+pub enum Live<'a> {
+    /// Each in its own place. What the others hold is no part of anything.
+    InPlace(Channels<'a>),
+    /// One behind the other: the map is [compact](self).
+    Compact(Channels<'a>),
+}
+
+impl<'a> Live<'a> {
+    /// The mask.
+    pub fn channels(self) -> Channels<'a> {
+        match self {
+            Self::InPlace(live) | Self::Compact(live) => live,
+        }
+    }
+}
 
 /// Elements of such a map.
 ///
@@ -35,43 +61,62 @@ pub(super) fn refuse_masks(spec: &ConvSpec<'_>) -> Result<(), Error> {
     }
 }
 
+/// Channels that a compact map holds: those that live.
+pub(super) fn held(live: Option<Channels<'_>>, channels: usize) -> usize {
+    live.map_or(channels, |live| live.count())
+}
+
 /// Blocks from planes: `y[c / L, p, c % L] = x[c, p]`
 ///
 /// # Shapes    `x` `[channels, pixels]`; `y` [`elements`]
-/// # Errors    [`Error::TooShort`], [`Error::TooLarge`]
+/// # Masks     with `live`, y is compact: its channel `i` is the `i`-th live one of x; others are not read
+/// # Errors    [`Error::TooShort`], [`Error::TooLarge`], [`Error::Mismatch`]
 /// # Panics    never
 pub fn from_planes(
     isa: Isa,
     pool: &dyn Pool,
     x: &[f32],
     (channels, pixels): (usize, usize),
+    live: Option<Channels<'_>>,
     y: &mut [f32],
 ) -> Result<(), Error> {
     check::covers("planes", &[channels, pixels], x.len())?;
-    let len = check::covers("blocks", &[elements(isa, channels, pixels)?], y.len())?;
+    check::mask("length of the mask of planes", live, channels)?;
+    let live = partial(live);
+    let held = held(live, channels);
+    let len = check::covers("blocks", &[elements(isa, held, pixels)?], y.len())?;
     let lanes = isa.lanes();
     let width = pixels * lanes;
-    let tile = Tile::new(&mut y[..len], channels.div_ceil(lanes), width, width);
+    let tile = Tile::new(&mut y[..len], held.div_ceil(lanes), width, width);
     tile.split(pool, (1, width), |block, _, mut tile| {
         let first = block * lanes;
-        let planes = &x[first * pixels..channels.min(first + lanes) * pixels];
-        isa.run(ToBlock(planes, pixels, tile.row(0)));
+        // Lanes without a plane repeat the first.
+        let mut from = [0; WIDEST];
+        match live {
+            Some(live) => from
+                .iter_mut()
+                .zip(live.live_after(first))
+                .for_each(|(to, c)| *to = c),
+            None => from
+                .iter_mut()
+                .zip(first..channels)
+                .for_each(|(to, c)| *to = c),
+        }
+        let nearest = from[0];
+        from[(held - first).min(WIDEST)..].fill(nearest);
+        let rows = from.map(|c| &x[c * pixels..][..pixels]);
+        isa.run(ToBlock(rows, tile.row(0)));
     });
     Ok(())
 }
 
-struct ToBlock<'a>(&'a [f32], usize, &'a mut [f32]);
+struct ToBlock<'a>([&'a [f32]; WIDEST], &'a mut [f32]);
 
 impl Task for ToBlock<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: F32s>(self, s: S) {
-        let Self(planes, pixels, block) = self;
-        // Lanes without a plane repeat the first.
-        let mut rows = [&planes[..pixels]; WIDEST];
-        for (row, plane) in rows.iter_mut().zip(planes.chunks_exact(pixels)) {
-            *row = plane;
-        }
+        let Self(rows, block) = self;
         to_pixels(s, &rows, None, block);
     }
 }
@@ -79,7 +124,8 @@ impl Task for ToBlock<'_> {
 /// Planes from blocks: `y[c, p] = x[c / L, p, c % L]`
 ///
 /// # Shapes    `x` [`elements`]; `y` `[channels, pixels]`
-/// # Errors    [`Error::TooShort`], [`Error::TooLarge`]
+/// # Masks     with `live`, x is compact; planes of dead channels are not written
+/// # Errors    [`Error::TooShort`], [`Error::TooLarge`], [`Error::Mismatch`]
 /// # Panics    never
 /// # Scratch   `pixels` elements a thread, contents ignored
 pub fn to_planes(
@@ -87,10 +133,17 @@ pub fn to_planes(
     pool: &dyn Pool,
     x: &[f32],
     (channels, pixels): (usize, usize),
+    live: Option<Channels<'_>>,
     y: &mut [f32],
     scratch: &mut [f32],
 ) -> Result<(), Error> {
-    check::covers("blocks", &[elements(isa, channels, pixels)?], x.len())?;
+    check::mask("length of the mask of blocks", live, channels)?;
+    let live = partial(live);
+    check::covers(
+        "blocks",
+        &[elements(isa, held(live, channels), pixels)?],
+        x.len(),
+    )?;
     let len = check::covers("planes", &[channels, pixels], y.len())?;
     check::covers("scratch of planes", &[pixels], scratch.len())?;
     let lanes = isa.lanes();
@@ -100,29 +153,61 @@ pub fn to_planes(
         (lanes, pixels),
         scratch,
         pixels,
-        |c, _, tile, spare| {
-            let block = &x[c * pixels..][..lanes * pixels];
-            isa.run(ToPlanes(block, tile, spare));
+        |c, _, mut tile, spare| {
+            let rows = tile.rows();
+            let mut lists = [[NOWHERE; WIDEST]; 2];
+            let first = match live {
+                Some(live) => {
+                    let first = live.count_before(c);
+                    let here = live.live_from(c).take_while(|&at| at < c + rows);
+                    for (i, at) in here.enumerate() {
+                        let lane = first % lanes + i;
+                        lists[lane / lanes][lane % lanes] = (at - c) as u32;
+                    }
+                    first
+                }
+                None => {
+                    for (row, lane) in lists[0][..rows].iter_mut().enumerate() {
+                        *lane = row as u32;
+                    }
+                    c
+                }
+            };
+            for (i, rows) in lists.into_iter().enumerate() {
+                if rows.iter().any(|&row| row != NOWHERE) {
+                    let block = &x[(first / lanes + i) * lanes * pixels..][..lanes * pixels];
+                    isa.run(ToPlanes {
+                        block,
+                        rows,
+                        tile: &mut tile,
+                        spare,
+                    });
+                }
+            }
         },
     );
     Ok(())
 }
 
-struct ToPlanes<'a, 't>(&'a [f32], Tile<'t>, &'a mut [f32]);
+/// A block to the rows of its lanes.
+struct ToPlanes<'a, 't> {
+    block: &'a [f32],
+    rows: [u32; WIDEST],
+    tile: &'a mut Tile<'t>,
+    spare: &'a mut [f32],
+}
 
 impl Task for ToPlanes<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<S: F32s>(self, s: S) {
-        let Self(block, mut tile, spare) = self;
-        let (rows, pixels) = (tile.rows(), tile.cols());
-        let list = core::array::from_fn(|lane| if lane < rows { lane as u32 } else { NOWHERE });
+        let pixels = self.tile.cols();
         to_rows(
             s,
-            block,
+            self.block,
             S::LANES,
             pixels,
-            tile.listed_or::<WIDEST>(&list, 0, spare),
+            self.tile.listed_or::<WIDEST>(&self.rows, 0, self.spare),
         );
     }
 }
@@ -130,47 +215,77 @@ impl Task for ToPlanes<'_, '_> {
 /// `y[c] = Σ_p x[c / L, p, c % L] / pixels`
 ///
 /// # Shapes    `x` [`elements`]; `y` `[channels]`
+/// # Masks     with `live`, x is compact; the means of dead channels are not written
 /// # Numerics  pixel `p` goes to sum `p % 4`; the sums are joined pairwise
-/// # Errors    [`Error::TooShort`], [`Error::TooLarge`]
+/// # Errors    [`Error::TooShort`], [`Error::TooLarge`], [`Error::Mismatch`]
 /// # Panics    never
 pub fn mean(
     isa: Isa,
     x: &[f32],
     (channels, pixels): (usize, usize),
+    live: Option<Channels<'_>>,
     y: &mut [f32],
 ) -> Result<(), Error> {
-    let len = check::covers("blocks", &[elements(isa, channels, pixels)?], x.len())?;
+    check::mask("length of the mask of means", live, channels)?;
+    let live = partial(live);
+    let held = held(live, channels);
+    let len = check::covers("blocks", &[elements(isa, held, pixels)?], x.len())?;
     check::covers("means", &[channels], y.len())?;
-    isa.run(Mean(&x[..len], pixels, &mut y[..channels]));
+    isa.run(Mean {
+        x: &x[..len],
+        pixels,
+        live,
+        y: &mut y[..channels],
+    });
     Ok(())
 }
 
-struct Mean<'a>(&'a [f32], usize, &'a mut [f32]);
+struct Mean<'a> {
+    x: &'a [f32],
+    pixels: usize,
+    live: Option<Channels<'a>>,
+    y: &'a mut [f32],
+}
 
 impl Task for Mean<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: F32s>(self, s: S) {
-        let Self(x, pixels, y) = self;
-        let count = s.splat(pixels as f32);
-        for (block, y) in y.chunks_mut(S::LANES).enumerate() {
-            let block = &x[block * pixels * S::LANES..][..pixels * S::LANES];
-            let mut sums = [s.splat(0.0); 4];
-            let mut fours = block.chunks_exact(4 * S::LANES);
-            for four in &mut fours {
-                for i in 0..4 {
-                    sums[i] = s.add(sums[i], s.load(&four[i * S::LANES..]));
-                }
+        let width = self.pixels * S::LANES;
+        let Some(live) = self.live else {
+            for (block, y) in self.y.chunks_mut(S::LANES).enumerate() {
+                let mean = mean_of(s, &self.x[block * width..][..width]);
+                s.store_some(mean, y);
             }
-            for (sum, pixel) in sums
-                .iter_mut()
-                .zip(fours.remainder().chunks_exact(S::LANES))
-            {
-                *sum = s.add(*sum, s.load(pixel));
+            return;
+        };
+        let mut places = live.live();
+        for block in 0..live.count().div_ceil(S::LANES) {
+            let mut means = [0.0; WIDEST];
+            s.store(mean_of(s, &self.x[block * width..][..width]), &mut means);
+            for (mean, c) in means[..S::LANES].iter().zip(&mut places) {
+                self.y[c] = *mean;
             }
-            let [a, b, c, d] = sums;
-            let sum = s.add(s.add(a, b), s.add(c, d));
-            s.store_some(s.div(sum, count), y);
         }
     }
+}
+
+/// That of the pixels of a block.
+#[inline(always)]
+fn mean_of<S: F32s>(s: S, block: &[f32]) -> S::V {
+    let count = s.splat((block.len() / S::LANES) as f32);
+    let mut sums = [s.splat(0.0); 4];
+    let mut fours = block.chunks_exact(4 * S::LANES);
+    for four in &mut fours {
+        for i in 0..4 {
+            sums[i] = s.add(sums[i], s.load(&four[i * S::LANES..]));
+        }
+    }
+    let rest = fours.remainder().chunks_exact(S::LANES);
+    for (sum, pixel) in sums.iter_mut().zip(rest) {
+        *sum = s.add(*sum, s.load(pixel));
+    }
+    let [a, b, c, d] = sums;
+    let sum = s.add(s.add(a, b), s.add(c, d));
+    s.div(sum, count)
 }

@@ -3,7 +3,7 @@
 
 use crate::isa::{F32s, WIDEST};
 use crate::pack::{FROM_L3, FROM_MEMORY};
-use crate::panel::{Ahead, Below, Rhs, Side, Terms};
+use crate::panel::{Ahead, Rhs, Side, Terms};
 
 /// Rows ahead of what is read that are asked for when the weights come from memory. Measured on Zen 5, 50 % of the columns live: 64 x 4096 x 4096
 /// takes 0.80 of dense with 16 and 0.86 without; 49 x 512 x 512 0.37 with and 0.35 without.
@@ -41,13 +41,13 @@ pub(crate) fn pick(bias: &[f32], from: &[u32], to: &mut [f32]) {
 }
 
 /// Panels packed for a product, some columns of which are wanted.
-pub(crate) struct Panels<'a, F> {
+pub(crate) struct Panels<F, T> {
     /// The panel of a number, and what a vector from its last row on reaches behind it.
     pub(crate) of: F,
     /// Columns of each.
     pub(crate) width: usize,
     /// Where its live rows begin.
-    pub(crate) terms: Below<'a>,
+    pub(crate) terms: T,
     /// Elements of all that are packed: whether they come from memory.
     pub(crate) len: usize,
 }
@@ -59,7 +59,7 @@ struct Source<'a> {
     lanes: [usize; WIDEST],
 }
 
-impl<'a, F: Fn(usize) -> &'a [f32]> Panels<'a, F> {
+impl<'a, F: Fn(usize) -> &'a [f32], T: Terms> Panels<F, T> {
     /// Puts the live rows of the columns `from` into a panel of their own, which is `width` wide, and goes on for a vector. Behind the last of them a row holds anything.
     #[inline(always)]
     pub(crate) fn gather<S: F32s>(&self, s: S, from: &[u32], width: usize, panel: &mut [f32]) {

@@ -9,7 +9,8 @@ use proptest::prelude::*;
 use sluicegate_kernels::epilogue::Activation;
 use sluicegate_kernels::ops::conv::{Conv, NchwcConv};
 use sluicegate_kernels::ops::depthwise::{Depthwise, NchwcDepthwise};
-use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec, nchwc};
+use sluicegate_kernels::ops::nchwc::{self, Live};
+use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec};
 use sluicegate_kernels::pool::{Pool, Serial};
 use sluicegate_kernels::{Channels, Error, Isa};
 
@@ -19,20 +20,38 @@ struct Case {
     map: (usize, usize),
     act: Activation,
     bias: bool,
-    /// How many of eight inputs are live, where they are masked at all.
-    live: Option<u64>,
+    /// How many of eight inputs, and of eight outputs, are live, where they are masked at all.
+    live: [Option<u64>; 2],
     seed: u64,
 }
 
 /// `[channels, pixels]` in blocks, NaN behind the last channel.
 fn in_blocks(isa: Isa, planes: &[f32], channels: usize) -> Vec<f32> {
-    let (lanes, pixels) = (isa.lanes(), planes.len() / channels);
+    let (lanes, pixels) = (isa.lanes(), planes.len() / channels.max(1));
     let mut blocks = vec![f32::NAN; nchwc::elements(isa, channels, pixels).expect("small")];
     for (i, &x) in planes.iter().enumerate() {
         let (c, p) = (i / pixels, i % pixels);
         blocks[(c / lanes * pixels + p) * lanes + c % lanes] = x;
     }
     blocks
+}
+
+/// The live planes of a map.
+fn kept(planes: &[f32], channels: usize, live: Option<Channels<'_>>) -> Vec<f32> {
+    let pixels = planes.len() / channels;
+    let lives = |c: &usize| live.is_none_or(|live| live.contains(*c));
+    let planes = (0..channels)
+        .filter(lives)
+        .map(|c| &planes[c * pixels..][..pixels]);
+    planes.flatten().copied().collect()
+}
+
+fn held(live: Option<Channels<'_>>, channels: usize) -> usize {
+    live.map_or(channels, |live| live.count())
+}
+
+fn channels_of(words: Option<&[u64]>, channels: usize) -> Option<Channels<'_>> {
+    words.map(|words| Channels::new(words, channels).expect("as many bits"))
 }
 
 /// The channels of a map in blocks, `[channels, pixels]`.
@@ -51,23 +70,24 @@ impl Case {
             map,
             act: Activation::Relu,
             bias: true,
-            live: None,
+            live: [None; 2],
             seed,
         }
     }
 
-    /// Bits of the live inputs.
-    fn mask(&self) -> Option<Vec<u64>> {
-        let dice = data(self.seed + 3, self.shape.c_in);
+    /// Bits of the live inputs, or of the live outputs.
+    fn mask(&self, side: usize) -> Option<Vec<u64>> {
+        let channels = [self.shape.c_in, self.shape.c_out][side];
+        let dice = data(self.seed + 3 + side as u64, channels);
         let words = |eighths: u64| {
-            let mut words = vec![0; self.shape.c_in.div_ceil(64)];
+            let mut words = vec![0; channels.div_ceil(64)];
             for (c, x) in dice.iter().enumerate() {
                 let lives = f64::from(x.abs()) * 8.0 < eighths as f64;
                 words[c / 64] |= u64::from(lives) << (c % 64);
             }
             words
         };
-        self.live.map(words)
+        self.live[side].map(words)
     }
 
     fn check(&self) {
@@ -100,6 +120,8 @@ impl Case {
 
     fn depthwise(&self, isa: Isa, spec: &ConvSpec<'_>, x: &[f32]) {
         let (channels, pixels) = self.output();
+        let words = self.mask(0);
+        let live = channels_of(words.as_deref(), channels);
         let planes = Depthwise::pack(isa, spec).expect("valid");
         let mut scratch = vec![f32::NAN; planes.scratch_len(self.map, 1)];
         let mut expected = vec![0.0; channels * pixels];
@@ -108,26 +130,26 @@ impl Case {
                 &Serial,
                 x,
                 self.map,
-                None,
-                None,
+                live,
+                live,
                 &mut expected,
                 &mut scratch,
             )
             .expect("valid");
         let packed = NchwcDepthwise::pack(isa, spec, self.map).expect("valid");
-        let x = in_blocks(isa, x, channels);
-        self.agree(isa, &expected, |pool, y| {
-            let mut scratch = vec![f32::NAN; packed.scratch_len(pool.threads())];
-            packed.run(pool, &x, y, &mut scratch)
+        let x = in_blocks(isa, &kept(x, channels, live), held(live, channels));
+        self.agree(isa, &expected, live, |pool, y| {
+            let mut scratch = vec![f32::NAN; packed.scratch_len(pool.threads(), live.is_some())];
+            packed.run(pool, &x, live, y, &mut scratch)
         });
     }
 
     fn convolution(&self, isa: Isa, spec: &ConvSpec<'_>, x: &[f32]) {
         let (channels, pixels) = self.output();
-        let (c_in, words) = (spec.shape.c_in, self.mask());
-        let live = words
-            .as_deref()
-            .map(|words| Channels::new(words, c_in).expect("as many bits"));
+        let c_in = spec.shape.c_in;
+        let words = [0, 1].map(|side| self.mask(side));
+        let live = channels_of(words[0].as_deref(), c_in);
+        let live_out = channels_of(words[1].as_deref(), channels);
         let mut x = x.to_vec();
         let (plane, map) = (self.map.0 * self.map.1, x.len());
         for c in (0..c_in).filter(|&c| live.is_some_and(|live| !live.contains(c))) {
@@ -136,22 +158,23 @@ impl Case {
         let conv = Conv::pack(isa, spec, self.map).expect("valid");
         let mut scratch = vec![f32::NAN; conv.scratch_len(1)];
         let mut expected = vec![0.0; channels * pixels];
-        conv.run(&Serial, &x, live, None, &mut expected, &mut scratch)
+        conv.run(&Serial, &x, live, live_out, &mut expected, &mut scratch)
             .expect("valid");
-        let check = |packed: NchwcConv, x: &[f32]| {
-            self.agree(isa, &expected, |pool, y| {
-                let mut scratch = vec![f32::NAN; packed.scratch_len(pool.threads())];
-                packed.run(pool, x, live, y, &mut scratch)
+        let check = |packed: &NchwcConv, x: &[f32], live: Option<Live<'_>>| {
+            self.agree(isa, &expected, live_out, |pool, y| {
+                let mut scratch = vec![f32::NAN; packed.scratch_len(pool.threads(), true)];
+                packed.run(pool, x, live, live_out, y, &mut scratch)
             });
         };
-        check(
-            NchwcConv::pack_planes(isa, spec, self.map).expect("valid"),
-            &x,
-        );
-        check(
-            NchwcConv::pack_blocks(isa, spec, self.map).expect("valid"),
-            &in_blocks(isa, &x, c_in),
-        );
+        let planes = NchwcConv::pack_planes(isa, spec, self.map).expect("valid");
+        let blocks = NchwcConv::pack_blocks(isa, spec, self.map).expect("valid");
+        let in_place = live.map(Live::InPlace);
+        check(&planes, &x, in_place);
+        check(&blocks, &in_blocks(isa, &x, c_in), in_place);
+        if live.is_some() {
+            let x = in_blocks(isa, &kept(&x, c_in, live), held(live, c_in));
+            check(&blocks, &x, live.map(Live::Compact));
+        }
     }
 
     /// Blocks hold what planes hold, for any number of threads, and nothing else is written.
@@ -159,9 +182,12 @@ impl Case {
         &self,
         isa: Isa,
         expected: &[f32],
+        live: Option<Channels<'_>>,
         run: impl Fn(&dyn Pool, &mut [f32]) -> Result<(), Error>,
     ) {
-        let out = self.output();
+        let (channels, pixels) = self.output();
+        let out = (held(live, channels), pixels);
+        let expected = kept(expected, channels, live);
         let len = nchwc::elements(isa, out.0, out.1).expect("small");
         let on = |pool: &dyn Pool| {
             let y = guarded(len, |y| run(pool, y).expect("valid"));
@@ -201,7 +227,10 @@ fn depthwise_cases() -> impl Strategy<Value = Case> {
         prop_oneof![2 => Just([1, 1]), 1 => Just([2, 2]), 1 => (1usize..4, 1usize..3).prop_map(|(h, w)| [h, w])],
         prop_oneof![3 => Just([1, 1]), 1 => prop::array::uniform2(1usize..4)],
     );
-    let sizes = (1usize..70, (1usize..24, 1usize..40));
+    let sizes = (
+        (1usize..70, prop::option::of(0u64..9)),
+        (1usize..24, 1usize..40),
+    );
     (
         kernel,
         steps,
@@ -212,7 +241,7 @@ fn depthwise_cases() -> impl Strategy<Value = Case> {
         0u64..1 << 40,
     )
         .prop_map(
-            |(kernel, (stride, dilation), pads, (c, map), act, bias, seed)| Case {
+            |(kernel, (stride, dilation), pads, ((c, live), map), act, bias, seed)| Case {
                 shape: ConvShape {
                     c_in: c,
                     c_out: c,
@@ -225,7 +254,7 @@ fn depthwise_cases() -> impl Strategy<Value = Case> {
                 map,
                 act,
                 bias,
-                live: None,
+                live: [live, None],
                 seed,
             },
         )
@@ -246,7 +275,7 @@ fn convolution_cases() -> impl Strategy<Value = Case> {
         ),
     ];
     let sizes = ((1usize..40, 1usize..150), (1usize..20, 1usize..30));
-    let live = prop::option::of(0u64..9);
+    let live = prop::array::uniform2(prop::option::of(0u64..9));
     let ends = (activations(), any::<bool>());
     (window, sizes, ends, live, 0u64..1 << 40)
         .prop_map(
@@ -355,6 +384,18 @@ fn single_pixels_with_padding() {
     }
 }
 
+/// Those of inputs and of outputs.
+fn masks() -> [[Option<u64>; 2]; 6] {
+    [
+        [None; 2],
+        [Some(4), None],
+        [Some(0), None],
+        [None, Some(4)],
+        [Some(5), Some(3)],
+        [Some(4), Some(0)],
+    ]
+}
+
 /// Strips of whole rows, with zeros round the map in some.
 #[test]
 fn windows_of_several_strips() {
@@ -371,7 +412,7 @@ fn windows_of_several_strips() {
             pads: [k / 2, k / 2, k / 2, 0],
             ..square(1, k, stride)
         };
-        for live in [None, Some(4), Some(0)] {
+        for live in masks() {
             let case = Case::new(shape, map, c_out as u64);
             Case { live, ..case }.check();
         }
@@ -388,7 +429,7 @@ fn many_pixels_are_several_strips() {
             pads: [0; 4],
             ..square(1, 1, 1)
         };
-        for live in [None, Some(4), Some(0)] {
+        for live in masks() {
             let case = Case::new(shape, map, c_out as u64);
             Case { live, ..case }.check();
         }
@@ -399,36 +440,89 @@ fn many_pixels_are_several_strips() {
 fn planes_and_back() {
     for isa in Isa::available() {
         for (channels, pixels) in [(1, 1), (3, 5), (16, 49), (17, 3), (40, 65), (33, 128)] {
-            let x = data(channels as u64, channels * pixels);
-            let len = nchwc::elements(isa, channels, pixels).expect("small");
-            for pool in [&Serial as &dyn Pool, &Threads(2)] {
-                let blocks = guarded(len, |y| {
-                    nchwc::from_planes(isa, pool, &x, (channels, pixels), y).expect("fits");
-                });
-                assert_eq!(in_planes(isa, &blocks, (channels, pixels)), x, "{isa}");
-                let poisoned = in_blocks(isa, &x, channels);
-                let mut spare = vec![f32::NAN; pixels * pool.threads()];
-                let back = guarded(channels * pixels, |y| {
-                    nchwc::to_planes(isa, pool, &poisoned, (channels, pixels), y, &mut spare)
-                        .expect("fits");
-                });
-                assert_eq!(bits(&back), bits(&x), "{isa}: {channels} x {pixels}");
-            }
-            let means = guarded(channels, |y| {
-                let blocks = in_blocks(isa, &x, channels);
-                nchwc::mean(isa, &blocks, (channels, pixels), y).expect("fits");
-            });
-            for (c, mean) in means.iter().enumerate() {
-                let plane = &x[c * pixels..][..pixels];
-                let of =
-                    |f: fn(f32) -> f64| plane.iter().map(|&x| f(x)).sum::<f64>() / pixels as f64;
-                let bound =
-                    (pixels + 2) as f64 * f64::from(f32::EPSILON) * of(|x| f64::from(x.abs()));
-                assert!(
-                    (f64::from(*mean) - of(f64::from)).abs() <= bound,
-                    "{isa}: mean {c}"
-                );
+            for live in [None, Some(8), Some(5), Some(1), Some(0)] {
+                to_blocks_and_back(isa, (channels, pixels), live);
             }
         }
+    }
+}
+
+fn to_blocks_and_back(isa: Isa, (channels, pixels): (usize, usize), live: Option<u64>) {
+    let case = Case {
+        live: [live, None],
+        ..Case::new(square(channels, 1, 1), (1, pixels), channels as u64)
+    };
+    let words = case.mask(0);
+    let live = channels_of(words.as_deref(), channels);
+    let held = held(live, channels);
+    let x = data(channels as u64, channels * pixels);
+    let few = kept(&x, channels, live);
+    let len = nchwc::elements(isa, held, pixels).expect("small");
+    let poisoned = in_blocks(isa, &few, held);
+    for pool in [&Serial as &dyn Pool, &Threads(2)] {
+        let blocks = guarded(len, |y| {
+            nchwc::from_planes(isa, pool, &x, (channels, pixels), live, y).expect("fits");
+        });
+        assert_eq!(in_planes(isa, &blocks, (held, pixels)), few, "{isa}");
+        let mut spare = vec![f32::NAN; pixels * pool.threads()];
+        let back = guarded(channels * pixels, |y| {
+            y.fill(7.0);
+            nchwc::to_planes(
+                isa,
+                pool,
+                &poisoned,
+                (channels, pixels),
+                live,
+                y,
+                &mut spare,
+            )
+            .expect("fits");
+        });
+        let dead = |c: usize| live.is_some_and(|live| !live.contains(c));
+        for (c, (back, x)) in back.chunks(pixels).zip(x.chunks(pixels)).enumerate() {
+            match dead(c) {
+                true => assert!(back.iter().all(|&y| y == 7.0), "{isa}: dead {c} is written"),
+                false => assert_eq!(bits(back), bits(x), "{isa}: {channels} x {pixels}"),
+            }
+        }
+        let Some(live) = live else { continue };
+        let compact = guarded(len, |y| {
+            let all = in_blocks(isa, &x, channels);
+            nchwc::compact(isa, pool, &all, pixels, live, y).expect("fits");
+        });
+        assert_eq!(in_planes(isa, &compact, (held, pixels)), few, "{isa}");
+        let all = nchwc::elements(isa, channels, pixels).expect("small");
+        let expanded = guarded(all, |y| {
+            y[..len].copy_from_slice(&poisoned);
+            y[len..].fill(f32::NAN);
+            nchwc::expand(isa, pixels, live, y).expect("fits");
+        });
+        let mut zeroed = x.clone();
+        for c in (0..channels).filter(|&c| dead(c)) {
+            zeroed[c * pixels..][..pixels].fill(0.0);
+        }
+        let expanded = in_planes(isa, &expanded, (channels, pixels));
+        assert_eq!(
+            bits(&expanded),
+            bits(&zeroed),
+            "{isa}: {channels} x {pixels}"
+        );
+    }
+    let means = guarded(channels, |y| {
+        y.fill(7.0);
+        nchwc::mean(isa, &poisoned, (channels, pixels), live, y).expect("fits");
+    });
+    for (c, mean) in means.iter().enumerate() {
+        if live.is_some_and(|live| !live.contains(c)) {
+            assert_eq!(*mean, 7.0, "{isa}: dead {c} is written");
+            continue;
+        }
+        let plane = &x[c * pixels..][..pixels];
+        let of = |f: fn(f32) -> f64| plane.iter().map(|&x| f(x)).sum::<f64>() / pixels as f64;
+        let bound = (pixels + 2) as f64 * f64::from(f32::EPSILON) * of(|x| f64::from(x.abs()));
+        assert!(
+            (f64::from(*mean) - of(f64::from)).abs() <= bound,
+            "{isa}: mean {c}"
+        );
     }
 }

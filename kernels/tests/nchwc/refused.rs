@@ -4,7 +4,8 @@ use super::square;
 use sluicegate_kernels::epilogue::Activation;
 use sluicegate_kernels::ops::conv::NchwcConv;
 use sluicegate_kernels::ops::depthwise::NchwcDepthwise;
-use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec, nchwc};
+use sluicegate_kernels::ops::nchwc::{self, Live};
+use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec};
 use sluicegate_kernels::pool::Serial;
 use sluicegate_kernels::{Channels, Error, Isa};
 
@@ -72,15 +73,53 @@ fn what_blocks_cannot_do_is_refused() {
     let conv = NchwcConv::pack_blocks(isa, &spec(one), hw).expect("valid");
     let all = nchwc::elements(isa, 20, 20).expect("small");
     let (x, mut y) = (vec![0.0; all], vec![0.0; all]);
-    let mut scratch = vec![0.0; packed.scratch_len(1).max(conv.scratch_len(1))];
+    let mut scratch = vec![0.0; packed.scratch_len(1, true).max(conv.scratch_len(1, true))];
     for (inputs, outputs) in [(all - 1, all), (all, all - 1)] {
         let (x, y) = (&x[..inputs], &mut y[..outputs]);
-        assert!(packed.run(&Serial, x, y, &mut scratch).is_err());
-        assert!(conv.run(&Serial, x, None, y, &mut scratch).is_err());
-        assert!(nchwc::mean(isa, &x[..inputs.min(all - 1)], (20, 20), y).is_err());
+        assert!(packed.run(&Serial, x, None, y, &mut scratch).is_err());
+        assert!(conv.run(&Serial, x, None, None, y, &mut scratch).is_err());
+        assert!(nchwc::mean(isa, &x[..inputs.min(all - 1)], (20, 20), None, y).is_err());
     }
-    assert!(conv.run(&Serial, &x, None, &mut y, &mut []).is_err());
+    assert!(conv.run(&Serial, &x, None, None, &mut y, &mut []).is_err());
     let other = Channels::new(&[0], 19).expect("19 bits");
-    let error = conv.run(&Serial, &x, Some(other), &mut y, &mut scratch);
+    let few = Channels::new(&[3], 20).expect("20 bits");
+    let mut mismatched = |live_in, live_out| {
+        let error = conv.run(&Serial, &x, live_in, live_out, &mut y, &mut scratch);
+        assert!(matches!(error, Err(Error::Mismatch { .. })), "{error:?}");
+    };
+    mismatched(Some(Live::InPlace(other)), None);
+    mismatched(Some(Live::Compact(other)), None);
+    mismatched(None, Some(other));
+    let error = packed.run(&Serial, &x, Some(other), &mut y, &mut scratch);
     assert!(matches!(error, Err(Error::Mismatch { .. })), "{error:?}");
+    // Scratch for calls without masks is not enough for the others.
+    let short = &mut vec![0.0; conv.scratch_len(1, false)];
+    let error = conv.run(&Serial, &x, None, Some(few), &mut y, short);
+    assert!(matches!(error, Err(Error::TooShort { .. })), "{error:?}");
+    let planes = NchwcConv::pack_planes(isa, &spec(one), hw).expect("valid");
+    let compact = Some(Live::Compact(few));
+    let error = planes.run(&Serial, &x, compact, None, &mut y, &mut scratch);
+    assert!(matches!(error, Err(Error::Invalid { .. })), "{error:?}");
+}
+
+/// Layouts of masked maps.
+#[test]
+fn operands_of_other_layouts_are_refused() {
+    let isa = Isa::best();
+    let all = nchwc::elements(isa, 20, 20).expect("small");
+    let (x, mut y) = (vec![0.0; all], vec![0.0; all]);
+    let few = Channels::new(&[3], 20).expect("20 bits");
+    let other = Channels::new(&[0], 19).expect("19 bits");
+    let extents = (20, 20);
+    let from = nchwc::from_planes(isa, &Serial, &x, extents, Some(other), &mut y);
+    assert!(matches!(from, Err(Error::Mismatch { .. })), "{from:?}");
+    let spare = &mut [0.0; 20];
+    let to = nchwc::to_planes(isa, &Serial, &x, extents, Some(other), &mut y, spare);
+    assert!(matches!(to, Err(Error::Mismatch { .. })), "{to:?}");
+    let mean = nchwc::mean(isa, &x, extents, Some(other), &mut y);
+    assert!(matches!(mean, Err(Error::Mismatch { .. })), "{mean:?}");
+    assert!(nchwc::compact(isa, &Serial, &x[1..], 20, few, &mut y).is_err());
+    assert!(nchwc::compact(isa, &Serial, &x, 20, few, &mut []).is_err());
+    assert!(nchwc::expand(isa, 20, few, &mut y[1..]).is_err());
+    assert!(nchwc::expand(isa, usize::MAX, few, &mut y).is_err());
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! for each strip of pixels                              a job, or for each thread some of its channels
 //!     [copies]                                          of its part of the map, with zeros round it
-//!     for each panel of N vectors of channels
+//!     for each panel of N vectors of channels           with masks, panels put together from live columns and rows
 //!         for each depth block of KC terms              partial sums stay in y between them
 //!             for each tile of MR pixels                the micro-kernel: vector j of pixel i is a pixel of block j
 //! ```
@@ -11,6 +11,7 @@
 
 mod pass;
 mod source;
+mod weights;
 
 use alloc::vec::Vec;
 
@@ -18,7 +19,8 @@ use super::taps;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
 use crate::ops::matmul::{MatMul, MatMulSpec};
-use crate::ops::{ConvShape, ConvSpec, nchwc, pointwise};
+use crate::ops::nchwc::{self, Live, held};
+use crate::ops::{ConvShape, ConvSpec, pointwise};
 use crate::pack::{check_len, check_mask, extent, partial};
 use crate::panel::{Below, Bounded, LINE, Runs, Terms, from_line, lines, take_indices};
 use crate::pool::{Pool, Tile, worth};
@@ -27,9 +29,12 @@ use crate::{Channels, Error, Isa};
 
 use pass::{Input, Pass, WIDE, Walk};
 use source::Source;
+use weights::Weights;
 
 /// Terms of a depth block, as that of products.
 const KC: usize = 1024;
+/// Pixels for which the rows of live terms are put together, at least, when all outputs live: walking a list of them takes some hundredths longer.
+const FEW_PIXELS: usize = 96;
 
 /// A convolution that writes a map in [blocks](crate::ops::nchwc), ready to run.
 #[derive(Debug)]
@@ -108,44 +113,72 @@ impl NchwcConv {
         &self.shape
     }
 
-    /// Elements of scratch that [`NchwcConv::run`] needs.
-    pub fn scratch_len(&self, threads: usize) -> usize {
-        let lists = lines(self.depth).saturating_mul(2);
+    /// Elements of scratch that [`NchwcConv::run`] needs; `masked` for calls in which the map that is read or written is compact, too.
+    pub fn scratch_len(&self, threads: usize, masked: bool) -> usize {
+        let lists = lines(self.depth).saturating_mul(if masked { 3 } else { 2 });
+        let weights = match masked {
+            true => Weights::scratch_len(&self.matmul, (self.depth, self.shape.c_out)),
+            false => 0,
+        };
         self.source
             .copies_len()
             .saturating_mul(threads.max(1))
             .saturating_add(lists)
+            .saturating_add(weights)
             .saturating_add(LINE)
     }
 
     /// `y[co, oh, ow] = act(Σ_{ci ∈ live} Σ_{kh, kw} W[co, ci, kh, kw] · x[ci, oh·sh + kh·dh - top, ow·sw + kw·dw - left] + bias[co])`
     ///
     /// # Shapes    `x` planes `[c_in, h, w]` or a map in blocks, as it was packed for; `y` a map `[c_out, oh, ow]` in blocks
-    /// # Masks     what dead inputs hold is no part of any sum
+    /// # Masks     what dead inputs hold is no part of any sum, and [`nchwc::Live`] says where live ones are: those of planes in place;
+    ///   with `live_out`, y is compact
     /// # Numerics  one chain an output, upwards from the bias in (ci, kh, kw), one mul_add a term of a live channel, taps on the padding included;
     ///   then the activation. The bits depend neither on threads nor on how a channel died
-    /// # Errors    [`Error::TooShort`], [`Error::Mismatch`]; nothing is written then
+    /// # Errors    [`Error::TooShort`], [`Error::Mismatch`], [`Error::Invalid`] for compact planes; nothing is written then
     /// # Panics    never
     /// # Scratch   [`NchwcConv::scratch_len`] elements, contents ignored
     pub fn run(
         &self,
         pool: &dyn Pool,
         x: &[f32],
-        live_in: Option<Channels<'_>>,
+        live_in: Option<Live<'_>>,
+        live_out: Option<Channels<'_>>,
         y: &mut [f32],
         scratch: &mut [f32],
     ) -> Result<(), Error> {
         let lanes = self.isa.lanes();
-        check_len(x.len(), self.source.len(), "x")?;
-        check_mask(live_in, self.shape.c_in, "length of the input mask")?;
+        let shape = &self.shape;
+        let mask = live_in.map(Live::channels);
+        check_mask(mask, shape.c_in, "length of the input mask")?;
+        check_mask(live_out, shape.c_out, "length of the output mask")?;
+        let live_in = live_in.filter(|live| !live.channels().is_full());
+        let live_out = partial(live_out);
+        let compact = match live_in {
+            Some(Live::Compact(live)) => Some(live),
+            _ => None,
+        };
+        if compact.is_some() && !self.source.of_blocks() {
+            return Err(Error::Invalid {
+                what: "planes are not compact",
+            });
+        }
+        check_len(x.len(), self.source.len(held(compact, shape.c_in)), "x")?;
         let (pixels, strip) = (self.pixels, self.source.strip);
-        let blocks = self.shape.c_out.div_ceil(lanes);
+        let outputs = held(live_out, shape.c_out);
+        let blocks = outputs.div_ceil(lanes);
         let row = pixels * lanes;
         check_len(y.len(), blocks * row, "y")?;
-        check_len(scratch.len(), self.scratch_len(1), "scratch")?;
-        let live_in = partial(live_in);
+        let masked = compact.is_some() || live_out.is_some();
+        check_len(scratch.len(), self.scratch_len(1, masked), "scratch")?;
         let mut rest = from_line(scratch);
-        let terms = self.terms(live_in, &mut rest);
+        let (terms, weights) = match masked {
+            true => self.compact(pool, live_in, live_out, &mut rest),
+            false => {
+                let terms = self.terms(live_in, &mut rest);
+                (terms, Weights::all(&self.matmul))
+            }
+        };
         let pool = worth(pool, row * blocks * terms.depth);
         let tile = Tile::new(&mut y[..blocks * row], blocks, row, row);
         // Few strips are shared by threads, some whole panels of channels each.
@@ -168,6 +201,7 @@ impl NchwcConv {
                     x,
                     live_in,
                     terms,
+                    weights,
                     channel: block * lanes,
                     pixel: first / lanes,
                     tile,
@@ -179,7 +213,7 @@ impl NchwcConv {
     }
 
     /// The terms of the live channels.
-    fn terms<'a>(&'a self, live: Option<Channels<'_>>, rest: &mut &'a mut [f32]) -> LiveTerms<'a> {
+    fn terms<'a>(&'a self, live: Option<Live<'_>>, rest: &mut &'a mut [f32]) -> LiveTerms<'a> {
         let first = self.terms.all();
         let Some(live) = live else {
             return LiveTerms {
@@ -188,6 +222,8 @@ impl NchwcConv {
                 of_w: None,
             };
         };
+        let is_compact = matches!(live, Live::Compact(_));
+        let live = live.channels();
         let (taps, pitch) = (taps(&self.shape), self.matmul.pitch());
         let each = self.terms_of_a_run();
         let of_x = take_indices(rest, self.depth);
@@ -196,9 +232,9 @@ impl NchwcConv {
         // Written whether live or not: random masks would be mispredicted.
         for (c, all) in (0..self.depth).step_by(taps).enumerate() {
             for i in 0..taps {
-                let t = all + i;
+                let t = if is_compact { depth } else { all } + i;
                 of_x[depth + i] = first.as_slice()[t / each] + (t % each) as u32;
-                of_w[depth + i] = (t * pitch) as u32;
+                of_w[depth + i] = ((all + i) * pitch) as u32;
             }
             depth += taps * usize::from(live.contains(c));
         }
@@ -207,6 +243,52 @@ impl NchwcConv {
             of_x: Below::all(&of_x[..depth]),
             of_w: Some(Below::all(&of_w[..depth])),
         }
+    }
+
+    /// The same, and the weights of live outputs, put together.
+    fn compact<'a>(
+        &'a self,
+        pool: &dyn Pool,
+        live_in: Option<Live<'_>>,
+        live_out: Option<Channels<'_>>,
+        rest: &mut &'a mut [f32],
+    ) -> (LiveTerms<'a>, Weights<'a>) {
+        let (isa, packed, outputs) = (self.isa, &self.matmul, self.shape.c_out);
+        let LiveTerms { depth, of_x, of_w } = self.terms(live_in, rest);
+        let few = self.pixels < FEW_PIXELS && live_out.is_none();
+        if let (true, Some(_)) = (few, of_w) {
+            return (LiveTerms { depth, of_x, of_w }, Weights::all(packed));
+        }
+        let pitch = packed.pitch();
+        let of_w = of_w.unwrap_or_else(|| {
+            let all = take_indices(rest, depth);
+            let rows = all.iter_mut().enumerate();
+            rows.for_each(|(t, at)| *at = (t * pitch) as u32);
+            Below::all(all)
+        });
+        let weights = Weights::gather(isa, pool, packed, of_w, live_out, outputs, rest);
+        let terms = match live_in {
+            Some(Live::InPlace(_)) => {
+                let rows = take_indices(rest, depth);
+                let pitches = rows.iter_mut().enumerate();
+                pitches.for_each(|(t, at)| *at = (t * pitch) as u32);
+                LiveTerms {
+                    depth,
+                    of_x,
+                    of_w: Some(Below::all(rows)),
+                }
+            }
+            // The terms of the first channels are those of all that there are.
+            _ => {
+                let runs = depth.div_ceil(self.terms_of_a_run());
+                LiveTerms {
+                    depth,
+                    of_x: Below::all(&self.terms.all().as_slice()[..runs]),
+                    of_w: None,
+                }
+            }
+        };
+        (terms, weights)
     }
 
     /// How many of the terms of a pixel lie side by side.
@@ -232,8 +314,9 @@ struct LiveTerms<'a> {
 struct Strip<'a, 't> {
     conv: &'a NchwcConv,
     x: &'a [f32],
-    live_in: Option<Channels<'a>>,
+    live_in: Option<Live<'a>>,
     terms: LiveTerms<'a>,
+    weights: Weights<'a>,
     /// The tile's first ones.
     channel: usize,
     pixel: usize,
@@ -289,7 +372,8 @@ impl Strip<'_, '_> {
         let activation = conv.matmul.activation();
         let first = self.channel + block * S::LANES;
         let pitch = conv.matmul.pitch();
-        let (_, bias) = conv.matmul.vector(first);
+        let weights = self.weights;
+        let (_, bias) = weights.vector(first);
         let kc = depth
             .div_ceil(depth.div_ceil(KC).max(1))
             .max(1)
@@ -299,7 +383,7 @@ impl Strip<'_, '_> {
             // Rows of live terms are counted from the panel's first.
             let before = if of_w.is_some() { 0 } else { t * pitch };
             let from = |block: usize| {
-                let (panel, _) = conv.matmul.vector(self.channel + block * S::LANES);
+                let (panel, _) = weights.vector(self.channel + block * S::LANES);
                 panel.get(before..).unwrap_or(&[])
             };
             let (mut panels, mut next) = ([&[][..]; NP], [&[][..]; NP]);

@@ -10,28 +10,29 @@
 //! the map, each output would be an area: there maps are copied between zeros, and all outputs are one.
 #![forbid(unsafe_code)]
 
-use alloc::vec;
-use alloc::vec::Vec;
-use core::ops::Range;
+mod areas;
+mod weights;
 
-use super::pixels::{self, WIDE, in_registers, most_sums};
+use alloc::vec::Vec;
+
+use super::pixels;
 use super::{SLOWER, without_idle_steps};
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
 use crate::ops::conv_shape::{ConvShape, ConvSpec};
-use crate::ops::{check, nchwc, pointwise};
-use crate::pack::even_height;
-use crate::panel::{Bounded, LINE, from_line, lines};
+use crate::ops::nchwc::{self, held};
+use crate::ops::{check, pointwise};
+use crate::pack::partial;
+use crate::panel::{LINE, from_line, lines};
 use crate::pool::{Pool, Tile, worth};
-use crate::{Buffer, Error, Isa};
+use crate::{Buffer, Channels, Error, Isa};
+
+use areas::{Area, Border, Span};
+use weights::Weights;
 
 /// Elements of L1 (48 KiB) for the maps of blocks that are computed together: what a tile takes at its beginning is shared.
 const NEAR: usize = 10 * 1024;
-/// Cycles of a tile beside its taps, of a tap beside its FMAs, of an FMA of a wide window and of another, of a pixel that is copied near
-/// and far.
-const TILE: f64 = 30.0;
-const STEP: f64 = 1.0;
-const FMA: [f64; 2] = [0.52, 0.9];
+/// Cycles of a pixel that is copied near and far.
 const COPY: [f64; 2] = [4.0, 6.0];
 /// Rows and columns, at most.
 const MOST: usize = 1 << 16;
@@ -53,153 +54,6 @@ pub struct NchwcDepthwise {
     /// `[⌈c / L⌉, L]`
     bias: Buffer,
     activation: Activation,
-}
-
-/// Zeros round a map.
-#[derive(Debug, Clone, Copy)]
-struct Border {
-    top: usize,
-    left: usize,
-    /// The extents with them.
-    map: (usize, usize),
-}
-
-impl Border {
-    fn new(shape: &ConvShape, (h, w): (usize, usize), out: (usize, usize)) -> Self {
-        let [top, left, ..] = shape.pads;
-        let reach = |axis: usize, outputs: usize| {
-            (outputs - 1) * shape.stride[axis] + (shape.kernel[axis] - 1) * shape.dilation[axis] + 1
-        };
-        let map = (
-            (top + h).max(reach(0, out.0)),
-            (left + w).max(reach(1, out.1)),
-        );
-        Self { top, left, map }
-    }
-
-    /// Copies maps of `h` x `w` x `lanes` floats into rooms whose border is zero.
-    fn copy(self, x: &[f32], (h, w): (usize, usize), room: &mut [f32], lanes: usize) {
-        if h * w == 0 {
-            return;
-        }
-        let rooms = room.chunks_exact_mut(self.map.0 * self.map.1 * lanes);
-        for (room, x) in rooms.zip(x.chunks_exact(h * w * lanes)) {
-            let lines = room.chunks_exact_mut(self.map.1 * lanes).skip(self.top);
-            for (to, from) in lines.zip(x.chunks_exact(w * lanes)) {
-                to[self.left * lanes..][..w * lanes].copy_from_slice(from);
-            }
-        }
-    }
-}
-
-/// Outputs with the same taps on the map.
-#[derive(Debug)]
-struct Area {
-    rows: Span,
-    columns: Span,
-    /// Where the taps are, seen from the first one of the first output, and where their weights are.
-    taps: [Bounded; 2],
-    /// Columns and rows of a tile.
-    tile: (usize, usize),
-}
-
-impl Area {
-    fn new(shape: &ConvShape, width: usize, isa: Isa, rows: &Span, columns: &Span) -> Self {
-        let ([_, kw], [dh, dw], lanes) = (shape.kernel, shape.dilation, isa.lanes());
-        let list = |place: &dyn Fn(usize, usize) -> usize| {
-            let down = rows.taps.clone();
-            let taps = down.flat_map(|k| columns.taps.clone().map(move |l| (k, l)));
-            Bounded::all_of(taps.map(|(k, l)| (place(k, l) * lanes) as u32).collect())
-        };
-        let (k0, l0) = (rows.taps.start, columns.taps.start);
-        Self {
-            taps: [
-                list(&|k, l| (k - k0) * dh * width + (l - l0) * dw),
-                list(&|k, l| k * kw + l),
-            ],
-            tile: tile_of(isa.registers(), rows.outputs.len(), columns.outputs.len()),
-            rows: rows.clone(),
-            columns: columns.clone(),
-        }
-    }
-
-    /// Those of a map.
-    fn all(shape: &ConvShape, (h, w): (usize, usize), out: (usize, usize), isa: Isa) -> Vec<Self> {
-        let rows = Span::all(shape, 0, h, out.0);
-        let columns = match Span::of_windows(shape, w, out.1, isa.registers()) {
-            Some(all) => vec![all],
-            None => Span::all(shape, 1, w, out.1),
-        };
-        let pairs = rows
-            .iter()
-            .flat_map(|r| columns.iter().map(move |c| (r, c)));
-        pairs.map(|(r, c)| Self::new(shape, w, isa, r, c)).collect()
-    }
-
-    /// Cycles of a block, on Zen 5.
-    fn cycles(&self) -> f64 {
-        let ((r, q), count) = (
-            self.tile,
-            [&self.columns, &self.rows].map(|span| span.outputs.len()),
-        );
-        let tiles = (count[0].div_ceil(r) * count[1].div_ceil(q)) as f64;
-        let outputs = (count[0] * count[1]) as f64;
-        let fma = FMA[usize::from(r < WIDE)];
-        tiles * TILE + self.taps[0].len() as f64 * (tiles * STEP + outputs * fma)
-    }
-}
-
-/// Outputs along an axis with the same taps on the map.
-#[derive(Debug, Clone, PartialEq)]
-struct Span {
-    outputs: Range<usize>,
-    taps: Range<usize>,
-    /// Where the first output's first tap is on the map.
-    at: usize,
-    /// Whether the first output's window begins, and the last one's ends, half a window beside the map.
-    sides: [bool; 2],
-}
-
-impl Span {
-    /// All columns of the output, if tiles of whole windows serve them.
-    fn of_windows(shape: &ConvShape, w: usize, ow: usize, registers: usize) -> Option<Self> {
-        let (kernel, pad, stride) = (shape.kernel[1], shape.pads[1], shape.stride[1]);
-        let r = even_height(ow, most_sums(registers));
-        // All tiles but the last are of r columns.
-        let last = ow.checked_sub(1)? % r + 1;
-        let over = ((ow - 1) * stride + kernel).saturating_sub(pad + w);
-        let is_side = |n: usize| n == 0 || n == kernel / 2;
-        let fits = shape.dilation[1] == 1 && r >= WIDE && last >= WIDE;
-        (in_registers(kernel, stride) && fits && is_side(pad) && is_side(over)).then_some(Self {
-            outputs: 0..ow,
-            taps: 0..kernel,
-            at: 0,
-            sides: [pad > 0, over > 0],
-        })
-    }
-
-    /// All outputs along an axis, span by span.
-    fn all(shape: &ConvShape, axis: usize, extent: usize, outputs: usize) -> Vec<Self> {
-        let (kernel, pad) = (shape.kernel[axis], shape.pads[axis]);
-        let (stride, dilation) = (shape.stride[axis], shape.dilation[axis]);
-        let mut spans: Vec<Self> = Vec::new();
-        for i in 0..outputs {
-            let first = i * stride;
-            let start = pad.saturating_sub(first).div_ceil(dilation).min(kernel);
-            let end = (extent + pad).saturating_sub(first).div_ceil(dilation);
-            let taps = start..end.clamp(start, kernel);
-            match spans.last_mut() {
-                Some(span) if span.taps == taps => span.outputs.end += 1,
-                _ => spans.push(Self {
-                    outputs: i..i + 1,
-                    at: (first + start * dilation).saturating_sub(pad).min(extent),
-                    taps,
-                    sides: [false; 2],
-                }),
-            }
-        }
-        spans
-    }
 }
 
 impl NchwcDepthwise {
@@ -291,9 +145,19 @@ impl NchwcDepthwise {
         })
     }
 
-    /// Elements of scratch that [`NchwcDepthwise::run`] needs.
-    pub fn scratch_len(&self, threads: usize) -> usize {
-        self.room() * threads.max(1) + LINE
+    /// Elements of scratch that [`NchwcDepthwise::run`] needs; `masked` for calls with a mask, too.
+    pub fn scratch_len(&self, threads: usize, masked: bool) -> usize {
+        let weights = if masked { self.gathered_len() } else { 0 };
+        self.room() * threads.max(1) + weights + LINE
+    }
+
+    /// Elements of the weights and the bias of live channels.
+    fn gathered_len(&self) -> usize {
+        lines(self.weights.len()) + lines(self.bias.len())
+    }
+
+    fn taps(&self) -> usize {
+        self.shape.kernel[0] * self.shape.kernel[1]
     }
 
     /// Elements that a job needs.
@@ -314,9 +178,10 @@ impl NchwcDepthwise {
     /// `y[c, i, j] = act(bias[c] + Σ_{k, l} w[c, k, l] · x[c, i s_h + k d_h - top, j s_w + l d_w - left])`
     ///
     /// # Shapes    `x` a map `[c, h, w]` and `y` a map `[c, oh, ow]` in blocks
+    /// # Masks     with `live`, both are [compact](nchwc)
     /// # Numerics  one chain an output: bias, then the taps in ascending (k, l), one mul_add each, those in the padding left
     ///   out or zero; then the activation
-    /// # Errors    [`Error::TooShort`]; nothing is written then
+    /// # Errors    [`Error::TooShort`], [`Error::Mismatch`]; nothing is written then
     /// # Panics    never
     /// # Scratch   [`NchwcDepthwise::scratch_len`] elements, contents ignored
     /// # Source    the layout of oneDNN's depthwise kernels
@@ -324,31 +189,43 @@ impl NchwcDepthwise {
         &self,
         pool: &dyn Pool,
         x: &[f32],
+        live: Option<Channels<'_>>,
         y: &mut [f32],
         scratch: &mut [f32],
     ) -> Result<(), Error> {
-        let (isa, channels) = (self.isa, self.shape.c_in);
+        let isa = self.isa;
+        check::mask("length of the mask of a depthwise", live, self.shape.c_in)?;
+        let live = partial(live);
+        let channels = held(live, self.shape.c_in);
         let of = |(h, w): (usize, usize)| nchwc::elements(isa, channels, h * w);
         check::covers("input of a depthwise", &[of(self.map)?], x.len())?;
         let len = check::covers("output of a depthwise", &[of(self.out)?], y.len())?;
-        let room = self.room();
-        check::covers("scratch of a depthwise", &[room + LINE], scratch.len())?;
-        let taps = self.shape.kernel[0] * self.shape.kernel[1];
-        let pool = worth(pool, len.saturating_mul(taps).saturating_mul(SLOWER));
+        let needed = self.scratch_len(1, live.is_some());
+        check::covers("scratch of a depthwise", &[needed], scratch.len())?;
+        let pool = worth(pool, len.saturating_mul(self.taps()).saturating_mul(SLOWER));
         let width = self.out.0 * self.out.1 * isa.lanes();
         let blocks = channels.div_ceil(isa.lanes());
         // No thread waits long for the last blocks.
         let threads = pool.threads().max(1);
         let each = blocks.div_ceil(if threads == 1 { 1 } else { threads * 2 });
+        let mut rest = from_line(scratch);
+        let weights = match live {
+            Some(live) => Weights::gather(self, live, &mut rest),
+            None => Weights {
+                taps: &self.weights,
+                bias: &self.bias,
+            },
+        };
         let tile = Tile::new(&mut y[..len], 1, len, len);
         tile.split_with(
             pool,
             (1, each * width),
-            from_line(scratch),
-            room,
+            rest,
+            self.room(),
             |_, first, mut tile, room| {
                 isa.run(Blocks {
                     packed: self,
+                    weights,
                     x,
                     first: first / width,
                     out: tile.row(0),
@@ -363,6 +240,7 @@ impl NchwcDepthwise {
 /// Blocks of channels.
 struct Blocks<'a> {
     packed: &'a NchwcDepthwise,
+    weights: Weights<'a>,
     x: &'a [f32],
     /// The first one.
     first: usize,
@@ -389,8 +267,8 @@ impl Task for Blocks<'_> {
                 None => mine,
             };
             match packed.shape.stride[1] {
-                1 => packed.blocks::<S, 1>(s, map, block, out),
-                _ => packed.blocks::<S, 2>(s, map, block, out),
+                1 => packed.blocks::<S, 1>(s, self.weights, map, block, out),
+                _ => packed.blocks::<S, 2>(s, self.weights, map, block, out),
             }
             if packed.activation.bounds().is_none() {
                 pointwise::apply(s, packed.activation, out);
@@ -416,12 +294,19 @@ impl NchwcDepthwise {
 
     /// Blocks from `first` on, with stride T along a row.
     #[inline(always)]
-    fn blocks<S: F32s, const T: usize>(&self, s: S, x: &[f32], first: usize, out: &mut [f32]) {
+    fn blocks<S: F32s, const T: usize>(
+        &self,
+        s: S,
+        weights: Weights<'_>,
+        x: &[f32],
+        first: usize,
+        out: &mut [f32],
+    ) {
         let (h, w) = self.border.map_or(self.map, |border| border.map);
         let (ow, [stride, _]) = (self.out.1, self.shape.stride);
         let apart = [h * w, self.out.0 * ow].map(|pixels| pixels * S::LANES);
         let count = out.len() / apart[1];
-        let each = self.shape.kernel[0] * self.shape.kernel[1] * S::LANES;
+        let each = self.taps() * S::LANES;
         let bounds = self.activation.bounds();
         let (lo, hi) = bounds.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
         for area in &self.areas {
@@ -433,8 +318,8 @@ impl NchwcDepthwise {
                 window: self.window(columns, w * S::LANES),
                 rows: rows.outputs.len(),
                 sides: columns.sides,
-                weights: &self.weights[first * each..][..count * each],
-                bias: &self.bias[first * S::LANES..],
+                weights: &weights.taps[first * each..][..count * each],
+                bias: &weights.bias[first * S::LANES..],
                 map: &x[at.min(x.len())..],
                 out: &mut out[first_out..],
                 below: [stride * w * S::LANES, ow * S::LANES],
@@ -445,17 +330,4 @@ impl NchwcDepthwise {
             tile.columns::<S, T>(s, q, columns.outputs.len(), r);
         }
     }
-}
-
-/// Columns and rows of the tiles of an area.
-fn tile_of(registers: usize, rows: usize, columns: usize) -> (usize, usize) {
-    let most = most_sums(registers);
-    let r = even_height(columns, most);
-    let q = match r {
-        1 => most.min(8),
-        2 => most.min(8) / 2,
-        3..WIDE => (most / r).min(3),
-        _ => 1,
-    };
-    (r, even_height(rows, q))
 }

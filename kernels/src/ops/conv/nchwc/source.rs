@@ -5,10 +5,11 @@ use alloc::vec::Vec;
 
 use super::super::taps;
 use super::pass::Input;
+use crate::Error;
 use crate::ops::ConvShape;
+use crate::ops::nchwc::Live;
 use crate::pack::{even_height, extent};
 use crate::panel::lines;
-use crate::{Channels, Error};
 
 /// Elements of the strip of a map, 32 KiB, so that L1 holds it; or else 512 KiB, so that L2 does while the panels pass over it.
 const NEAR: usize = 8 * 1024;
@@ -99,9 +100,14 @@ impl Source {
         })
     }
 
-    /// Elements of the map.
-    pub(super) fn len(&self) -> usize {
-        self.blocks * self.lanes * self.map.0 * self.map.1
+    /// Elements of a map of so many channels.
+    pub(super) fn len(&self, channels: usize) -> usize {
+        channels.next_multiple_of(self.lanes) * self.map.0 * self.map.1
+    }
+
+    /// Whether maps are in blocks.
+    pub(super) fn of_blocks(&self) -> bool {
+        self.lanes > 1
     }
 
     /// Where the terms of the first pixel are.
@@ -139,7 +145,7 @@ impl Source {
     pub(super) fn input<'a>(
         &'a self,
         x: &'a [f32],
-        live: Option<Channels<'_>>,
+        live: Option<Live<'_>>,
         (pixel, pixels): (usize, usize),
         copies: &'a mut [f32],
     ) -> Input<'a> {
@@ -161,13 +167,18 @@ impl Source {
     }
 
     /// Copies the rows from `first` on, counted from the border's first.
-    fn copy(&self, x: &[f32], live: Option<Channels<'_>>, first: usize, room: &mut [f32]) {
+    fn copy(&self, x: &[f32], live: Option<Live<'_>>, first: usize, room: &mut [f32]) {
         let ((h, w), lanes) = (self.map, self.lanes);
         let [top, left, ..] = self.shape.pads;
         let block = self.rows * self.columns * lanes;
         let rooms = room.chunks_exact_mut(block.max(1)).take(self.blocks);
         for (i, room) in rooms.enumerate() {
-            if live.is_some_and(|live| live.bits(i * lanes, lanes) == 0) {
+            let is_dead = match live {
+                None => false,
+                Some(Live::InPlace(live)) => live.bits(i * lanes, lanes) == 0,
+                Some(Live::Compact(live)) => live.count() <= i * lanes,
+            };
+            if is_dead {
                 continue;
             }
             let x = &x[i * h * w * lanes..];

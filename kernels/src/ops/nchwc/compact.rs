@@ -1,0 +1,120 @@
+//! To the form of maps with a mask, and back.
+#![forbid(unsafe_code)]
+
+use super::elements;
+use crate::isa::{F32s, Task, WIDEST};
+use crate::ops::check;
+use crate::pack::gather::Panels;
+use crate::panel::Even;
+use crate::pool::{Pool, Tile};
+use crate::{Channels, Error, Isa};
+
+/// The live channels of a map, one behind the other: `y[i / L, p, i % L] = x[c / L, p, c % L]`, c being the `i`-th live channel.
+///
+/// # Shapes    `x` [`elements`] of `live.len()` channels of so many pixels; `y` those of the live ones
+/// # Errors    [`Error::TooShort`], [`Error::TooLarge`]
+/// # Panics    never
+pub fn compact(
+    isa: Isa,
+    pool: &dyn Pool,
+    x: &[f32],
+    pixels: usize,
+    live: Channels<'_>,
+    y: &mut [f32],
+) -> Result<(), Error> {
+    let (lanes, held) = (isa.lanes(), live.count());
+    check::covers("blocks", &[elements(isa, live.len(), pixels)?], x.len())?;
+    let len = check::covers("compact map", &[elements(isa, held, pixels)?], y.len())?;
+    let width = pixels * lanes;
+    let tile = Tile::new(&mut y[..len], held.div_ceil(lanes), width, width);
+    tile.split(pool, (1, width), |block, _, mut tile| {
+        let mut from = [0; WIDEST];
+        let count = lanes.min(held - block * lanes);
+        for (to, c) in from[..count].iter_mut().zip(live.live_after(block * lanes)) {
+            *to = c as u32;
+        }
+        isa.run(Compact {
+            x,
+            pixels,
+            from: &from[..count],
+            to: tile.row(0),
+        });
+    });
+    Ok(())
+}
+
+struct Compact<'a> {
+    x: &'a [f32],
+    pixels: usize,
+    from: &'a [u32],
+    to: &'a mut [f32],
+}
+
+impl Task for Compact<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: F32s>(self, s: S) {
+        let width = self.pixels * S::LANES;
+        let blocks = Panels {
+            of: |block| &self.x[block * width..][..width],
+            width: S::LANES,
+            terms: Even::new(0, S::LANES, self.pixels),
+            len: width,
+        };
+        blocks.gather(s, self.from, S::LANES, self.to);
+    }
+}
+
+/// All channels of a compact map, each in its own place, the dead ones zero. In place.
+///
+/// # Shapes    `map` [`elements`] of `live.len()` channels of so many pixels, before and after
+/// # Errors    [`Error::TooShort`], [`Error::TooLarge`]
+/// # Panics    never
+pub fn expand(isa: Isa, pixels: usize, live: Channels<'_>, map: &mut [f32]) -> Result<(), Error> {
+    let len = check::covers("blocks", &[elements(isa, live.len(), pixels)?], map.len())?;
+    if !live.is_full() {
+        isa.run(Expand {
+            pixels,
+            live,
+            map: &mut map[..len],
+        });
+    }
+    Ok(())
+}
+
+struct Expand<'a> {
+    pixels: usize,
+    live: Channels<'a>,
+    map: &'a mut [f32],
+}
+
+impl Task for Expand<'_> {
+    type Output = ();
+    /// The last block first: none is made of a later one.
+    #[inline(always)]
+    fn run<S: F32s>(self, s: S) {
+        let width = self.pixels * S::LANES;
+        let zero = s.splat(0.0);
+        for block in (0..self.live.len().div_ceil(S::LANES)).rev() {
+            let (first, to) = (block * S::LANES, block * width);
+            let bits = self.live.bits(first, S::LANES);
+            if bits == 0 {
+                self.map[to..][..width].fill(0.0);
+                continue;
+            }
+            let before = self.live.count_before(first);
+            let lane = before % S::LANES;
+            let from = before / S::LANES * width;
+            let over = lane + bits.count_ones() as usize > S::LANES;
+            let next = if over { from + width } else { from };
+            let rank = |i: usize| lane + (bits & ((1 << i) - 1)).count_ones() as usize;
+            let places = s.indices(rank);
+            let alive = s.indices(|i| i + if bits >> i & 1 == 1 { S::LANES } else { 0 });
+            for p in (0..width).step_by(S::LANES) {
+                let (a, b) = (s.load(&self.map[from + p..]), s.load(&self.map[next + p..]));
+                let v = s.pick(zero, s.pick(a, b, places), alive);
+                s.store(v, &mut self.map[to + p..]);
+            }
+        }
+    }
+}
