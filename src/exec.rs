@@ -2,6 +2,7 @@
 
 mod arena;
 mod attention;
+mod blocks;
 mod masks;
 mod run;
 mod step;
@@ -207,7 +208,7 @@ impl State {
             })?;
         let mut scratch = 0;
         for s in &plan.steps {
-            let len = step::scratch_len(plan.key.isa, &s.kernel, samples, threads);
+            let len = step::scratch_len(plan.key.isa, s, samples, threads);
             let bytes = len.saturating_mul(size_of::<f32>());
             if bytes > limit {
                 return Err(Error::TooLarge {

@@ -1,9 +1,10 @@
 //! Planning: from a graph and the shapes of one run to a list of kernels with packed weights, their storage and their masks.
 //!
-//! `net` types the graph and folds constants, `patterns` finds operators that a file spells out in smaller ones, `rewrite` fuses nodes
+//! `net` types the graph and folds constants, `extents` knows which values decide shapes, `patterns` finds operators that a file spells out in smaller ones, `rewrite` fuses nodes
 //! into kernels, `patches` makes rows of an image's windows, `views` finds the operands of attention where they lie, `blocks` lays maps out, `masks` carries the dead channels, `kernels` picks and packs, `lower` assigns storage by `layout` and writes the `step`s.
 
 mod blocks;
+mod extents;
 mod kernels;
 mod layout;
 mod lower;
@@ -26,6 +27,7 @@ use self::step::{Source, Step};
 use crate::graph::{Graph, Op};
 use crate::{ChannelMask, DType, Error, Mode, Result, Shape, Tensor, View};
 
+pub(crate) use self::extents::shape_inputs;
 pub(crate) use self::net::at;
 
 /// What a plan is made for; a run with another key needs another plan.
@@ -236,11 +238,6 @@ pub(crate) fn separates(graph: &Graph) -> bool {
         .nodes
         .iter()
         .any(|node| matches!(node.op, Op::Gate { .. } | Op::Mask { .. }))
-}
-
-/// The inputs whose values shapes depend on.
-pub(crate) fn shape_inputs(graph: &Graph) -> Vec<bool> {
-    net::shape_inputs(graph)
 }
 
 impl Masks {

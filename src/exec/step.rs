@@ -9,11 +9,11 @@ use sluicegate_kernels::{Channels, Error as KernelError, Isa};
 
 use super::State;
 use super::arena::{Opened, RESULTS};
-use super::attention;
+use super::{attention, blocks};
 use crate::ops;
 use crate::plan::Plan;
 use crate::plan::masks::MaskId;
-use crate::plan::step::{BlocksCall, BlocksOp, Cover, Kernel, Place, Products, Source, Step};
+use crate::plan::step::{Cover, Kernel, Place, Products, Source, Step};
 use crate::{Result, View, ViewMut};
 
 /// What all steps of a run read.
@@ -28,17 +28,10 @@ pub(super) struct Frame<'a> {
 const OPERANDS: usize = 8;
 
 /// Elements of f32 scratch that a step needs.
-pub(super) fn scratch_len(isa: Isa, kernel: &Kernel, samples: usize, threads: usize) -> usize {
-    match kernel {
+pub(super) fn scratch_len(isa: Isa, step: &Step, samples: usize, threads: usize) -> usize {
+    match &step.kernel {
         Kernel::Attention(call) => call.attention.scratch_len(threads),
-        Kernel::Blocks { call, .. } => match call {
-            BlocksCall::Conv(conv) => conv.scratch_len(threads),
-            BlocksCall::Layout {
-                extents: (_, pixels),
-                ..
-            } => pixels * threads,
-            BlocksCall::Depthwise(conv) => conv.scratch_len(threads),
-        },
+        Kernel::Blocks { call, .. } => blocks::scratch_len(call, &step.masks, threads),
         Kernel::Conv { conv, .. } => conv.scratch_len(threads),
         Kernel::Depthwise { conv, hw, .. } => conv.scratch_len(*hw, threads),
         Kernel::Linear { matmul, rows } => matmul.scratch_len(rows * samples, threads),
@@ -240,21 +233,17 @@ impl<'a> Frame<'a> {
                 let (a, b) = (covered(covers[0], x(0)), covered(covers[1], x(1)));
                 binary::binary(isa, *op, a, b, *extents, live_in, floats_mut(first))?;
             }
-            Kernel::Blocks { call, images } => {
-                for (x, y) in images_of(x(0), floats_mut(first), *images) {
-                    match call {
-                        BlocksCall::Conv(conv) => conv.run(pool, x, None, y, scratch)?,
-                        BlocksCall::Depthwise(conv) => conv.run(pool, x, y, scratch)?,
-                        &BlocksCall::Layout { op, extents } => match op {
-                            BlocksOp::FromPlanes => nchwc::from_planes(isa, pool, x, extents, y)?,
-                            BlocksOp::ToPlanes => {
-                                nchwc::to_planes(isa, pool, x, extents, y, scratch)?;
-                            }
-                            BlocksOp::Mean => nchwc::mean(isa, x, extents, y)?,
-                        },
-                    }
-                }
-            }
+            Kernel::Blocks { call, images } => blocks::run(
+                (call, *images),
+                (isa, pool),
+                [Some(x(0)), operands.find(1).map(floats)],
+                [live_in, live_out],
+                [first, second].map(|bytes| match bytes.is_empty() {
+                    true => &mut [],
+                    false => floats_mut(bytes),
+                }),
+                scratch,
+            )?,
             Kernel::Compare {
                 op,
                 extents,
@@ -353,6 +342,17 @@ impl<'a> Frame<'a> {
             } => {
                 for (x, y) in images_of(x(0), floats_mut(first), *images) {
                     norm::scale_shift(isa, Some(x), *extents, scale, shift, live_in, y)?;
+                }
+            }
+            Kernel::Expand {
+                mask: id,
+                images,
+                pixels,
+            } => {
+                let maps = floats_mut(first);
+                let each = (maps.len() / images).max(1);
+                for map in maps.chunks_exact_mut(each) {
+                    nchwc::expand(isa, *pixels, mask(*id), map)?;
                 }
             }
             Kernel::Settle { mask: id, planes } => {

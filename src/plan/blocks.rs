@@ -1,13 +1,14 @@
 //! Maps in blocks of channels (NCHWc) between layers that gain by it.
 //!
 //! Depthwise convolutions of small maps transpose planes first and last, which maps in blocks need not be, and the tiles of other
-//! convolutions store vectors of channels as they are; but to lay a map out anew takes time, too. Where masks are, maps stay planes:
-//! there a dead channel is a stretch that nobody touches, and in a block a lane among live ones.
+//! convolutions store vectors of channels as they are; but to lay a map out anew takes time, too. With a mask such a map is compact, and
+//! layers compute what a net of fewer channels would.
 
 use sluicegate_kernels::Isa;
 use sluicegate_kernels::ops::depthwise::NchwcDepthwise;
 use sluicegate_kernels::ops::{ConvShape, nchwc};
 
+use super::kernels::operator::arithmetic;
 use super::net::{Item, Net};
 use super::rewrite::{Conv, Maps, Work};
 use super::step::BlocksOp;
@@ -65,8 +66,14 @@ pub(super) fn lay_out(net: &mut Net, isa: Isa) -> Result<()> {
             .collect(),
         other: vec![None; blocked.len()],
     };
+    let leaves = net.outputs.clone();
     for (item, role) in std::mem::take(&mut net.items).into_iter().zip(roles) {
+        let made = item.outputs.clone();
         layout.item(net, item, role)?;
+        // At once, so that a sample that leaves at a gate takes it along.
+        for id in made.into_iter().flatten().filter(|id| leaves.contains(id)) {
+            layout.read(net, id, false)?;
+        }
     }
     for i in 0..net.outputs.len() {
         net.outputs[i] = layout.read(net, net.outputs[i], false)?;
@@ -142,11 +149,11 @@ fn is_direct(conv: &Conv) -> bool {
 }
 
 fn roles(net: &Net) -> Vec<Role> {
-    let masked = masked(net);
+    let apart = masked_apart(net);
     let mut in_blocks = vec![false; net.len()];
     let role = |item: &Item| {
         let mut values = item.inputs.iter().chain(&item.outputs).flatten();
-        let role = match values.any(|id| masked[id.index()]) {
+        let role = match values.any(|id| apart[id.index()]) {
             true => Role::Planes,
             false => role(net, item, &in_blocks),
         };
@@ -158,10 +165,24 @@ fn roles(net: &Net) -> Vec<Role> {
     net.items.iter().map(role).collect()
 }
 
-/// The values in which a mask may have killed channels, or may do so to what becomes of them.
-fn masked(net: &Net) -> Vec<bool> {
+/// Whether it is a mask of the channels of one map.
+fn is_mask_of_map(net: &Net, item: &Item) -> bool {
+    let (Some(x), Some(mask)) = (item.input(0), item.input(1)) else {
+        return false;
+    };
+    let (shape, mask) = (net.shape(x), net.value(mask));
+    is_map(net, x)
+        && matches!(item.work, Work::Op(Op::Mask { axis: 1 }))
+        && shape[0] == 1
+        && mask.dtype == DType::F32
+        && mask.shape.elements() == shape[1]
+}
+
+/// The values that masks which blocks are not for have to do with, or may have by what becomes of them.
+fn masked_apart(net: &Net) -> Vec<bool> {
     let mut masked = vec![false; net.len()];
-    let is_mask = |item: &Item| matches!(item.work, Work::Op(Op::Mask { .. }));
+    let is_mask =
+        |item: &Item| matches!(item.work, Work::Op(Op::Mask { .. })) && !is_mask_of_map(net, item);
     // Its results have channels of their own.
     let sums = |item: &Item| match &item.work {
         Work::Conv(conv) => !conv.is_depthwise(),
@@ -185,7 +206,7 @@ fn masked(net: &Net) -> Vec<bool> {
     masked
 }
 
-/// That of an item without masks, if these values would be in blocks.
+/// That of an item, if these values would be in blocks.
 fn role(net: &Net, item: &Item, in_blocks: &[bool]) -> Role {
     let maps = |ids: &[Option<ValueId>]| ids.iter().flatten().all(|&id| is_map(net, id));
     let Some(y) = item.output(0) else {
@@ -207,8 +228,9 @@ fn role(net: &Net, item: &Item, in_blocks: &[bool]) -> Role {
             }
         }
         Work::Activate(_) if in_blocks && maps(&[item.input(0), Some(y)]) => Role::Through,
-        Work::Op(Op::Binary(_))
+        Work::Op(Op::Binary(op))
             if in_blocks
+                && arithmetic(*op).is_some()
                 && maps(&item.inputs)
                 && maps(&[Some(y)])
                 && item
@@ -219,7 +241,10 @@ fn role(net: &Net, item: &Item, in_blocks: &[bool]) -> Role {
         {
             Role::Through
         }
-        Work::Op(Op::GlobalAveragePool) if in_blocks && maps(&[item.input(0)]) => Role::Leaves,
+        Work::Op(Op::Mask { .. }) if in_blocks && is_mask_of_map(net, item) => Role::Through,
+        Work::Op(Op::GlobalAveragePool) | Work::MeanMax if in_blocks && maps(&[item.input(0)]) => {
+            Role::Leaves
+        }
         _ => Role::Planes,
     }
 }
@@ -338,15 +363,24 @@ impl Layout {
             Role::Leaves => self.is_blocked(item.input(0)),
         };
         if let (true, Some(y)) = (makes, item.output(0)) {
-            net.set_shape(y, in_blocks(net.shape(y), self.isa)?);
+            net.lay_out(y, in_blocks(net.shape(y), self.isa)?, true);
         }
-        if let (Work::Op(Op::GlobalAveragePool), true) = (&item.work, takes)
-            && let Some(shape) = self.planes[item.x().index()]
+        let op = match &item.work {
+            Work::Op(Op::GlobalAveragePool) => Some(BlocksOp::Mean),
+            Work::Op(Op::Mask { .. }) => Some(BlocksOp::Mask),
+            Work::Op(Op::Binary(op)) => arithmetic(*op).map(BlocksOp::Binary),
+            Work::MeanMax => Some(BlocksOp::MeanMax),
+            Work::Activate(act) => Some(BlocksOp::Activate(*act)),
+            _ => None,
+        };
+        let map = if makes { item.output(0) } else { item.input(0) };
+        if let (Some(op), true, Some(map)) = (op, takes, map)
+            && let Some(shape) = self.planes[map.index()]
         {
-            item.work = Work::Blocks(Blocks::new(BlocksOp::Mean, shape));
+            item.work = Work::Blocks(Blocks::new(op, shape));
         }
         for i in 0..item.inputs.len() {
-            let is_map = i == 0 || matches!(item.work, Work::Op(Op::Binary(_)));
+            let is_map = i == 0 || matches!(op, Some(BlocksOp::Binary(_)));
             if let Some(id) = item.inputs[i] {
                 item.inputs[i] = Some(self.read(net, id, takes && is_map)?);
             }
@@ -379,6 +413,7 @@ impl Layout {
             }
         };
         let y = net.like(id, to)?;
+        net.lay_out(y, to, blocks);
         net.items.push(Item {
             label: format!("{} ({})", net.value(id).name, op.name()),
             work: Work::Blocks(Blocks::new(op, from)),

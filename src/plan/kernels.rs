@@ -1,6 +1,6 @@
 //! Which kernel computes an item.
 
-mod operator;
+pub(super) mod operator;
 mod weights;
 
 use sluicegate_kernels::Isa;
@@ -22,8 +22,8 @@ pub(super) struct Made {
     pub(super) kernel: Kernel,
     pub(super) operands: Vec<usize>,
     pub(super) cost: Cost,
-    /// Static masks are in the packed weights.
-    pub(super) folds: bool,
+    /// Static masks of the operand, and of the result, are in the packed weights.
+    pub(super) folds: [bool; 2],
 }
 
 /// What an item is called in reports.
@@ -75,11 +75,11 @@ pub(super) fn make(
                 channels,
                 pixels,
             } = *blocks;
-            let call = BlocksCall::Layout {
+            let call = BlocksCall::Op {
                 op,
                 extents: (channels, pixels),
             };
-            Ok(plain(Kernel::Blocks { call, images }, 1))
+            Ok(plain(Kernel::Blocks { call, images }, item.inputs.len()))
         }
         Work::Op(op) => {
             let floats = item
@@ -152,6 +152,7 @@ pub(super) fn takes_mask(kernel: &Kernel, shape: Shape, axis: usize) -> bool {
         |extents: (usize, usize)| planes.outer == 1 && extents == (planes.channels, planes.inner);
     match kernel {
         Kernel::Attention(_)
+        | Kernel::Blocks { .. }
         | Kernel::Conv { .. }
         | Kernel::Depthwise { .. }
         | Kernel::Linear { .. } => true,
@@ -182,7 +183,7 @@ fn plain(kernel: Kernel, operands: usize) -> Made {
         kernel,
         operands: (0..operands).collect(),
         cost: Cost::default(),
-        folds: false,
+        folds: [false; 2],
     }
 }
 

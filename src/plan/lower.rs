@@ -158,15 +158,15 @@ impl Lower<'_> {
         };
         let masked = skip.input.is_some() || skip.output.is_some();
         let takes = masked && kernels::takes_mask(&kernel, shape, skip.axis);
-        let run_time = |id: Option<MaskId>| {
+        let run_time = |id: Option<MaskId>, folds: bool| {
             id.filter(|&m| takes && !(folds && self.masks.table.as_static(m).is_some()))
         };
         let row_mask = skip
             .rows
             .filter(|&mask| kernels::takes_rows(&kernel, self.masks.table.channels[mask.0]));
         let masks = StepMasks {
-            input: run_time(skip.input),
-            output: run_time(skip.output),
+            input: run_time(skip.input, folds[0]),
+            output: run_time(skip.output, folds[1]),
             rows: row_mask,
         };
         for mask in masks.all().into_iter().flatten() {
@@ -245,8 +245,18 @@ impl Lower<'_> {
 
     fn settle(&mut self, id: ValueId, axis: usize, mask: MaskId) {
         self.build(mask);
-        let planes = Planes::of(self.net.shape(id), axis);
-        let kernel = Kernel::Settle { mask, planes };
+        let value = self.net.value(id);
+        let kernel = match value.in_blocks {
+            true => Kernel::Expand {
+                mask,
+                images: value.shape[0],
+                pixels: value.shape[2],
+            },
+            false => Kernel::Settle {
+                mask,
+                planes: Planes::of(value.shape, axis),
+            },
+        };
         self.push(
             self.nodes.len() - 1,
             kernel,

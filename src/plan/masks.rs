@@ -1,5 +1,6 @@
 //! Which channels are dead where: masks as sets that are made of each other, and what they do to each item of a net.
 
+mod blocks;
 mod needs;
 mod rules;
 mod walk;

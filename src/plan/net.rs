@@ -13,6 +13,8 @@ pub(super) struct Value {
     pub(super) name: String,
     pub(super) dtype: DType,
     pub(super) shape: Shape,
+    /// A map that lies in blocks of channels: `[images, blocks, pixels, channels of a block]`. With a mask it is compact.
+    pub(super) in_blocks: bool,
     pub(super) constant: Option<Arc<Tensor>>,
 }
 
@@ -127,6 +129,7 @@ impl Net {
                 name: value.name.clone(),
                 dtype: tensor.dtype(),
                 shape: tensor.shape(),
+                in_blocks: false,
                 constant: Some(Arc::clone(tensor)),
             });
         }
@@ -135,6 +138,7 @@ impl Net {
                 name: graph.value(id).name.clone(),
                 dtype: given.dtype,
                 shape: given.shape,
+                in_blocks: false,
                 constant: given.value.clone().map(Arc::new),
             });
         }
@@ -203,6 +207,7 @@ impl Net {
             name,
             dtype: tensor.dtype(),
             shape: tensor.shape(),
+            in_blocks: false,
             constant: Some(Arc::new(tensor)),
         }));
         Ok(id)
@@ -228,6 +233,7 @@ impl Net {
                 name: item.label.clone(),
                 dtype,
                 shape,
+                in_blocks: false,
                 constant: None,
             }));
         }
@@ -243,10 +249,10 @@ impl Net {
         Ok(new)
     }
 
-    /// Lays a value out in another shape.
-    pub(super) fn set_shape(&mut self, id: ValueId, shape: Shape) {
+    /// Lays a value out in another shape, in blocks of channels or not.
+    pub(super) fn lay_out(&mut self, id: ValueId, shape: Shape, in_blocks: bool) {
         if let Some(value) = &mut self.values[id.index()] {
-            value.shape = shape;
+            (value.shape, value.in_blocks) = (shape, in_blocks);
         }
     }
 
@@ -356,6 +362,7 @@ impl Net {
                     name: graph.value(*id).name.clone(),
                     dtype,
                     shape,
+                    in_blocks: false,
                     constant: None,
                 });
             }
@@ -463,37 +470,4 @@ pub(crate) fn at(label: &str, error: Error) -> Error {
         },
         other => other,
     }
-}
-
-/// The operands of an operator whose values decide the shape of its results.
-fn shape_operands(op: &Op) -> std::ops::Range<usize> {
-    match op {
-        Op::Expand
-        | Op::Reshape { .. }
-        | Op::Split { .. }
-        | Op::Squeeze
-        | Op::Unsqueeze
-        | Op::Reduce { .. } => 1..2,
-        Op::Pad { .. } => 1..4,
-        Op::Range => 0..3,
-        Op::Slice => 1..5,
-        _ => 0..0,
-    }
-}
-
-/// The graph inputs that some shape depends on: a plan is made for their values, not only for their shapes.
-pub(super) fn shape_inputs(graph: &Graph) -> Vec<bool> {
-    let mut decides = vec![false; graph.values.len()];
-    for node in graph.nodes.iter().rev() {
-        // Only the shape of the operand of `Shape` matters, and that is known anyway.
-        let through = !matches!(node.op, Op::Shape { .. })
-            && node.outputs.iter().flatten().any(|id| decides[id.index()]);
-        let own = shape_operands(&node.op);
-        for (i, id) in node.inputs.iter().enumerate() {
-            if let Some(id) = id {
-                decides[id.index()] |= through || own.contains(&i);
-            }
-        }
-    }
-    graph.inputs.iter().map(|id| decides[id.index()]).collect()
 }

@@ -1,6 +1,7 @@
 //! What the executor walks: kernels with packed weights, and where their operands lie.
 
 use sluicegate_kernels::epilogue::Activation;
+use sluicegate_kernels::ops::binary::BinaryOp;
 use sluicegate_kernels::ops::{attention, binary, conv, depthwise, matmul, pool, reduce};
 
 use super::masks::MaskId;
@@ -84,12 +85,18 @@ pub(crate) struct AttentionCall {
 }
 
 /// What happens to maps in blocks of channels beside convolutions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum BlocksOp {
     FromPlanes,
     ToPlanes,
     /// The mean of every channel.
     Mean,
+    /// The same, and the greatest.
+    MeanMax,
+    Activate(Activation),
+    Binary(BinaryOp),
+    /// The live channels alone where masks skip, else all times the mask.
+    Mask,
 }
 
 impl BlocksOp {
@@ -98,16 +105,32 @@ impl BlocksOp {
             BlocksOp::FromPlanes => "FromPlanes",
             BlocksOp::ToPlanes => "ToPlanes",
             BlocksOp::Mean => "GlobalAveragePool",
+            BlocksOp::MeanMax => "MeanMax",
+            BlocksOp::Activate(_) => "Activation",
+            BlocksOp::Binary(op) => match op {
+                BinaryOp::Add => "Add",
+                BinaryOp::Sub => "Sub",
+                BinaryOp::Mul => "Mul",
+                BinaryOp::Div => "Div",
+                BinaryOp::Pow => "Pow",
+                BinaryOp::Min => "Min",
+                BinaryOp::Max => "Max",
+            },
+            BlocksOp::Mask => "Mask",
         }
     }
 }
 
 /// A kernel of maps in blocks of channels, ready to run.
 pub(crate) enum BlocksCall {
-    Conv(Box<conv::NchwcConv>),
+    /// Of planes, or of blocks.
+    Conv {
+        conv: Box<conv::NchwcConv>,
+        planes: bool,
+    },
     Depthwise(Box<depthwise::NchwcDepthwise>),
     /// Of maps of channels x pixels.
-    Layout {
+    Op {
         op: BlocksOp,
         extents: (usize, usize),
     },
@@ -124,12 +147,18 @@ pub(crate) enum Kernel {
     Attention(Box<AttentionCall>),
     /// Elementwise over planes `(c, p)`.
     Binary {
-        op: binary::BinaryOp,
+        op: BinaryOp,
         extents: (usize, usize),
         covers: [Cover; 2],
     },
     /// Maps in blocks of channels, one call an image.
     Blocks { call: BlocksCall, images: usize },
+    /// Gives every channel of its operand, compact maps in blocks, its place again, zeros those that are dead.
+    Expand {
+        mask: MaskId,
+        images: usize,
+        pixels: usize,
+    },
     /// Elementwise truth values over planes `(c, p)`.
     Compare {
         op: binary::CompareOp,

@@ -11,8 +11,10 @@
 #![forbid(unsafe_code)]
 
 mod compact;
+mod mean;
 
-pub use compact::{compact, expand};
+pub use compact::{compact, expand, scale};
+pub use mean::{mean, mean_max};
 
 use super::{ConvSpec, check};
 use crate::isa::{F32s, Task, WIDEST};
@@ -210,82 +212,4 @@ impl Task for ToPlanes<'_, '_> {
             self.tile.listed_or::<WIDEST>(&self.rows, 0, self.spare),
         );
     }
-}
-
-/// `y[c] = Σ_p x[c / L, p, c % L] / pixels`
-///
-/// # Shapes    `x` [`elements`]; `y` `[channels]`
-/// # Masks     with `live`, x is compact; the means of dead channels are not written
-/// # Numerics  pixel `p` goes to sum `p % 4`; the sums are joined pairwise
-/// # Errors    [`Error::TooShort`], [`Error::TooLarge`], [`Error::Mismatch`]
-/// # Panics    never
-pub fn mean(
-    isa: Isa,
-    x: &[f32],
-    (channels, pixels): (usize, usize),
-    live: Option<Channels<'_>>,
-    y: &mut [f32],
-) -> Result<(), Error> {
-    check::mask("length of the mask of means", live, channels)?;
-    let live = partial(live);
-    let held = held(live, channels);
-    let len = check::covers("blocks", &[elements(isa, held, pixels)?], x.len())?;
-    check::covers("means", &[channels], y.len())?;
-    isa.run(Mean {
-        x: &x[..len],
-        pixels,
-        live,
-        y: &mut y[..channels],
-    });
-    Ok(())
-}
-
-struct Mean<'a> {
-    x: &'a [f32],
-    pixels: usize,
-    live: Option<Channels<'a>>,
-    y: &'a mut [f32],
-}
-
-impl Task for Mean<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: F32s>(self, s: S) {
-        let width = self.pixels * S::LANES;
-        let Some(live) = self.live else {
-            for (block, y) in self.y.chunks_mut(S::LANES).enumerate() {
-                let mean = mean_of(s, &self.x[block * width..][..width]);
-                s.store_some(mean, y);
-            }
-            return;
-        };
-        let mut places = live.live();
-        for block in 0..live.count().div_ceil(S::LANES) {
-            let mut means = [0.0; WIDEST];
-            s.store(mean_of(s, &self.x[block * width..][..width]), &mut means);
-            for (mean, c) in means[..S::LANES].iter().zip(&mut places) {
-                self.y[c] = *mean;
-            }
-        }
-    }
-}
-
-/// That of the pixels of a block.
-#[inline(always)]
-fn mean_of<S: F32s>(s: S, block: &[f32]) -> S::V {
-    let count = s.splat((block.len() / S::LANES) as f32);
-    let mut sums = [s.splat(0.0); 4];
-    let mut fours = block.chunks_exact(4 * S::LANES);
-    for four in &mut fours {
-        for i in 0..4 {
-            sums[i] = s.add(sums[i], s.load(&four[i * S::LANES..]));
-        }
-    }
-    let rest = fours.remainder().chunks_exact(S::LANES);
-    for (sum, pixel) in sums.iter_mut().zip(rest) {
-        *sum = s.add(*sum, s.load(pixel));
-    }
-    let [a, b, c, d] = sums;
-    let sum = s.add(s.add(a, b), s.add(c, d));
-    s.div(sum, count)
 }

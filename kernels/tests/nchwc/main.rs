@@ -1,5 +1,6 @@
 //! Maps in blocks of channels: the same chains as of planes, so the same numbers, whatever lies behind the last channel.
 
+mod layouts;
 #[path = "../nn/mod.rs"]
 mod nn;
 mod refused;
@@ -433,96 +434,5 @@ fn many_pixels_are_several_strips() {
             let case = Case::new(shape, map, c_out as u64);
             Case { live, ..case }.check();
         }
-    }
-}
-
-#[test]
-fn planes_and_back() {
-    for isa in Isa::available() {
-        for (channels, pixels) in [(1, 1), (3, 5), (16, 49), (17, 3), (40, 65), (33, 128)] {
-            for live in [None, Some(8), Some(5), Some(1), Some(0)] {
-                to_blocks_and_back(isa, (channels, pixels), live);
-            }
-        }
-    }
-}
-
-fn to_blocks_and_back(isa: Isa, (channels, pixels): (usize, usize), live: Option<u64>) {
-    let case = Case {
-        live: [live, None],
-        ..Case::new(square(channels, 1, 1), (1, pixels), channels as u64)
-    };
-    let words = case.mask(0);
-    let live = channels_of(words.as_deref(), channels);
-    let held = held(live, channels);
-    let x = data(channels as u64, channels * pixels);
-    let few = kept(&x, channels, live);
-    let len = nchwc::elements(isa, held, pixels).expect("small");
-    let poisoned = in_blocks(isa, &few, held);
-    for pool in [&Serial as &dyn Pool, &Threads(2)] {
-        let blocks = guarded(len, |y| {
-            nchwc::from_planes(isa, pool, &x, (channels, pixels), live, y).expect("fits");
-        });
-        assert_eq!(in_planes(isa, &blocks, (held, pixels)), few, "{isa}");
-        let mut spare = vec![f32::NAN; pixels * pool.threads()];
-        let back = guarded(channels * pixels, |y| {
-            y.fill(7.0);
-            nchwc::to_planes(
-                isa,
-                pool,
-                &poisoned,
-                (channels, pixels),
-                live,
-                y,
-                &mut spare,
-            )
-            .expect("fits");
-        });
-        let dead = |c: usize| live.is_some_and(|live| !live.contains(c));
-        for (c, (back, x)) in back.chunks(pixels).zip(x.chunks(pixels)).enumerate() {
-            match dead(c) {
-                true => assert!(back.iter().all(|&y| y == 7.0), "{isa}: dead {c} is written"),
-                false => assert_eq!(bits(back), bits(x), "{isa}: {channels} x {pixels}"),
-            }
-        }
-        let Some(live) = live else { continue };
-        let compact = guarded(len, |y| {
-            let all = in_blocks(isa, &x, channels);
-            nchwc::compact(isa, pool, &all, pixels, live, y).expect("fits");
-        });
-        assert_eq!(in_planes(isa, &compact, (held, pixels)), few, "{isa}");
-        let all = nchwc::elements(isa, channels, pixels).expect("small");
-        let expanded = guarded(all, |y| {
-            y[..len].copy_from_slice(&poisoned);
-            y[len..].fill(f32::NAN);
-            nchwc::expand(isa, pixels, live, y).expect("fits");
-        });
-        let mut zeroed = x.clone();
-        for c in (0..channels).filter(|&c| dead(c)) {
-            zeroed[c * pixels..][..pixels].fill(0.0);
-        }
-        let expanded = in_planes(isa, &expanded, (channels, pixels));
-        assert_eq!(
-            bits(&expanded),
-            bits(&zeroed),
-            "{isa}: {channels} x {pixels}"
-        );
-    }
-    let means = guarded(channels, |y| {
-        y.fill(7.0);
-        nchwc::mean(isa, &poisoned, (channels, pixels), live, y).expect("fits");
-    });
-    for (c, mean) in means.iter().enumerate() {
-        if live.is_some_and(|live| !live.contains(c)) {
-            assert_eq!(*mean, 7.0, "{isa}: dead {c} is written");
-            continue;
-        }
-        let plane = &x[c * pixels..][..pixels];
-        let of = |f: fn(f32) -> f64| plane.iter().map(|&x| f(x)).sum::<f64>() / pixels as f64;
-        let bound = (pixels + 2) as f64 * f64::from(f32::EPSILON) * of(|x| f64::from(x.abs()));
-        assert!(
-            (f64::from(*mean) - of(f64::from)).abs() <= bound,
-            "{isa}: mean {c}"
-        );
     }
 }

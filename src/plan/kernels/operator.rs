@@ -224,7 +224,24 @@ fn binary(net: &Net, item: &Item, op: Binary) -> Option<Made> {
     let out = net.shape(item.y());
     let (a, b) = (net.shape(item.input(0)?), net.shape(item.input(1)?));
     let (extents, covers) = covers(a, b, out)?;
-    let arithmetic = match op {
+    let kernel = match (arithmetic(op), comparison(op)) {
+        (Some(op), _) => Kernel::Binary {
+            op,
+            extents,
+            covers,
+        },
+        (None, Some(op)) => Kernel::Compare {
+            op,
+            extents,
+            covers,
+        },
+        (None, None) => return None,
+    };
+    Some(plain(kernel, 2))
+}
+
+pub(in crate::plan) fn arithmetic(op: Binary) -> Option<BinaryOp> {
+    Some(match op {
         Binary::Add => BinaryOp::Add,
         Binary::Sub => BinaryOp::Sub,
         Binary::Mul => BinaryOp::Mul,
@@ -232,37 +249,19 @@ fn binary(net: &Net, item: &Item, op: Binary) -> Option<Made> {
         Binary::Pow => BinaryOp::Pow,
         Binary::Min => BinaryOp::Min,
         Binary::Max => BinaryOp::Max,
-        Binary::Equal
-        | Binary::Less
-        | Binary::LessOrEqual
-        | Binary::Greater
-        | Binary::GreaterOrEqual => {
-            let op = match op {
-                Binary::Equal => CompareOp::Equal,
-                Binary::Less => CompareOp::Less,
-                Binary::LessOrEqual => CompareOp::LessOrEqual,
-                Binary::Greater => CompareOp::Greater,
-                _ => CompareOp::GreaterOrEqual,
-            };
-            return Some(plain(
-                Kernel::Compare {
-                    op,
-                    extents,
-                    covers,
-                },
-                2,
-            ));
-        }
-        Binary::And | Binary::Or => return None,
-    };
-    Some(plain(
-        Kernel::Binary {
-            op: arithmetic,
-            extents,
-            covers,
-        },
-        2,
-    ))
+        _ => return None,
+    })
+}
+
+fn comparison(op: Binary) -> Option<CompareOp> {
+    Some(match op {
+        Binary::Equal => CompareOp::Equal,
+        Binary::Less => CompareOp::Less,
+        Binary::LessOrEqual => CompareOp::LessOrEqual,
+        Binary::Greater => CompareOp::Greater,
+        Binary::GreaterOrEqual => CompareOp::GreaterOrEqual,
+        _ => return None,
+    })
 }
 
 /// Planes `(c, p)` of the result over which both operands are full, a number, one number a plane, or one row.

@@ -1,7 +1,7 @@
 //! Kernels with packed weights.
 
-use sluicegate_kernels::Isa;
-use sluicegate_kernels::ops::{Algorithm, ConvSpec, conv, depthwise, matmul};
+use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec, conv, depthwise, matmul};
+use sluicegate_kernels::{Channels, Isa};
 
 use super::Made;
 use crate::plan::masks::{MaskId, MaskTable, Skip};
@@ -48,18 +48,20 @@ pub(super) fn convolution(
     let share =
         |mask: Option<&ChannelMask>| mask.map_or(1.0, |m| m.count() as f64 / m.len().max(1) as f64);
     let (images, hw) = (work.images, work.hw);
+    let planned = dense as f64 * share(live_in) * share(live_out);
+    let mut folds = [true; 2];
     let (kernel, planned, channels) = if work.maps != Maps::Planes {
-        let call = match work.maps {
-            _ if work.is_depthwise() => {
-                let conv = depthwise::NchwcDepthwise::pack(isa, &spec, hw)?;
-                BlocksCall::Depthwise(Box::new(conv))
-            }
-            Maps::IntoBlocks => {
-                BlocksCall::Conv(Box::new(conv::NchwcConv::pack_planes(isa, &spec, hw)?))
-            }
-            _ => BlocksCall::Conv(Box::new(conv::NchwcConv::pack_blocks(isa, &spec, hw)?)),
-        };
-        (Kernel::Blocks { call, images }, dense as f64, (0, 0))
+        let (call, folded) = in_blocks(isa, &spec, work)?;
+        folds = folded;
+        let kernel = Kernel::Blocks { call, images };
+        match work.is_depthwise() {
+            true => (
+                kernel,
+                dense as f64 * share(live_in.or(live_out)),
+                (dynamic_in, 0),
+            ),
+            false => (kernel, planned, (dynamic_in, dynamic_out)),
+        }
     } else if work.is_depthwise() {
         // Input and output masks are one and the same choice of planes.
         let conv = depthwise::Depthwise::pack(isa, &spec)?;
@@ -71,7 +73,6 @@ pub(super) fn convolution(
         )
     } else {
         let conv = Box::new(conv::Conv::pack(isa, &spec, hw)?);
-        let planned = dense as f64 * share(live_in) * share(live_out);
         (
             Kernel::Conv { conv, images },
             planned,
@@ -88,8 +89,76 @@ pub(super) fn convolution(
         kernel,
         operands: vec![0],
         cost,
-        folds: true,
+        folds,
     })
+}
+
+/// With static masks it is one of fewer channels; those of planes are left to the run, which finds them where they are.
+fn in_blocks(isa: Isa, spec: &ConvSpec<'_>, work: &Conv) -> Result<(BlocksCall, [bool; 2])> {
+    let planes = work.maps == Maps::IntoBlocks;
+    let lives = |mask: &Channels<'_>| !mask.is_empty();
+    let live_in = spec.live_in.filter(lives).filter(|_| !planes);
+    let live_out = match work.is_depthwise() {
+        true => live_in,
+        false => spec.live_out.filter(lives),
+    };
+    let shape = &spec.shape;
+    let all = |mask: Option<Channels<'_>>, channels: usize| -> Vec<usize> {
+        mask.map_or_else(|| (0..channels).collect(), |mask| mask.live().collect())
+    };
+    let outputs = all(live_out, shape.c_out);
+    let inputs = match work.is_depthwise() {
+        true => vec![0],
+        false => all(live_in, shape.c_in),
+    };
+    let taps = shape.kernel[0] * shape.kernel[1];
+    let row = spec.weights.len() / shape.c_out.max(1);
+    let pairs = outputs
+        .iter()
+        .flat_map(|co| inputs.iter().map(move |ci| co * row + ci * taps));
+    let weights: Vec<f32> = match (live_in, live_out) {
+        (None, None) => Vec::new(),
+        _ => pairs
+            .flat_map(|at| &spec.weights[at..][..taps])
+            .copied()
+            .collect(),
+    };
+    let bias: Option<Vec<f32>> = spec
+        .bias
+        .map(|bias| outputs.iter().map(|&co| bias[co]).collect());
+    let (c_in, groups) = match work.is_depthwise() {
+        true => (outputs.len(), outputs.len()),
+        false => (inputs.len(), 1),
+    };
+    let few = ConvSpec {
+        shape: ConvShape {
+            c_in,
+            c_out: outputs.len(),
+            groups,
+            ..*shape
+        },
+        weights: if weights.is_empty() {
+            spec.weights
+        } else {
+            &weights
+        },
+        bias: bias.as_deref(),
+        live_in: None,
+        live_out: None,
+        ..*spec
+    };
+    let call = if work.is_depthwise() {
+        let conv = depthwise::NchwcDepthwise::pack(isa, &few, work.hw)?;
+        BlocksCall::Depthwise(Box::new(conv))
+    } else {
+        let conv = match planes {
+            true => conv::NchwcConv::pack_planes(isa, &few, work.hw)?,
+            false => conv::NchwcConv::pack_blocks(isa, &few, work.hw)?,
+        };
+        let conv = Box::new(conv);
+        BlocksCall::Conv { conv, planes }
+    };
+    Ok((call, [live_in.is_some(), live_out.is_some()]))
 }
 
 pub(super) fn linear(
@@ -131,6 +200,6 @@ pub(super) fn linear(
         },
         operands: vec![0],
         cost,
-        folds: true,
+        folds: [true; 2],
     })
 }

@@ -8,6 +8,7 @@ use super::{LOOKS, MaskDef, MaskId, MaskTable};
 use crate::graph::{Op, ValueId};
 use crate::plan::net::Net;
 use crate::plan::rewrite::Work;
+use crate::plan::step::BlocksOp;
 use crate::plan::views::Attend;
 use crate::{ChannelMask, DType, Shape};
 
@@ -134,6 +135,20 @@ impl<'a> Needs<'a> {
                 (row && same).then(|| self.only(y, axis)).flatten()
             }
             Work::Activate(_) | Work::Op(Op::Unary(_)) => self.only(y, axis),
+            Work::Blocks(blocks) => match blocks.op {
+                BlocksOp::FromPlanes
+                | BlocksOp::ToPlanes
+                | BlocksOp::Activate(_)
+                | BlocksOp::Binary(_)
+                    if axis == 1 =>
+                {
+                    self.only(y, axis)
+                }
+                BlocksOp::Mask if axis == 1 && is_first => {
+                    Some(table.of_value(net, self.makers, item.input(1)?))
+                }
+                _ => None,
+            },
             Work::Op(Op::Binary(_)) if from == to => self.only(y, axis),
             Work::Op(Op::RmsNorm { axis: n, .. } | Op::LayerNorm { axis: n, .. }) if is_first => {
                 let first = if *n < 0 { *n + from.rank() as i64 } else { *n };

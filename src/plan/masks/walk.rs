@@ -6,7 +6,7 @@ use super::needs::Needs;
 use super::{MaskId, MaskTable, Masked, Masks, Skip, describe};
 use crate::graph::{Op, ValueId};
 use crate::plan::net::Net;
-use crate::plan::rewrite::{Conv, Maps, Work, keeps_zero};
+use crate::plan::rewrite::{Maps, Work, keeps_zero};
 
 /// Dead channels along two axes at most: channels, and tokens.
 type Slots = [Option<Masked>; 2];
@@ -89,14 +89,8 @@ impl<'a> Walk<'a> {
     fn item(&mut self, i: usize) -> Skip {
         let item = &self.net.items[i];
         let skip = match &item.work {
-            Work::Conv(Conv { maps, .. }) if *maps != Maps::Planes => Skip {
-                note: "its maps are in blocks of channels".into(),
-                ..Skip::default()
-            },
-            Work::Blocks(_) => Skip {
-                note: "of maps in blocks of channels".into(),
-                ..Skip::default()
-            },
+            Work::Conv(conv) if conv.maps != Maps::Planes => self.blocks_conv(i, conv),
+            Work::Blocks(blocks) => self.blocks_op(i, blocks),
             Work::Conv(conv) => self.kernel(
                 i,
                 1,
@@ -125,7 +119,9 @@ impl<'a> Walk<'a> {
                 }
                 let table = &mut self.masks.table;
                 let need = self.needs.operand(table, i, id, axis);
-                if !need.is_some_and(|need| table.implies(need, mask)) {
+                let unread = need.is_some_and(|need| table.implies(need, mask));
+                // What is compact is not in its place.
+                if !unread || self.net.value(id).in_blocks {
                     skip.settle.extend(self.settle(id, axis));
                 }
             }
@@ -187,6 +183,16 @@ impl<'a> Walk<'a> {
         slots[at] = Some(Masked { axis, mask, clean });
     }
 
+    /// A value, and all that is its storage, has no mask of an axis any more.
+    fn forget(&mut self, id: ValueId, axis: usize) {
+        let top = self.tops[id.index()];
+        for v in [top].iter().chain(&self.aliases[top.index()]) {
+            for slot in &mut self.state[v.index()] {
+                slot.take_if(|masked| masked.axis == axis);
+            }
+        }
+    }
+
     /// Notes that `y`, the result of item `i`, is the storage of its operand.
     pub(super) fn alias(&mut self, y: ValueId, i: usize, masks: bool) {
         self.aliased_by[y.index()] = Some((i, masks));
@@ -206,6 +212,10 @@ impl<'a> Walk<'a> {
     /// The zeros that must be written before all of an axis is read.
     pub(super) fn settle(&mut self, id: ValueId, axis: usize) -> Option<(ValueId, usize, MaskId)> {
         let masked = self.at(id, axis).filter(|m| !m.clean)?;
+        if self.net.value(id).in_blocks {
+            self.forget(id, axis);
+            return Some((id, axis, masked.mask));
+        }
         // Zeros in storage that another value still reads where it lives would change that value: then the mask copies instead.
         let top = self.tops[id.index()];
         let (mut at, mut mask_item) = (id, None);

@@ -118,3 +118,54 @@ impl Task for Expand<'_> {
         }
     }
 }
+
+/// `y[c / L, p, c % L] = x[c / L, p, c % L] · by[c]`
+///
+/// # Shapes    `x` and `y` [`elements`] of so many channels and pixels; `by` `[channels]`
+/// # Errors    [`Error::TooShort`], [`Error::TooLarge`]
+/// # Panics    never
+pub fn scale(
+    isa: Isa,
+    x: &[f32],
+    (channels, pixels): (usize, usize),
+    by: &[f32],
+    y: &mut [f32],
+) -> Result<(), Error> {
+    let len = elements(isa, channels, pixels)?;
+    check::covers("blocks", &[len], x.len())?;
+    check::covers("factors", &[channels], by.len())?;
+    check::covers("scaled map", &[len], y.len())?;
+    isa.run(Scale {
+        x: &x[..len],
+        width: pixels * isa.lanes(),
+        by: &by[..channels],
+        y: &mut y[..len],
+    });
+    Ok(())
+}
+
+struct Scale<'a> {
+    x: &'a [f32],
+    width: usize,
+    by: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl Task for Scale<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: F32s>(self, s: S) {
+        if self.width == 0 {
+            return;
+        }
+        let blocks = self.x.chunks_exact(self.width);
+        let factors = self.by.chunks(S::LANES);
+        for ((x, by), y) in blocks.zip(factors).zip(self.y.chunks_exact_mut(self.width)) {
+            let by = s.load_some(by);
+            let pixels = x.chunks_exact(S::LANES);
+            for (x, y) in pixels.zip(y.chunks_exact_mut(S::LANES)) {
+                s.store(s.mul(s.load(x), by), y);
+            }
+        }
+    }
+}
