@@ -5,7 +5,8 @@ use sluicegate_kernels::epilogue::Activation;
 use sluicegate_kernels::ops::conv::{Conv, NchwcConv};
 use sluicegate_kernels::ops::depthwise::{Depthwise, NchwcDepthwise};
 use sluicegate_kernels::ops::matmul::{MatMul, MatMulSpec, Rows, RowsMut};
-use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec, nchwc};
+use sluicegate_kernels::ops::nchwc::{self, Live};
+use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec};
 use sluicegate_kernels::pool::Pool as _;
 use sluicegate_kernels::{Buffer, Channels, Isa};
 
@@ -187,12 +188,12 @@ fn in_blocks(
     let (oh, ow) = shape.output(map)?;
     let (from, to) = ((shape.c_in, map.0 * map.1), (shape.c_out, oh * ow));
     let mut x = Buffer::zeros(nchwc::elements(isa, from.0, from.1)?);
-    nchwc::from_planes(isa, &pool, planes, from, &mut x)?;
+    nchwc::from_planes(isa, &pool, planes, from, None, &mut x)?;
     let mut y = Buffer::zeros(nchwc::elements(isa, to.0, to.1)?);
     let threads = pool.threads();
     let depthwise = NchwcDepthwise::serves(&shape, map);
     if depthwise && words.is_some() {
-        return Err("depthwise convolutions in blocks take no masks".into());
+        return Err("depthwise convolutions in blocks read live channels alone, which must be put together first".into());
     }
     let live = words
         .as_deref()
@@ -202,9 +203,9 @@ fn in_blocks(
         sluicegate_kernels::reference::conv::conv(&shape, map, planes, spec.weights, None, live)?;
     let (mut run, name): (Layer, _) = if depthwise {
         let conv = NchwcDepthwise::pack(isa, spec, map)?;
-        let mut scratch = Buffer::zeros(conv.scratch_len(threads));
+        let mut scratch = Buffer::zeros(conv.scratch_len(threads, false));
         let run = move |pool: &Threads, y: &mut [f32]| {
-            conv.run(pool, &x, y, &mut scratch).expect("checked");
+            conv.run(pool, &x, None, y, &mut scratch).expect("checked");
         };
         (Box::new(run), "f32_dwconv_nchwc")
     } else {
@@ -216,18 +217,28 @@ fn in_blocks(
         } else {
             NchwcConv::pack_blocks(isa, spec, map)?
         };
-        let mut scratch = Buffer::zeros(conv.scratch_len(threads));
+        let mut scratch = Buffer::zeros(conv.scratch_len(threads, false));
         let run = move |pool: &Threads, y: &mut [f32]| {
             let live = words
                 .as_deref()
                 .map(|words| Channels::new(words, shape.c_in).expect("checked"));
-            conv.run(pool, &x, live, y, &mut scratch).expect("checked");
+            let live = live.map(Live::InPlace);
+            conv.run(pool, &x, live, None, y, &mut scratch)
+                .expect("checked");
         };
         (Box::new(run), "f32_conv_nchwc")
     };
     run(&pool, &mut y);
     let mut out = Buffer::zeros(to.0 * to.1);
-    nchwc::to_planes(isa, &pool, &y, to, &mut out, &mut vec![0.0; to.1 * threads])?;
+    nchwc::to_planes(
+        isa,
+        &pool,
+        &y,
+        to,
+        None,
+        &mut out,
+        &mut vec![0.0; to.1 * threads],
+    )?;
     check(&out, |i| expected[i].value)?;
     Ok((Box::new(move || run(&pool, &mut y)), name))
 }

@@ -63,8 +63,7 @@ fn image(
     };
     let (channels, pixels) = extents;
     // Elementwise, whatever lies behind the last channel.
-    let held = live_in.map_or(channels, |live| live.count());
-    let len = nchwc::elements(isa, held, pixels)?;
+    let len = nchwc::elements(isa, nchwc::held(live_in, channels), pixels)?;
     match op {
         BlocksOp::FromPlanes => nchwc::from_planes(isa, pool, x, extents, live_in, y)?,
         BlocksOp::ToPlanes => nchwc::to_planes(isa, pool, x, extents, live_in, y, scratch)?,

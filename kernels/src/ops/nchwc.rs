@@ -7,18 +7,19 @@
 //!
 //! A dead channel is a lane among live ones here, where a plane is a stretch that nobody touches. So maps with a mask are [`compact`]: they
 //! hold their live channels alone, one behind the other, in as many blocks as those fill. Layers skip no lane then: they compute what a net of so
-//! many channels would, after the weights of the live ones are put together.
+//! many channels would, after the weights of the live ones are put together. Where so few are dead that this would take longer than it saves
+//! ([`is_compact`]), all channels are in their places, the dead ones zero, and layers compute them all.
 #![forbid(unsafe_code)]
 
 mod compact;
 mod mean;
 
+pub(super) use compact::clear;
 pub use compact::{compact, expand, scale};
 pub use mean::{mean, mean_max};
 
 use super::{ConvSpec, check};
 use crate::isa::{F32s, Task, WIDEST};
-use crate::pack::partial;
 use crate::pool::{NOWHERE, Pool, Tile};
 use crate::transpose::{to_pixels, to_rows};
 use crate::{Channels, Error, Isa};
@@ -28,7 +29,7 @@ use crate::{Channels, Error, Isa};
 pub enum Live<'a> {
     /// Each in its own place. What the others hold is no part of anything.
     InPlace(Channels<'a>),
-    /// One behind the other: the map is [compact](self).
+    /// As [the module](self) says: one behind the other, or all in their places, the dead ones zero.
     Compact(Channels<'a>),
 }
 
@@ -63,15 +64,26 @@ pub(super) fn refuse_masks(spec: &ConvSpec<'_>) -> Result<(), Error> {
     }
 }
 
-/// Channels that a compact map holds: those that live.
-pub(super) fn held(live: Option<Channels<'_>>, channels: usize) -> usize {
-    live.map_or(channels, |live| live.count())
+/// Whether a map with this mask holds live channels alone: when an eighth of them is dead, or more. To put weights together takes up to a
+/// fifth of what a layer of 128 pixels does.
+pub fn is_compact(live: Channels<'_>) -> bool {
+    live.count() * 8 <= live.len() * 7
+}
+
+/// Channels that a map with this mask holds, of so many.
+pub fn held(live: Option<Channels<'_>>, channels: usize) -> usize {
+    compacted(live).map_or(channels, |live| live.count())
+}
+
+/// The mask, if maps with it are compact.
+pub(super) fn compacted(live: Option<Channels<'_>>) -> Option<Channels<'_>> {
+    live.filter(|&live| is_compact(live))
 }
 
 /// Blocks from planes: `y[c / L, p, c % L] = x[c, p]`
 ///
 /// # Shapes    `x` `[channels, pixels]`; `y` [`elements`]
-/// # Masks     with `live`, y is compact: its channel `i` is the `i`-th live one of x; others are not read
+/// # Masks     with `live`, y is what [the module](self) says; where it is compact, dead planes are not read
 /// # Errors    [`Error::TooShort`], [`Error::TooLarge`], [`Error::Mismatch`]
 /// # Panics    never
 pub fn from_planes(
@@ -84,7 +96,7 @@ pub fn from_planes(
 ) -> Result<(), Error> {
     check::covers("planes", &[channels, pixels], x.len())?;
     check::mask("length of the mask of planes", live, channels)?;
-    let live = partial(live);
+    let (mask, live) = (live, compacted(live));
     let held = held(live, channels);
     let len = check::covers("blocks", &[elements(isa, held, pixels)?], y.len())?;
     let lanes = isa.lanes();
@@ -109,6 +121,7 @@ pub fn from_planes(
         let rows = from.map(|c| &x[c * pixels..][..pixels]);
         isa.run(ToBlock(rows, tile.row(0)));
     });
+    clear(isa, pixels, mask, y);
     Ok(())
 }
 
@@ -126,7 +139,7 @@ impl Task for ToBlock<'_> {
 /// Planes from blocks: `y[c, p] = x[c / L, p, c % L]`
 ///
 /// # Shapes    `x` [`elements`]; `y` `[channels, pixels]`
-/// # Masks     with `live`, x is compact; planes of dead channels are not written
+/// # Masks     with `live`, x is what [the module](self) says; where it is compact, planes of dead channels are not written
 /// # Errors    [`Error::TooShort`], [`Error::TooLarge`], [`Error::Mismatch`]
 /// # Panics    never
 /// # Scratch   `pixels` elements a thread, contents ignored
@@ -140,7 +153,7 @@ pub fn to_planes(
     scratch: &mut [f32],
 ) -> Result<(), Error> {
     check::mask("length of the mask of blocks", live, channels)?;
-    let live = partial(live);
+    let live = compacted(live);
     check::covers(
         "blocks",
         &[elements(isa, held(live, channels), pixels)?],

@@ -56,43 +56,50 @@ pub(crate) struct Panels<F, T> {
 #[derive(Clone, Copy)]
 struct Source<'a> {
     from: &'a [f32],
-    lanes: [usize; WIDEST],
+    lanes: [u32; WIDEST],
 }
 
 impl<'a, F: Fn(usize) -> &'a [f32], T: Terms> Panels<F, T> {
-    /// Puts the live rows of the columns `from` into a panel of their own, which is `width` wide, and goes on for a vector. Behind the last of them a row holds anything.
+    /// Puts the live rows of the columns `from`, which ascend, into a panel of their own, which is `width` wide, and goes on for a vector.
+    /// Behind the last of them a row holds anything.
     #[inline(always)]
     pub(crate) fn gather<S: F32s>(&self, s: S, from: &[u32], width: usize, panel: &mut [f32]) {
         // The last first: what it writes into the next row is overwritten by the others.
         for (j, from) in from.chunks(S::LANES).enumerate().rev() {
             let to = &mut panel[j * S::LANES..];
-            let nothing = Source {
-                from: &[],
-                lanes: core::array::from_fn(|lane| lane),
-            };
-            let mut sources = [nothing; WIDEST];
-            let (mut count, mut last) = (0, (usize::MAX, 0));
-            for (lane, &column) in from.iter().enumerate() {
-                let (x, column) = (column as usize / self.width, column as usize % self.width);
-                let vector = column / S::LANES;
-                if (x, vector) != last {
-                    last = (x, vector);
-                    // Without rows there is no panel.
-                    let panel = (self.of)(x).get(vector * S::LANES..);
-                    sources[count].from = panel.unwrap_or(&[]);
-                    count += 1;
+            let mut x = from[0] as usize / self.width;
+            let mut first = x * self.width;
+            let (mut lane, mut again) = (0, false);
+            while lane < from.len() {
+                let mut sources = [Source::NONE; SOURCES];
+                let (mut count, mut last) = (0, (usize::MAX, 0));
+                while let Some(&column) = from.get(lane) {
+                    while column as usize - first >= self.width {
+                        (x, first) = (x + 1, first + self.width);
+                    }
+                    let at = column as usize - first;
+                    let vector = at / S::LANES;
+                    if (x, vector) != last {
+                        if count == SOURCES {
+                            break;
+                        }
+                        last = (x, vector);
+                        // Without rows there is no panel.
+                        let panel = (self.of)(x).get(vector * S::LANES..);
+                        sources[count].from = panel.unwrap_or(&[]);
+                        count += 1;
+                    }
+                    sources[count - 1].lanes[lane] = (S::LANES + at % S::LANES) as u32;
+                    lane += 1;
                 }
-                sources[count - 1].lanes[lane] = S::LANES + column % S::LANES;
-            }
-            for (pass, sources) in sources[..count].chunks(SOURCES).enumerate() {
-                let again = pass > 0;
-                match sources {
-                    [a] => self.take(s, [a], again, width, to),
-                    [a, b] => self.take(s, [a, b], again, width, to),
-                    [a, b, c] => self.take(s, [a, b, c], again, width, to),
-                    [a, b, c, d, ..] => self.take(s, [a, b, c, d], again, width, to),
-                    [] => {}
+                let [a, b, c, d] = sources;
+                match count {
+                    1 => self.take(s, [a], again, width, to),
+                    2 => self.take(s, [a, b], again, width, to),
+                    3 => self.take(s, [a, b, c], again, width, to),
+                    _ => self.take(s, [a, b, c, d], again, width, to),
                 }
+                again = true;
             }
         }
     }
@@ -102,7 +109,7 @@ impl<'a, F: Fn(usize) -> &'a [f32], T: Terms> Panels<F, T> {
     fn take<S: F32s, const N: usize>(
         &self,
         s: S,
-        sources: [&Source<'_>; N],
+        sources: [Source<'_>; N],
         again: bool,
         width: usize,
         to: &mut [f32],
@@ -118,21 +125,38 @@ impl<'a, F: Fn(usize) -> &'a [f32], T: Terms> Panels<F, T> {
     }
 }
 
+impl Source<'_> {
+    /// Every lane takes what is there.
+    const NONE: Self = Self {
+        from: &[],
+        lanes: {
+            let mut lanes = [0; WIDEST];
+            let mut lane = 0;
+            while lane < WIDEST {
+                lanes[lane] = lane as u32;
+                lane += 1;
+            }
+            lanes
+        },
+    };
+}
+
 #[inline(always)]
 fn take<S: F32s, const N: usize>(
     s: S,
     from: impl Rhs<S, N>,
-    lanes: [[usize; WIDEST]; N],
+    lanes: [[u32; WIDEST]; N],
     (rows, width): (usize, usize),
     again: bool,
     to: &mut [f32],
 ) {
+    // Of its own: behind a reference every store might change it.
     s.outline(
         #[inline(always)]
-        || {
+        move || {
             let mut at = [s.indices(|lane| lane); N];
             for n in 0..N {
-                at[n] = s.indices(|lane| lanes[n][lane]);
+                at[n] = s.indices(|lane| lanes[n][lane] as usize);
             }
             for t in 0..rows {
                 let row = &mut to[t * width..][..S::LANES];

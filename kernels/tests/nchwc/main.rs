@@ -37,18 +37,16 @@ fn in_blocks(isa: Isa, planes: &[f32], channels: usize) -> Vec<f32> {
     blocks
 }
 
-/// The live planes of a map.
+/// The planes that a map with a mask holds: the live ones, or zeros in the place of the others.
 fn kept(planes: &[f32], channels: usize, live: Option<Channels<'_>>) -> Vec<f32> {
     let pixels = planes.len() / channels;
-    let lives = |c: &usize| live.is_none_or(|live| live.contains(*c));
-    let planes = (0..channels)
-        .filter(lives)
-        .map(|c| &planes[c * pixels..][..pixels]);
-    planes.flatten().copied().collect()
-}
-
-fn held(live: Option<Channels<'_>>, channels: usize) -> usize {
-    live.map_or(channels, |live| live.count())
+    let lives = |c: usize| live.is_none_or(|live| live.contains(c));
+    let compact = live.is_some_and(nchwc::is_compact);
+    let planes = planes.chunks_exact(pixels.max(1)).enumerate();
+    let held = planes.filter(|&(c, _)| lives(c) || !compact);
+    let value = |c: usize, x: f32| if lives(c) { x } else { 0.0 };
+    held.flat_map(|(c, plane)| plane.iter().map(move |&x| value(c, x)))
+        .collect()
 }
 
 fn channels_of(words: Option<&[u64]>, channels: usize) -> Option<Channels<'_>> {
@@ -138,7 +136,7 @@ impl Case {
             )
             .expect("valid");
         let packed = NchwcDepthwise::pack(isa, spec, self.map).expect("valid");
-        let x = in_blocks(isa, &kept(x, channels, live), held(live, channels));
+        let x = in_blocks(isa, &kept(x, channels, live), nchwc::held(live, channels));
         self.agree(isa, &expected, live, |pool, y| {
             let mut scratch = vec![f32::NAN; packed.scratch_len(pool.threads(), live.is_some())];
             packed.run(pool, &x, live, y, &mut scratch)
@@ -173,7 +171,7 @@ impl Case {
         check(&planes, &x, in_place);
         check(&blocks, &in_blocks(isa, &x, c_in), in_place);
         if live.is_some() {
-            let x = in_blocks(isa, &kept(&x, c_in, live), held(live, c_in));
+            let x = in_blocks(isa, &kept(&x, c_in, live), nchwc::held(live, c_in));
             check(&blocks, &x, live.map(Live::Compact));
         }
     }
@@ -187,7 +185,7 @@ impl Case {
         run: impl Fn(&dyn Pool, &mut [f32]) -> Result<(), Error>,
     ) {
         let (channels, pixels) = self.output();
-        let out = (held(live, channels), pixels);
+        let out = (nchwc::held(live, channels), pixels);
         let expected = kept(expected, channels, live);
         let len = nchwc::elements(isa, out.0, out.1).expect("small");
         let on = |pool: &dyn Pool| {

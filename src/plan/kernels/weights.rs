@@ -1,6 +1,6 @@
 //! Kernels with packed weights.
 
-use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec, conv, depthwise, matmul};
+use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec, conv, depthwise, matmul, nchwc};
 use sluicegate_kernels::{Channels, Isa};
 
 use super::Made;
@@ -96,7 +96,7 @@ pub(super) fn convolution(
 /// With static masks it is one of fewer channels; those of planes are left to the run, which finds them where they are.
 fn in_blocks(isa: Isa, spec: &ConvSpec<'_>, work: &Conv) -> Result<(BlocksCall, [bool; 2])> {
     let planes = work.maps == Maps::IntoBlocks;
-    let lives = |mask: &Channels<'_>| !mask.is_empty();
+    let lives = |mask: &Channels<'_>| !mask.is_empty() && nchwc::is_compact(*mask);
     let live_in = spec.live_in.filter(lives).filter(|_| !planes);
     let live_out = match work.is_depthwise() {
         true => live_in,

@@ -19,9 +19,9 @@ use super::taps;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
 use crate::ops::matmul::{MatMul, MatMulSpec};
-use crate::ops::nchwc::{self, Live, held};
+use crate::ops::nchwc::{self, Live, compacted, held, is_compact};
 use crate::ops::{ConvShape, ConvSpec, pointwise};
-use crate::pack::{check_len, check_mask, extent, partial};
+use crate::pack::{check_len, check_mask, extent};
 use crate::panel::{Below, Bounded, LINE, Runs, Terms, from_line, lines, take_indices};
 use crate::pool::{Pool, Tile, worth};
 use crate::tile::gemm::{NV, Start};
@@ -132,7 +132,7 @@ impl NchwcConv {
     ///
     /// # Shapes    `x` planes `[c_in, h, w]` or a map in blocks, as it was packed for; `y` a map `[c_out, oh, ow]` in blocks
     /// # Masks     what dead inputs hold is no part of any sum, and [`nchwc::Live`] says where live ones are: those of planes in place;
-    ///   with `live_out`, y is compact
+    ///   with `live_out`, y is what [`nchwc`] says
     /// # Numerics  one chain an output, upwards from the bias in (ci, kh, kw), one mul_add a term of a live channel, taps on the padding included;
     ///   then the activation. The bits depend neither on threads nor on how a channel died
     /// # Errors    [`Error::TooShort`], [`Error::Mismatch`], [`Error::Invalid`] for compact planes; nothing is written then
@@ -152,17 +152,20 @@ impl NchwcConv {
         let mask = live_in.map(Live::channels);
         check_mask(mask, shape.c_in, "length of the input mask")?;
         check_mask(live_out, shape.c_out, "length of the output mask")?;
-        let live_in = live_in.filter(|live| !live.channels().is_full());
-        let live_out = partial(live_out);
-        let compact = match live_in {
-            Some(Live::Compact(live)) => Some(live),
-            _ => None,
-        };
-        if compact.is_some() && !self.source.of_blocks() {
+        if matches!(live_in, Some(Live::Compact(_))) && !self.source.of_blocks() {
             return Err(Error::Invalid {
                 what: "planes are not compact",
             });
         }
+        let live_in = live_in.filter(|live| match *live {
+            Live::InPlace(live) => !live.is_full(),
+            Live::Compact(live) => is_compact(live),
+        });
+        let (mask_out, live_out) = (live_out, compacted(live_out));
+        let compact = match live_in {
+            Some(Live::Compact(live)) => Some(live),
+            _ => None,
+        };
         check_len(x.len(), self.source.len(held(compact, shape.c_in)), "x")?;
         let (pixels, strip) = (self.pixels, self.source.strip);
         let outputs = held(live_out, shape.c_out);
@@ -209,6 +212,7 @@ impl NchwcConv {
                 });
             },
         );
+        nchwc::clear(self.isa, pixels, mask_out, y);
         Ok(())
     }
 

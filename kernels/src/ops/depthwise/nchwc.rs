@@ -20,9 +20,8 @@ use super::{SLOWER, without_idle_steps};
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
 use crate::ops::conv_shape::{ConvShape, ConvSpec};
-use crate::ops::nchwc::{self, held};
+use crate::ops::nchwc::{self, compacted, held};
 use crate::ops::{check, pointwise};
-use crate::pack::partial;
 use crate::panel::{LINE, from_line, lines};
 use crate::pool::{Pool, Tile, worth};
 use crate::{Buffer, Channels, Error, Isa};
@@ -178,7 +177,7 @@ impl NchwcDepthwise {
     /// `y[c, i, j] = act(bias[c] + Σ_{k, l} w[c, k, l] · x[c, i s_h + k d_h - top, j s_w + l d_w - left])`
     ///
     /// # Shapes    `x` a map `[c, h, w]` and `y` a map `[c, oh, ow]` in blocks
-    /// # Masks     with `live`, both are [compact](nchwc)
+    /// # Masks     with `live`, both are what [`nchwc`] says
     /// # Numerics  one chain an output: bias, then the taps in ascending (k, l), one mul_add each, those in the padding left
     ///   out or zero; then the activation
     /// # Errors    [`Error::TooShort`], [`Error::Mismatch`]; nothing is written then
@@ -195,7 +194,7 @@ impl NchwcDepthwise {
     ) -> Result<(), Error> {
         let isa = self.isa;
         check::mask("length of the mask of a depthwise", live, self.shape.c_in)?;
-        let live = partial(live);
+        let (mask, live) = (live, compacted(live));
         let channels = held(live, self.shape.c_in);
         let of = |(h, w): (usize, usize)| nchwc::elements(isa, channels, h * w);
         check::covers("input of a depthwise", &[of(self.map)?], x.len())?;
@@ -233,6 +232,7 @@ impl NchwcDepthwise {
                 });
             },
         );
+        nchwc::clear(isa, self.out.0 * self.out.1, mask, y);
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! To the form of maps with a mask, and back.
 #![forbid(unsafe_code)]
 
-use super::elements;
+use super::{elements, held, is_compact};
 use crate::isa::{F32s, Task, WIDEST};
 use crate::ops::check;
 use crate::pack::gather::Panels;
@@ -9,9 +9,10 @@ use crate::panel::Even;
 use crate::pool::{Pool, Tile};
 use crate::{Channels, Error, Isa};
 
-/// The live channels of a map, one behind the other: `y[i / L, p, i % L] = x[c / L, p, c % L]`, c being the `i`-th live channel.
+/// The live channels of a map, one behind the other: `y[i / L, p, i % L] = x[c / L, p, c % L]`, c being the `i`-th live channel; or where a mask
+/// does not make maps compact, zeros in the place of the others.
 ///
-/// # Shapes    `x` [`elements`] of `live.len()` channels of so many pixels; `y` those of the live ones
+/// # Shapes    `x` [`elements`] of `live.len()` channels of so many pixels; `y` those of [`held`] ones
 /// # Errors    [`Error::TooShort`], [`Error::TooLarge`]
 /// # Panics    never
 pub fn compact(
@@ -22,9 +23,14 @@ pub fn compact(
     live: Channels<'_>,
     y: &mut [f32],
 ) -> Result<(), Error> {
-    let (lanes, held) = (isa.lanes(), live.count());
+    let (lanes, held) = (isa.lanes(), held(Some(live), live.len()));
     check::covers("blocks", &[elements(isa, live.len(), pixels)?], x.len())?;
     let len = check::covers("compact map", &[elements(isa, held, pixels)?], y.len())?;
+    if !is_compact(live) {
+        y[..len].copy_from_slice(&x[..len]);
+        clear(isa, pixels, Some(live), y);
+        return Ok(());
+    }
     let width = pixels * lanes;
     let tile = Tile::new(&mut y[..len], held.div_ceil(lanes), width, width);
     tile.split(pool, (1, width), |block, _, mut tile| {
@@ -65,14 +71,49 @@ impl Task for Compact<'_> {
     }
 }
 
-/// All channels of a compact map, each in its own place, the dead ones zero. In place.
+/// Zeros in the dead channels of a map that has all of them.
+pub(in crate::ops) fn clear(isa: Isa, pixels: usize, live: Option<Channels<'_>>, map: &mut [f32]) {
+    if let Some(live) = live.filter(|&live| !is_compact(live) && !live.is_full()) {
+        isa.run(Clear { pixels, live, map });
+    }
+}
+
+struct Clear<'a> {
+    pixels: usize,
+    live: Channels<'a>,
+    map: &'a mut [f32],
+}
+
+impl Task for Clear<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: F32s>(self, s: S) {
+        let width = self.pixels * S::LANES;
+        if width == 0 {
+            return;
+        }
+        let zero = s.splat(0.0);
+        let all = (1u32 << S::LANES) - 1;
+        for (block, map) in self.map.chunks_exact_mut(width).enumerate() {
+            let first = block * S::LANES;
+            let dead = !self.live.bits(first, S::LANES) & all;
+            if dead != 0 && first < self.live.len() {
+                for pixel in map.chunks_exact_mut(S::LANES) {
+                    s.store_where(zero, dead, pixel);
+                }
+            }
+        }
+    }
+}
+
+/// All channels of a map with a mask, each in its own place, the dead ones zero. In place.
 ///
 /// # Shapes    `map` [`elements`] of `live.len()` channels of so many pixels, before and after
 /// # Errors    [`Error::TooShort`], [`Error::TooLarge`]
 /// # Panics    never
 pub fn expand(isa: Isa, pixels: usize, live: Channels<'_>, map: &mut [f32]) -> Result<(), Error> {
     let len = check::covers("blocks", &[elements(isa, live.len(), pixels)?], map.len())?;
-    if !live.is_full() {
+    if is_compact(live) {
         isa.run(Expand {
             pixels,
             live,

@@ -1,16 +1,15 @@
 //! Means and maxima of channels.
 #![forbid(unsafe_code)]
 
-use super::{elements, held};
+use super::{compacted, elements, held};
 use crate::isa::{F32s, Task, WIDEST};
 use crate::ops::check;
-use crate::pack::partial;
 use crate::{Channels, Error, Isa};
 
 /// `y[c] = Σ_p x[c / L, p, c % L] / pixels`
 ///
 /// # Shapes    `x` [`elements`]; `y` `[channels]`
-/// # Masks     with `live`, x is compact; the means of dead channels are not written
+/// # Masks     with `live`, x is what [the module](super) says; where it is compact, the means of dead channels are not written
 /// # Numerics  pixel `p` goes to sum `p % 4`; the sums are joined pairwise
 /// # Errors    [`Error::TooShort`], [`Error::TooLarge`], [`Error::Mismatch`]
 /// # Panics    never
@@ -27,7 +26,7 @@ pub fn mean(
 /// [`mean`], and `max[c] = max_p x[c / L, p, c % L]`, NaN when one is NaN, in one pass: the head of a gate
 ///
 /// # Shapes    `x` [`elements`]; `mean`, `max` `[channels]`
-/// # Masks     with `live`, x is compact; what belongs to dead channels is not written
+/// # Masks     with `live`, x is what [the module](super) says; where it is compact, nothing of dead channels is written
 /// # Numerics  as [`mean`]; either of the greatest, if they are zeros
 /// # Errors    [`Error::TooShort`], [`Error::TooLarge`], [`Error::Mismatch`]
 /// # Panics    never
@@ -51,7 +50,7 @@ fn head(
     (mean, max): (&mut [f32], Option<&mut [f32]>),
 ) -> Result<(), Error> {
     check::mask("length of the mask of means", live, channels)?;
-    let live = partial(live);
+    let live = compacted(live);
     let held = held(live, channels);
     let len = check::covers("blocks", &[elements(isa, held, pixels)?], x.len())?;
     check::covers("means", &[channels], mean.len())?;
