@@ -10,9 +10,9 @@ use sluicegate_kernels::ops::{ConvShape, nchwc};
 
 use super::kernels::operator::arithmetic;
 use super::net::{Item, Net};
-use super::rewrite::{Conv, Maps, Work};
+use super::rewrite::{Conv, Maps, Work, pools_planes};
 use super::step::BlocksOp;
-use crate::graph::{Op, ValueId};
+use crate::graph::{Op, Reduction, ValueId};
 use crate::{DType, Result, Shape};
 
 /// What happens to `images` maps of `channels` x `pixels`.
@@ -242,11 +242,16 @@ fn role(net: &Net, item: &Item, in_blocks: &[bool]) -> Role {
             Role::Through
         }
         Work::Op(Op::Mask { .. }) if in_blocks && is_mask_of_map(net, item) => Role::Through,
-        Work::Op(Op::GlobalAveragePool) | Work::MeanMax if in_blocks && maps(&[item.input(0)]) => {
-            Role::Leaves
-        }
+        Work::MeanMax if in_blocks && maps(&[item.input(0)]) => Role::Leaves,
+        _ if in_blocks && maps(&[item.input(0)]) && is_mean(net, item) => Role::Leaves,
         _ => Role::Planes,
     }
+}
+
+/// Whether it is the means of planes.
+fn is_mean(net: &Net, item: &Item) -> bool {
+    matches!(item.work, Work::Op(Op::GlobalAveragePool))
+        || pools_planes(net, item) == Some(Reduction::Mean)
 }
 
 /// How often what is left is looked at again. What then still takes longer than it saves is as right.
@@ -366,7 +371,7 @@ impl Layout {
             net.lay_out(y, in_blocks(net.shape(y), self.isa)?, true);
         }
         let op = match &item.work {
-            Work::Op(Op::GlobalAveragePool) => Some(BlocksOp::Mean),
+            _ if is_mean(net, &item) => Some(BlocksOp::Mean),
             Work::Op(Op::Mask { .. }) => Some(BlocksOp::Mask),
             Work::Op(Op::Binary(op)) => arithmetic(*op).map(BlocksOp::Binary),
             Work::MeanMax => Some(BlocksOp::MeanMax),
@@ -378,6 +383,10 @@ impl Layout {
             && let Some(shape) = self.planes[map.index()]
         {
             item.work = Work::Blocks(Blocks::new(op, shape));
+            if op == BlocksOp::Mean {
+                // The axes go without saying.
+                item.inputs.truncate(1);
+            }
         }
         for i in 0..item.inputs.len() {
             let is_map = i == 0 || matches!(op, Some(BlocksOp::Binary(_)));

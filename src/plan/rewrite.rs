@@ -475,7 +475,7 @@ fn mean_max(net: &Net, done: &[Item], item: &Item) -> Option<(usize, ValueId, Va
 }
 
 /// The kind of a reduction of `[N, C, spatial..]` over all spatial axes.
-fn pools_planes(net: &Net, item: &Item) -> Option<Reduction> {
+pub(super) fn pools_planes(net: &Net, item: &Item) -> Option<Reduction> {
     let Work::Op(Op::Reduce { kind, .. }) = &item.work else {
         return None;
     };

@@ -14,7 +14,7 @@
 mod compact;
 mod mean;
 
-pub(super) use compact::clear;
+pub(super) use compact::{clear, zeros};
 pub use compact::{compact, expand, scale};
 pub use mean::{mean, mean_max};
 
@@ -96,7 +96,7 @@ pub fn from_planes(
 ) -> Result<(), Error> {
     check::covers("planes", &[channels, pixels], x.len())?;
     check::mask("length of the mask of planes", live, channels)?;
-    let (mask, live) = (live, compacted(live));
+    let (zeros, live) = (zeros(live), compacted(live));
     let held = held(live, channels);
     let len = check::covers("blocks", &[elements(isa, held, pixels)?], y.len())?;
     let lanes = isa.lanes();
@@ -119,20 +119,31 @@ pub fn from_planes(
         let nearest = from[0];
         from[(held - first).min(WIDEST)..].fill(nearest);
         let rows = from.map(|c| &x[c * pixels..][..pixels]);
-        isa.run(ToBlock(rows, tile.row(0)));
+        isa.run(ToBlock {
+            rows,
+            zeros,
+            number: block,
+            block: tile.row(0),
+        });
     });
-    clear(isa, pixels, mask, y);
     Ok(())
 }
 
-struct ToBlock<'a>([&'a [f32]; WIDEST], &'a mut [f32]);
+struct ToBlock<'a> {
+    rows: [&'a [f32]; WIDEST],
+    zeros: Option<Channels<'a>>,
+    number: usize,
+    block: &'a mut [f32],
+}
 
 impl Task for ToBlock<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: F32s>(self, s: S) {
-        let Self(rows, block) = self;
-        to_pixels(s, &rows, None, block);
+        to_pixels(s, &self.rows, None, self.block);
+        if let Some(live) = self.zeros {
+            clear(s, self.rows[0].len(), live, self.number, self.block);
+        }
     }
 }
 

@@ -161,7 +161,7 @@ impl NchwcConv {
             Live::InPlace(live) => !live.is_full(),
             Live::Compact(live) => is_compact(live),
         });
-        let (mask_out, live_out) = (live_out, compacted(live_out));
+        let (zeros, live_out) = (nchwc::zeros(live_out), compacted(live_out));
         let compact = match live_in {
             Some(Live::Compact(live)) => Some(live),
             _ => None,
@@ -205,6 +205,7 @@ impl NchwcConv {
                     live_in,
                     terms,
                     weights,
+                    zeros,
                     channel: block * lanes,
                     pixel: first / lanes,
                     tile,
@@ -212,7 +213,6 @@ impl NchwcConv {
                 });
             },
         );
-        nchwc::clear(self.isa, pixels, mask_out, y);
         Ok(())
     }
 
@@ -321,6 +321,8 @@ struct Strip<'a, 't> {
     live_in: Option<Live<'a>>,
     terms: LiveTerms<'a>,
     weights: Weights<'a>,
+    /// Outputs that are not among these are zeros.
+    zeros: Option<Channels<'a>>,
     /// The tile's first ones.
     channel: usize,
     pixel: usize,
@@ -424,9 +426,14 @@ impl Strip<'_, '_> {
             };
             pass.tiles::<S, EACH, N>(s, &mut self.tile);
         }
-        if !activation.in_registers() {
-            for i in block..block + N {
-                pointwise::apply(s, activation, self.tile.row(i));
+        let number = first / S::LANES;
+        for i in 0..N {
+            let row = self.tile.row(block + i);
+            if !activation.in_registers() {
+                pointwise::apply(s, activation, row);
+            }
+            if let Some(live) = self.zeros {
+                nchwc::clear(s, row.len() / S::LANES, live, number + i, row);
             }
         }
     }

@@ -194,7 +194,7 @@ impl NchwcDepthwise {
     ) -> Result<(), Error> {
         let isa = self.isa;
         check::mask("length of the mask of a depthwise", live, self.shape.c_in)?;
-        let (mask, live) = (live, compacted(live));
+        let (zeros, live) = (nchwc::zeros(live), compacted(live));
         let channels = held(live, self.shape.c_in);
         let of = |(h, w): (usize, usize)| nchwc::elements(isa, channels, h * w);
         check::covers("input of a depthwise", &[of(self.map)?], x.len())?;
@@ -225,6 +225,7 @@ impl NchwcDepthwise {
                 isa.run(Blocks {
                     packed: self,
                     weights,
+                    zeros,
                     x,
                     first: first / width,
                     out: tile.row(0),
@@ -232,7 +233,6 @@ impl NchwcDepthwise {
                 });
             },
         );
-        nchwc::clear(isa, self.out.0 * self.out.1, mask, y);
         Ok(())
     }
 }
@@ -241,6 +241,8 @@ impl NchwcDepthwise {
 struct Blocks<'a> {
     packed: &'a NchwcDepthwise,
     weights: Weights<'a>,
+    /// Channels that are not among these are zeros.
+    zeros: Option<Channels<'a>>,
     x: &'a [f32],
     /// The first one.
     first: usize,
@@ -272,6 +274,9 @@ impl Task for Blocks<'_> {
             }
             if packed.activation.bounds().is_none() {
                 pointwise::apply(s, packed.activation, out);
+            }
+            if let Some(live) = self.zeros {
+                nchwc::clear(s, to / S::LANES, live, block, out);
             }
             block += out.len() / to;
             x = rest;

@@ -28,7 +28,13 @@ pub fn compact(
     let len = check::covers("compact map", &[elements(isa, held, pixels)?], y.len())?;
     if !is_compact(live) {
         y[..len].copy_from_slice(&x[..len]);
-        clear(isa, pixels, Some(live), y);
+        if let Some(live) = zeros(Some(live)) {
+            isa.run(Clear {
+                pixels,
+                live,
+                blocks: &mut y[..len],
+            });
+        }
         return Ok(());
     }
     let width = pixels * lanes;
@@ -71,38 +77,46 @@ impl Task for Compact<'_> {
     }
 }
 
-/// Zeros in the dead channels of a map that has all of them.
-pub(in crate::ops) fn clear(isa: Isa, pixels: usize, live: Option<Channels<'_>>, map: &mut [f32]) {
-    if let Some(live) = live.filter(|&live| !is_compact(live) && !live.is_full()) {
-        isa.run(Clear { pixels, live, map });
+/// The channels that are zeros in a map with this mask: the dead ones, if it is not compact.
+pub(in crate::ops) fn zeros(live: Option<Channels<'_>>) -> Option<Channels<'_>> {
+    live.filter(|&live| !is_compact(live) && !live.is_full())
+}
+
+/// Zeros in the dead channels of some blocks, from one on.
+#[inline(always)]
+pub(in crate::ops) fn clear<S: F32s>(
+    s: S,
+    pixels: usize,
+    live: Channels<'_>,
+    first: usize,
+    blocks: &mut [f32],
+) {
+    let width = pixels * S::LANES;
+    if width == 0 {
+        return;
+    }
+    let all = ((1u64 << S::LANES) - 1) as u32;
+    for (i, block) in blocks.chunks_exact_mut(width).enumerate() {
+        let dead = !live.bits((first + i) * S::LANES, S::LANES) & all;
+        if dead != 0 {
+            for pixel in block.chunks_exact_mut(S::LANES) {
+                s.store_where(s.splat(0.0), dead, pixel);
+            }
+        }
     }
 }
 
 struct Clear<'a> {
     pixels: usize,
     live: Channels<'a>,
-    map: &'a mut [f32],
+    blocks: &'a mut [f32],
 }
 
 impl Task for Clear<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: F32s>(self, s: S) {
-        let width = self.pixels * S::LANES;
-        if width == 0 {
-            return;
-        }
-        let zero = s.splat(0.0);
-        let all = (1u32 << S::LANES) - 1;
-        for (block, map) in self.map.chunks_exact_mut(width).enumerate() {
-            let first = block * S::LANES;
-            let dead = !self.live.bits(first, S::LANES) & all;
-            if dead != 0 && first < self.live.len() {
-                for pixel in map.chunks_exact_mut(S::LANES) {
-                    s.store_where(zero, dead, pixel);
-                }
-            }
-        }
+        clear(s, self.pixels, self.live, 0, self.blocks);
     }
 }
 
