@@ -10,71 +10,62 @@ use crate::pool::{Pool, Tile, worth};
 
 /// Multiply-accumulates that an element costs which is put together.
 const GATHERING: usize = 8;
+/// Panels that a strip reads at once.
+const AT_ONCE: usize = 2;
 
-/// See the module.
+/// Some panels.
 #[derive(Clone, Copy)]
 pub(super) struct Weights<'a> {
     packed: &'a MatMul,
-    gathered: Option<Gathered<'a>>,
-}
-
-#[derive(Clone, Copy)]
-struct Gathered<'a> {
-    panels: &'a [f32],
-    panel_len: usize,
-    bias: Option<&'a [f32]>,
+    /// If they are put together: the panels from a number on.
+    chosen: Option<(Chosen<'a>, &'a [f32], usize)>,
 }
 
 impl<'a> Weights<'a> {
-    /// As they are packed.
+    /// All, as they are packed.
     pub(super) fn all(packed: &'a MatMul) -> Self {
         Self {
             packed,
-            gathered: None,
+            chosen: None,
         }
     }
 
-    /// Elements of scratch that [`Weights::gather`] needs for so many terms and outputs.
-    pub(super) fn scratch_len(packed: &MatMul, (terms, outputs): (usize, usize)) -> usize {
-        let panels = outputs.div_ceil(packed.panel_width());
-        let panel = lines(panel_len(packed, terms)).saturating_add(lines(packed.panel_width()));
-        panels.saturating_mul(panel)
+    /// What a vector of outputs is multiplied by, from output `first` on, and its bias.
+    #[inline(always)]
+    pub(super) fn vector(&self, first: usize) -> (&'a [f32], Option<&'a [f32]>) {
+        let Some((chosen, panels, number)) = self.chosen else {
+            return self.packed.vector(first);
+        };
+        let nr = self.packed.panel_width();
+        let at = (first / nr - number) * chosen.panel_len() + first % nr;
+        let panel = panels.get(at..).unwrap_or(&[]);
+        (panel, chosen.bias.map(|bias| &bias[first..]))
     }
+}
 
-    /// The rows that begin at `of_w` in a panel, one behind the other, of the columns that live.
-    pub(super) fn gather(
-        isa: Isa,
-        pool: &dyn Pool,
+/// The rows and the columns of packed panels that live.
+#[derive(Clone, Copy)]
+pub(super) struct Chosen<'a> {
+    packed: &'a MatMul,
+    /// Where the rows begin in a panel.
+    of_w: Below<'a>,
+    outputs: Option<Channels<'a>>,
+    /// How many outputs there are.
+    count: usize,
+    bias: Option<&'a [f32]>,
+}
+
+impl<'a> Chosen<'a> {
+    pub(super) fn new(
         packed: &'a MatMul,
-        of_w: Below<'_>,
-        live: Option<Channels<'_>>,
-        outputs: usize,
+        of_w: Below<'a>,
+        (outputs, all): (Option<Channels<'a>>, usize),
         rest: &mut &'a mut [f32],
     ) -> Self {
-        let nr = packed.panel_width();
-        let held = live.map_or(outputs, |live| live.count());
-        let panels = held.div_ceil(nr);
-        let panel_len = panel_len(packed, of_w.len());
-        let to = take(rest, panels * panel_len);
-        let column = |i: usize| match live {
-            Some(live) => live.live_after(i).next().unwrap_or(0),
-            None => i,
-        };
-        let tile = Tile::new(to, panels, panel_len, panel_len);
-        let pool = worth(pool, of_w.len() * held * GATHERING);
-        tile.split(pool, (1, panel_len), |panel, _, mut tile| {
-            let first = column(panel * nr);
-            isa.run(Gather {
-                packed,
-                of_w,
-                columns: (first, nr.min(held - panel * nr)),
-                live,
-                to: tile.row(0),
-            });
-        });
+        let count = outputs.map_or(all, |live| live.count());
         let bias = packed.vector(0).1.map(|all| {
-            let Some(live) = live else { return all };
-            let bias = take(rest, lines(panels * nr));
+            let Some(live) = outputs else { return all };
+            let bias = take(rest, lines(count.next_multiple_of(packed.panel_width())));
             for (to, c) in bias.iter_mut().zip(live.live()) {
                 *to = all[c];
             }
@@ -82,24 +73,100 @@ impl<'a> Weights<'a> {
         });
         Self {
             packed,
-            gathered: Some(Gathered {
-                panels: to,
-                panel_len,
-                bias,
-            }),
+            of_w,
+            outputs,
+            count,
+            bias,
         }
     }
 
-    /// What a vector of outputs is multiplied by, from output `first` on, and its bias.
+    /// Elements of scratch that [`Chosen::new`] needs for so many outputs, and [`Chosen::gather`] besides, with so many terms.
+    pub(super) fn scratch_len(packed: &MatMul, (terms, outputs): (usize, usize)) -> [usize; 2] {
+        let panels = outputs.div_ceil(packed.panel_width());
+        [
+            panels.saturating_mul(lines(packed.panel_width())),
+            panels.saturating_mul(panel_len(packed, terms)),
+        ]
+    }
+
+    /// Elements of scratch that [`Chosen::some`] needs for so many terms.
+    pub(super) fn room_len(packed: &MatMul, terms: usize) -> usize {
+        panel_len(packed, terms).saturating_mul(AT_ONCE)
+    }
+
+    fn panel_len(&self) -> usize {
+        panel_len(self.packed, self.of_w.len())
+    }
+
+    /// All panels of them, put together by all threads.
+    pub(super) fn gather(self, isa: Isa, pool: &dyn Pool, rest: &mut &'a mut [f32]) -> Weights<'a> {
+        let panels = self.count.div_ceil(self.packed.panel_width());
+        let len = self.panel_len();
+        let to = take(rest, panels * len);
+        let pool = worth(pool, self.of_w.len() * self.count * GATHERING);
+        let tile = Tile::new(to, panels, len, len);
+        tile.split(pool, (1, len), |number, _, mut tile| {
+            isa.run(Gather {
+                chosen: self,
+                number,
+                to: tile.row(0),
+            });
+        });
+        Weights {
+            packed: self.packed,
+            chosen: Some((self, to, 0)),
+        }
+    }
+
+    /// So many that a strip reads next, from the one of output `first` on: they are near then.
     #[inline(always)]
-    pub(super) fn vector(&self, first: usize) -> (&'a [f32], Option<&'a [f32]>) {
-        let Some(gathered) = self.gathered else {
-            return self.packed.vector(first);
-        };
+    pub(super) fn some<'r, S: F32s>(
+        self,
+        s: S,
+        first: usize,
+        panels: usize,
+        room: &'r mut [f32],
+    ) -> Weights<'r>
+    where
+        'a: 'r,
+    {
         let nr = self.packed.panel_width();
-        let at = first / nr * gathered.panel_len + first % nr;
-        let panel = gathered.panels.get(at..).unwrap_or(&[]);
-        (panel, gathered.bias.map(|bias| &bias[first..]))
+        let number = first / nr;
+        let rooms = room.chunks_exact_mut(self.panel_len());
+        for (number, room) in (number..).zip(rooms.take(panels)) {
+            self.panel(s, number, room);
+        }
+        Weights {
+            packed: self.packed,
+            chosen: Some((self, room, number)),
+        }
+    }
+
+    /// Puts a panel together.
+    #[inline(always)]
+    fn panel<S: F32s>(&self, s: S, number: usize, to: &mut [f32]) {
+        let nr = self.packed.panel_width();
+        let mut from = [0; AT_ONCE * WIDEST];
+        let from = &mut from[..nr.min(self.count - number * nr)];
+        match self.outputs {
+            Some(live) => {
+                let columns = live.live_after(number * nr);
+                from.iter_mut()
+                    .zip(columns)
+                    .for_each(|(to, c)| *to = c as u32);
+            }
+            None => from
+                .iter_mut()
+                .zip(number * nr..)
+                .for_each(|(to, c)| *to = c as u32),
+        }
+        let panels = Panels {
+            of: |panel| self.packed.vector(panel * nr).0,
+            width: nr,
+            terms: self.of_w,
+            len: self.packed.len(),
+        };
+        panels.gather(s, from, nr, to);
     }
 }
 
@@ -114,11 +181,8 @@ fn panel_len(packed: &MatMul, terms: usize) -> usize {
 
 /// A panel.
 struct Gather<'a> {
-    packed: &'a MatMul,
-    of_w: Below<'a>,
-    /// The first one, and how many.
-    columns: (usize, usize),
-    live: Option<Channels<'a>>,
+    chosen: Chosen<'a>,
+    number: usize,
     to: &'a mut [f32],
 }
 
@@ -126,28 +190,6 @@ impl Task for Gather<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: F32s>(self, s: S) {
-        let (packed, (first, count)) = (self.packed, self.columns);
-        let nr = packed.panel_width();
-        let mut from = [0; 2 * WIDEST];
-        let from = &mut from[..count];
-        match self.live {
-            Some(live) => {
-                let columns = live.live_from(first);
-                from.iter_mut()
-                    .zip(columns)
-                    .for_each(|(to, c)| *to = c as u32);
-            }
-            None => from
-                .iter_mut()
-                .zip(first..)
-                .for_each(|(to, c)| *to = c as u32),
-        }
-        let panels = Panels {
-            of: |panel| packed.vector(panel * nr).0,
-            width: nr,
-            terms: self.of_w,
-            len: packed.len(),
-        };
-        panels.gather(s, from, nr, self.to);
+        self.chosen.panel(s, self.number, self.to);
     }
 }
