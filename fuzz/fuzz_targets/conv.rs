@@ -332,13 +332,16 @@ fn hostile(u: &mut Unstructured<'_>) -> Result<()> {
         let _ = conv.run(&Serial, &x, hw, live_in, live_out, &mut y, &mut scratch);
     }
     if let Ok(conv) = NchwcDepthwise::pack(isa, &spec, hw) {
-        let _ = conv.scratch_len(4);
-        let _ = conv.run(&Serial, &x, &mut y, &mut scratch);
+        let _ = conv.scratch_len(4, true);
+        let _ = conv.run(&Serial, &x, view(&masks.0), &mut y, &mut scratch);
     }
     for conv in [NchwcConv::pack_blocks(isa, &spec, hw), NchwcConv::pack_planes(isa, &spec, hw)] {
         if let Ok(conv) = conv {
-            let _ = conv.scratch_len(4);
-            let _ = conv.run(&Serial, &x, view(&masks.0), &mut y, &mut scratch);
+            let _ = conv.scratch_len(4, true);
+            for live in [Live::InPlace, Live::Compact] {
+                let live = view(&masks.0).map(live);
+                let _ = conv.run(&Serial, &x, live, view(&masks.1), &mut y, &mut scratch);
+            }
         }
     }
     Ok(())
