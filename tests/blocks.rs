@@ -26,6 +26,29 @@ fn pointwise(net: &mut Net, x: ValueId, from: usize, to: usize) -> ValueId {
     net.conv(x, weights, 1, 1, None)
 }
 
+/// The greatest, or the means, of windows of 3 x 3.
+fn pooled(net: &mut Net, x: ValueId, step: usize, max: bool) -> ValueId {
+    let window = Window {
+        kernel: vec![3; 2],
+        strides: vec![step; 2],
+        padding: Padding::Explicit(vec![1; 4]),
+        ..Window::default()
+    };
+    let op = match max {
+        true => Op::MaxPool {
+            window,
+            ceil: false,
+            column_major_indices: false,
+        },
+        false => Op::AveragePool {
+            window,
+            ceil: true,
+            count_include_pad: true,
+        },
+    };
+    net.node(op, &[x])
+}
+
 /// Values of the plan that lie in blocks, after running the net and comparing it with its definition on every instruction set.
 fn blocks(net: Net, sample: [usize; 3]) -> usize {
     let mut found = Vec::new();
@@ -106,6 +129,21 @@ fn windows_read_blocks() {
     assert_eq!(blocks(net, [20, 11, 7]), 5);
 }
 
+/// The stem of a residual net.
+#[test]
+fn pools_pass_blocks_on() {
+    let mut net = Net::default();
+    let x = net.input("x", &[0, 3, 27, 31]);
+    let weights = net.weights(&[20, 3, 7, 7]);
+    let y = net.conv(x, weights, 7, 1, None);
+    let y = pooled(&mut net, y, 2, true);
+    let y = pooled(&mut net, y, 1, false);
+    let y = pointwise(&mut net, y, 20, 24);
+    let y = net.node(Op::GlobalAveragePool, &[y]);
+    net.output(y);
+    assert_eq!(blocks(net, [3, 27, 31]), 5);
+}
+
 /// Maps that others read as planes, too, and that leave the graph.
 #[test]
 fn others_read_planes() {
@@ -170,7 +208,9 @@ fn masked(kill: Kill) -> Net {
     let y = kill(&mut net, y, 40, 1);
     let y = pointwise(&mut net, y, 40, 24);
     let y = kill(&mut net, y, 24, 2);
+    let y = pooled(&mut net, y, 1, true);
     let z = depthwise(&mut net, y, 24, 1);
+    let z = pooled(&mut net, z, 1, false);
     let z = pointwise(&mut net, z, 24, 24);
     let z = kill(&mut net, z, 24, 3);
     let y = net.node(Op::Binary(Binary::Add), &[y, z]);

@@ -7,7 +7,7 @@ use sluicegate_kernels::pool::Pool;
 use sluicegate_kernels::{Channels, Isa};
 
 use crate::Result;
-use crate::plan::step::{BlocksCall, BlocksOp, StepMasks};
+use crate::plan::step::{BlocksCall, BlocksOp, Pooling, StepMasks};
 
 /// Elements of f32 scratch that a call needs.
 pub(super) fn scratch_len(call: &BlocksCall, masks: &StepMasks, threads: usize) -> usize {
@@ -76,6 +76,13 @@ fn image(
             let (a, b) = (Operand::Full(&x[..len]), Operand::Full(&other[..len]));
             binary(isa, op, a, b, (1, len), None, &mut y[..len])?;
         }
+        BlocksOp::Pool(Pooling {
+            op,
+            shape,
+            map,
+            out,
+            ..
+        }) => nchwc::pool2d(isa, pool, op, &shape, x, map, live_in, out, y)?,
         BlocksOp::Mask => match live_out {
             Some(live) => nchwc::compact(isa, pool, x, pixels, live, y)?,
             None => nchwc::scale(isa, x, extents, other, y)?,

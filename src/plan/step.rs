@@ -64,7 +64,7 @@ pub(crate) struct Products {
 }
 
 /// A pooling of maps.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Pooling {
     pub(crate) op: pool::PoolOp,
     pub(crate) shape: pool::PoolShape,
@@ -95,6 +95,7 @@ pub(crate) enum BlocksOp {
     MeanMax,
     Activate(Activation),
     Binary(BinaryOp),
+    Pool(Pooling),
     /// The live channels alone where masks skip, else all times the mask.
     Mask,
 }
@@ -115,6 +116,10 @@ impl BlocksOp {
                 BinaryOp::Pow => "Pow",
                 BinaryOp::Min => "Min",
                 BinaryOp::Max => "Max",
+            },
+            BlocksOp::Pool(pooling) => match pooling.op {
+                pool::PoolOp::Max => "MaxPool",
+                pool::PoolOp::Mean { .. } => "AveragePool",
             },
             BlocksOp::Mask => "Mask",
         }

@@ -13,10 +13,12 @@
 
 mod compact;
 mod mean;
+mod pool;
 
 pub(super) use compact::{clear, zeros};
 pub use compact::{compact, expand, scale};
 pub use mean::{mean, mean_max};
+pub use pool::pool2d;
 
 use super::{ConvSpec, check};
 use crate::isa::{F32s, Task, WIDEST};

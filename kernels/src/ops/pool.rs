@@ -53,8 +53,36 @@ impl PoolShape {
         Ok((up(0, map.0, oh), up(1, map.1, ow)))
     }
 
+    /// Refuses windows that reach beyond what can be counted, of a map and an output.
+    pub(super) fn reaches(&self, (h, w): (usize, usize), out: (usize, usize)) -> Result<(), Error> {
+        for (i, n) in [(0, h), (1, w)] {
+            let o = [out.0, out.1][i];
+            if [self.kernel[i], self.stride[i], self.dilation[i]].contains(&0) {
+                return Err(Error::Invalid {
+                    what: "kernel, stride and dilation of a pooling must be at least 1",
+                });
+            }
+            let reach = o
+                .checked_mul(self.stride[i])
+                .and_then(|a| a.checked_add(self.kernel[i].checked_mul(self.dilation[i])?))
+                .and_then(|a| a.checked_add(n)?.checked_add(self.pads[i]))
+                .and_then(|a| a.checked_add(self.pads[i + 2]));
+            if reach.is_none_or(|a| a > isize::MAX as usize / 4) {
+                return Err(Error::TooLarge {
+                    operand: "pooling window",
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The map with its padding along an axis.
+    pub(super) fn padded(&self, i: usize, n: usize) -> core::ops::Range<isize> {
+        -(self.pads[i] as isize)..(n + self.pads[i + 2]) as isize
+    }
+
     /// The taps of window `o` along axis `i` that lie inside `from..to` of the map.
-    fn taps(&self, i: usize, o: usize, from: isize, to: isize) -> (usize, usize) {
+    pub(super) fn taps(&self, i: usize, o: usize, from: isize, to: isize) -> (usize, usize) {
         let (start, step) = (
             (o * self.stride[i]) as isize - self.pads[i] as isize,
             self.dilation[i] as isize,
@@ -102,25 +130,7 @@ pub fn pool2d(
     check::covers("input of a pooling", &[c, h, w], x.len())?;
     let len = check::covers("output of a pooling", &[c, out.0, out.1], y.len())?;
     check::mask("planes of a pooling's mask", live, c)?;
-    let large = Error::TooLarge {
-        operand: "pooling window",
-    };
-    for (i, n) in [(0, h), (1, w)] {
-        let o = [out.0, out.1][i];
-        if [shape.kernel[i], shape.stride[i], shape.dilation[i]].contains(&0) {
-            return Err(Error::Invalid {
-                what: "kernel, stride and dilation of a pooling must be at least 1",
-            });
-        }
-        let reach = o
-            .checked_mul(shape.stride[i])
-            .and_then(|a| a.checked_add(shape.kernel[i].checked_mul(shape.dilation[i])?))
-            .and_then(|a| a.checked_add(n)?.checked_add(shape.pads[i]))
-            .and_then(|a| a.checked_add(shape.pads[i + 2]));
-        if reach.is_none_or(|a| a > isize::MAX as usize / 4) {
-            return Err(large);
-        }
-    }
+    shape.reaches((h, w), out)?;
     if len == 0 {
         return Ok(());
     }

@@ -2,7 +2,9 @@
 
 use super::nn::{Threads, bits, data, guarded};
 use super::{Case, channels_of, in_blocks, in_planes, kept, square};
+use proptest::prelude::*;
 use sluicegate_kernels::ops::nchwc;
+use sluicegate_kernels::ops::pool::{PoolOp, PoolShape, global_mean, pool2d};
 use sluicegate_kernels::pool::{Pool, Serial};
 use sluicegate_kernels::{Channels, Isa};
 
@@ -133,8 +135,84 @@ fn heads(isa: Isa, x: &[f32], (channels, pixels): (usize, usize), live: Option<C
             let bound = (pixels + 2) as f64 * f64::from(f32::EPSILON) * of(|x| f64::from(x.abs()));
             let error = (f64::from(mean) - of(f64::from)).abs();
             assert!(error <= bound, "{isa}: mean {c}");
+            let mut same = [0.0];
+            global_mean(isa, plane, 1, pixels, None, &mut same).expect("fits");
+            assert_eq!(mean.to_bits(), same[0].to_bits(), "{isa}: mean {c}");
             let greatest = plane.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
             assert_eq!(max, greatest, "{isa}: maximum {c}");
         }
+    }
+}
+
+fn pools(shape: PoolShape, map: (usize, usize, usize), ceil: bool, live: Option<u64>, seed: u64) {
+    let (channels, h, w) = map;
+    let Ok(out) = shape.output((h, w), ceil) else {
+        return;
+    };
+    let case = Case {
+        live: [live, None],
+        ..Case::new(square(channels, 1, 1), (h, w), seed)
+    };
+    let words = case.mask(0);
+    let live = channels_of(words.as_deref(), channels);
+    let mut x = data(seed, channels * h * w);
+    if seed.is_multiple_of(3) {
+        let i = seed as usize % x.len();
+        x[i] = f32::NAN;
+    }
+    let held = nchwc::held(live, channels);
+    let pixels = out.0 * out.1;
+    for isa in Isa::available() {
+        let blocks = in_blocks(isa, &kept(&x, channels, live), held);
+        let len = nchwc::elements(isa, held, pixels).expect("small");
+        for op in [
+            PoolOp::Max,
+            PoolOp::Mean { include_pad: false },
+            PoolOp::Mean { include_pad: true },
+        ] {
+            let planes = guarded(channels * pixels, |y| {
+                pool2d(isa, &Serial, op, &shape, &x, map, None, out, y).expect("valid");
+            });
+            for pool in [&Serial as &dyn Pool, &Threads(2)] {
+                let y = guarded(len, |y| {
+                    nchwc::pool2d(isa, pool, op, &shape, &blocks, map, live, out, y)
+                        .expect("valid");
+                });
+                let y = in_planes(isa, &y, (held, pixels));
+                let expected = match live {
+                    Some(live) if !nchwc::is_compact(live) => {
+                        let zeros = kept(&x, channels, Some(live));
+                        guarded(channels * pixels, |y| {
+                            pool2d(isa, &Serial, op, &shape, &zeros, map, None, out, y)
+                                .expect("valid");
+                        })
+                    }
+                    _ => kept(&planes, channels, live),
+                };
+                let same = |(a, b): (&f32, &f32)| a == b || a.is_nan() && b.is_nan();
+                assert!(
+                    y.iter().zip(&expected).all(same),
+                    "{isa} {op:?} {shape:?} {map:?}: {y:?}, expected {expected:?}"
+                );
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn pools_equal_planes(
+        kernel in prop::array::uniform2(1usize..5),
+        stride in prop::array::uniform2(1usize..4),
+        dilation in prop::array::uniform2(1usize..3),
+        pads in prop::array::uniform4(0usize..4),
+        map in (1usize..40, 1usize..12, 1usize..20),
+        (ceil, live) in (any::<bool>(), prop::option::of(0u64..9)),
+        seed in 0u64..1 << 40,
+    ) {
+        let shape = PoolShape { kernel, stride, dilation, pads };
+        pools(shape, map, ceil, live, seed);
     }
 }

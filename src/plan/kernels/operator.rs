@@ -5,7 +5,7 @@ use sluicegate_kernels::ops::pool::{PoolOp, PoolShape};
 use sluicegate_kernels::ops::reduce::ReduceOp;
 
 use super::{Made, axis, dense_cost, plain};
-use crate::graph::{Binary, Op, Reduction, Window};
+use crate::graph::{Binary, Op, Reduction};
 use crate::plan::net::{Item, Net};
 use crate::plan::step::{Cover, Kernel, Planes, Pooling, Products};
 use crate::{DType, Shape};
@@ -186,18 +186,8 @@ pub(super) fn special(net: &Net, item: &Item, op: &Op) -> Option<Made> {
                 1,
             )
         }
-        Op::MaxPool { window, ceil, .. } if item.output(1).is_none() => {
-            pool(net, item, window, *ceil, PoolOp::Max)?
-        }
-        Op::AveragePool {
-            window,
-            ceil,
-            count_include_pad,
-        } => {
-            let op = PoolOp::Mean {
-                include_pad: *count_include_pad,
-            };
-            pool(net, item, window, *ceil, op)?
+        Op::MaxPool { .. } | Op::AveragePool { .. } => {
+            plain(Kernel::Pool(pooling(net, item, op)?), 1)
         }
         Op::Gate { threshold, index } => plain(
             Kernel::Gate {
@@ -306,7 +296,22 @@ fn covers(a: Shape, b: Shape, out: Shape) -> Option<((usize, usize), [Cover; 2])
     Some(((c, p), [ca, cb]))
 }
 
-fn pool(net: &Net, item: &Item, window: &Window, ceil: bool, op: PoolOp) -> Option<Made> {
+/// The pooling of maps that an item is.
+pub(in crate::plan) fn pooling(net: &Net, item: &Item, op: &Op) -> Option<Pooling> {
+    let (window, ceil, op) = match op {
+        Op::MaxPool { window, ceil, .. } if item.output(1).is_none() => {
+            (window, *ceil, PoolOp::Max)
+        }
+        Op::AveragePool {
+            window,
+            ceil,
+            count_include_pad,
+        } => {
+            let include_pad = *count_include_pad;
+            (window, *ceil, PoolOp::Mean { include_pad })
+        }
+        _ => return None,
+    };
     let (x, y) = (net.shape(item.x()), net.shape(item.y()));
     if x.rank() != 4 || x.elements() == 0 || y.elements() == 0 {
         return None;
@@ -319,14 +324,13 @@ fn pool(net: &Net, item: &Item, window: &Window, ceil: bool, op: PoolOp) -> Opti
         dilation: pair(&at.dilations),
         pads: [at.begins[0], at.begins[1], at.ends[0], at.ends[1]],
     };
-    let pooling = Pooling {
+    Some(Pooling {
         op,
         shape,
         images: x[0],
         map: (x[1], x[2], x[3]),
         out: (y[2], y[3]),
-    };
-    Some(plain(Kernel::Pool(pooling), 1))
+    })
 }
 
 fn products(net: &Net, item: &Item) -> Option<Made> {

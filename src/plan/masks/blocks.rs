@@ -50,9 +50,11 @@ impl Walk<'_> {
         let (x, other) = (item.x(), item.input(1));
         let mut skip = match blocks.op {
             BlocksOp::FromPlanes if self.at(x, AXIS).is_none() => self.blocks_of_planes(i),
-            BlocksOp::FromPlanes | BlocksOp::ToPlanes | BlocksOp::Mean | BlocksOp::MeanMax => {
-                self.stays_compact(item, &[x])
-            }
+            BlocksOp::FromPlanes
+            | BlocksOp::ToPlanes
+            | BlocksOp::Mean
+            | BlocksOp::MeanMax
+            | BlocksOp::Pool(_) => self.stays_compact(item, &[x]),
             BlocksOp::Activate(act) if keeps_zero(act) => self.stays_compact(item, &[x]),
             BlocksOp::Activate(_) => self.end(item, "the function does not map zero to zero"),
             BlocksOp::Binary(op) => {

@@ -10,7 +10,7 @@ use crate::{Channels, Error, Isa};
 ///
 /// # Shapes    `x` [`elements`]; `y` `[channels]`
 /// # Masks     with `live`, x is what [the module](super) says; where it is compact, the means of dead channels are not written
-/// # Numerics  pixel `p` goes to sum `p % 4`; the sums are joined pairwise
+/// # Numerics  to the bit what [`global_mean`](crate::ops::pool::global_mean) gives of planes
 /// # Errors    [`Error::TooShort`], [`Error::TooLarge`], [`Error::Mismatch`]
 /// # Panics    never
 pub fn mean(
@@ -110,24 +110,29 @@ impl Task for Head<'_> {
     }
 }
 
-/// The means of the pixels of a block.
+/// The means of the pixels of a block: each channel's in the order of a plane's, whose pixel `p` goes to lane `p % L` of sum `p / L % 4`.
 #[inline(always)]
 fn mean_of<S: F32s>(s: S, block: &[f32]) -> S::V {
+    let zero = s.splat(0.0);
     let count = s.splat((block.len() / S::LANES) as f32);
-    let mut sums = [s.splat(0.0); 4];
-    let mut fours = block.chunks_exact(4 * S::LANES);
-    for four in &mut fours {
-        for i in 0..4 {
-            sums[i] = s.add(sums[i], s.load(&four[i * S::LANES..]));
+    let mut parts = [zero; 4 * WIDEST];
+    let parts = &mut parts[..4 * S::LANES];
+    for pixels in block.chunks(4 * S::LANES * S::LANES) {
+        for (part, pixel) in parts.iter_mut().zip(pixels.chunks_exact(S::LANES)) {
+            *part = s.add(*part, s.load(pixel));
         }
     }
-    let rest = fours.remainder().chunks_exact(S::LANES);
-    for (sum, pixel) in sums.iter_mut().zip(rest) {
-        *sum = s.add(*sum, s.load(pixel));
+    let mut lanes = [zero; WIDEST];
+    for (i, lane) in lanes[..S::LANES].iter_mut().enumerate() {
+        let of = |sum: usize| parts[sum * S::LANES + i];
+        *lane = s.add(s.add(of(0), of(1)), s.add(of(2), of(3)));
     }
-    let [a, b, c, d] = sums;
-    let sum = s.add(s.add(a, b), s.add(c, d));
-    s.div(sum, count)
+    s.transpose(&mut lanes);
+    let mut sums = [0.0; WIDEST];
+    for (sum, lanes) in sums.iter_mut().zip(&lanes[..S::LANES]) {
+        *sum = s.sum(*lanes);
+    }
+    s.div(s.load(&sums), count)
 }
 
 /// The greatest of the pixels of a block, those that are NaN apart.

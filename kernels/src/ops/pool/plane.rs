@@ -154,15 +154,12 @@ impl Plane<'_> {
     fn divide(self, include_pad: bool, o: usize, y: &mut [f32]) {
         let (h, w) = self.map;
         let edges = |i: usize, n: usize| match include_pad {
-            true => (
-                -(self.shape.pads[i] as isize),
-                (n + self.shape.pads[i + 2]) as isize,
-            ),
-            false => (0, n as isize),
+            true => self.shape.padded(i, n),
+            false => 0..n as isize,
         };
         let count = |i, o, n| {
-            let (from, to) = edges(i, n);
-            let (first, end) = self.shape.taps(i, o, from, to);
+            let edges = edges(i, n);
+            let (first, end) = self.shape.taps(i, o, edges.start, edges.end);
             end - first
         };
         let rows = count(0, o, h);
