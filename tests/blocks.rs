@@ -179,7 +179,7 @@ type Kill = fn(&mut Net, ValueId, usize, usize) -> ValueId;
 
 fn by_constant(net: &mut Net, x: ValueId, channels: usize, seed: usize) -> ValueId {
     let live: Vec<f32> = (0..channels)
-        .map(|c| f32::from(u8::from((c * c + seed) % (3 + seed % 2) != 0)))
+        .map(|c| f32::from(u8::from(!(c * c + seed).is_multiple_of(3 + seed % 2))))
         .collect();
     let mask = net.constant(&[1, channels], &live);
     net.node(Op::Mask { axis: 1 }, &[x, mask])

@@ -387,7 +387,7 @@ impl Task for Strip<'_, '_> {
                     self.panel::<S, 2, 2, WIDE>(s, input, weights, block);
                 }
                 3 if const { S::REGISTERS >= 32 } => {
-                    self.panel::<S, 3, 1, 3>(s, input, weights, block)
+                    self.panel::<S, 3, 1, 3>(s, input, weights, block);
                 }
                 NV => self.panel::<S, 1, 2, 2>(s, input, weights, block),
                 _ => self.panel::<S, 1, 1, 1>(s, input, weights, block),
