@@ -144,11 +144,11 @@ fn depthwise_in_blocks(c: &mut Criterion) {
         let out = shape.output(map).expect("the window fits the map");
         let [x, y] = [map, out].map(|(h, w)| nchwc::elements(isa, shape.c_in, h * w));
         let (x, mut y) = (floats(x.expect("small"), 1), vec![0.0; y.expect("small")]);
-        let mut scratch = vec![0.0; kernel.scratch_len(1)];
+        let mut scratch = vec![0.0; kernel.scratch_len(1, false)];
         let operations = layer.operations(shape.c_in, shape.c_out);
         group.throughput(Throughput::Elements(operations));
         group.bench_function(BenchmarkId::new(layer.name, 1.0), |b| {
-            b.iter(|| kernel.run(&Serial, black_box(&x), &mut y, &mut scratch));
+            b.iter(|| kernel.run(&Serial, black_box(&x), None, &mut y, &mut scratch));
         });
     }
     group.finish();
