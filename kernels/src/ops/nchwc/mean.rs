@@ -122,29 +122,32 @@ fn mean_of<S: F32s>(s: S, block: &[f32]) -> S::V {
             *part = s.add(*part, s.load(pixel));
         }
     }
-    let mut lanes = [zero; WIDEST];
-    for (i, lane) in lanes[..S::LANES].iter_mut().enumerate() {
+    // Joined as a vector's accumulators are, and then its lanes.
+    for i in 0..S::LANES {
         let of = |sum: usize| parts[sum * S::LANES + i];
-        *lane = s.add(s.add(of(0), of(1)), s.add(of(2), of(3)));
+        parts[i] = s.add(s.add(of(0), of(1)), s.add(of(2), of(3)));
     }
-    s.transpose(&mut lanes);
-    let mut sums = [0.0; WIDEST];
-    for (sum, lanes) in sums.iter_mut().zip(&lanes[..S::LANES]) {
-        *sum = s.sum(*lanes);
+    let mut half = S::LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            parts[i] = s.add(parts[i], parts[i + half]);
+        }
+        half /= 2;
     }
-    s.div(s.load(&sums), count)
+    s.div(parts[0], count)
 }
 
 /// The greatest of the pixels of a block, those that are NaN apart.
 #[inline(always)]
 fn max_of<S: F32s>(s: S, block: &[f32]) -> S::V {
-    let mut best = [s.splat(f32::NEG_INFINITY); 2];
-    for pixels in block.chunks(2 * S::LANES) {
+    let mut best = [s.splat(f32::NEG_INFINITY); 4];
+    for pixels in block.chunks(4 * S::LANES) {
         for (best, pixel) in best.iter_mut().zip(pixels.chunks_exact(S::LANES)) {
             *best = s.max(s.load(pixel), *best);
         }
     }
-    s.max(best[0], best[1])
+    let [a, b, c, d] = best;
+    s.max(s.max(a, b), s.max(c, d))
 }
 
 fn max_of_lane(block: &[f32], lanes: usize) -> f32 {
