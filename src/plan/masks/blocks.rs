@@ -1,7 +1,7 @@
 //! Masks of maps in blocks of channels: what has one is compact, in storage too. It holds the channels of its mask alone.
 
+use super::Skip;
 use super::walk::Walk;
-use super::{Skip, describe};
 use crate::graph::ValueId;
 use crate::plan::blocks::Blocks;
 use crate::plan::net::Item;
@@ -127,19 +127,17 @@ impl Walk<'_> {
             }
             return skip;
         }
-        // What a mask has left out is put back first, if it is not the last.
-        if let Some(before) = before {
-            skip.settle.extend(self.settle(x, AXIS));
-            let both = self.masks.table.and(before, mask);
-            skip.output = Some(both);
-        } else {
-            skip.output = Some(mask);
-        }
-        if let Some(mask) = skip.output {
-            self.set(y, AXIS, mask, false);
-            let name = describe(self.net, &self.masks.table, mask);
-            skip.note = format!("puts live channels together ({name})");
-        }
+        let mask = match before {
+            None => mask,
+            // What another mask has left out is put back first.
+            Some(before) => {
+                skip.settle.extend(self.settle(x, AXIS));
+                self.masks.table.and(before, mask)
+            }
+        };
+        self.set(y, AXIS, mask, false);
+        skip.output = Some(mask);
+        skip.note = format!("puts live channels together ({})", self.name(mask));
         skip.axis = AXIS;
         skip
     }
