@@ -66,7 +66,10 @@ pub(super) fn lay_out(net: &mut Net, isa: Isa) -> Result<()> {
             .collect(),
         other: vec![None; blocked.len()],
     };
-    let leaves = net.outputs.clone();
+    let mut leaves = vec![false; blocked.len()];
+    for id in &net.outputs {
+        leaves[id.index()] = true;
+    }
     // While all shapes are those of planes.
     let ops: Vec<_> = net
         .items
@@ -78,7 +81,7 @@ pub(super) fn lay_out(net: &mut Net, isa: Isa) -> Result<()> {
         let made = item.outputs.clone();
         layout.item(net, item, seen)?;
         // At once, so that a sample that leaves at a gate takes it along.
-        for id in made.into_iter().flatten().filter(|id| leaves.contains(id)) {
+        for id in made.into_iter().flatten().filter(|id| leaves[id.index()]) {
             layout.read(net, id, false)?;
         }
     }
