@@ -22,6 +22,7 @@ pub use pool::pool2d;
 
 use super::{ConvSpec, check};
 use crate::isa::{F32s, Task, WIDEST};
+use crate::pack::gather;
 use crate::pool::{NOWHERE, Pool, Tile};
 use crate::transpose::{to_pixels, to_rows};
 use crate::{Channels, Error, Isa};
@@ -106,21 +107,13 @@ pub fn from_planes(
     let tile = Tile::new(&mut y[..len], held.div_ceil(lanes), width, width);
     tile.split(pool, (1, width), |block, _, mut tile| {
         let first = block * lanes;
-        // Lanes without a plane repeat the first.
         let mut from = [0; WIDEST];
-        match live {
-            Some(live) => from
-                .iter_mut()
-                .zip(live.live_after(first))
-                .for_each(|(to, c)| *to = c),
-            None => from
-                .iter_mut()
-                .zip(first..channels)
-                .for_each(|(to, c)| *to = c),
-        }
+        let count = WIDEST.min(held - first);
+        gather::list(live, first, &mut from[..count]);
+        // Lanes without a plane repeat the first.
         let nearest = from[0];
-        from[(held - first).min(WIDEST)..].fill(nearest);
-        let rows = from.map(|c| &x[c * pixels..][..pixels]);
+        from[count..].fill(nearest);
+        let rows = from.map(|c| &x[c as usize * pixels..][..pixels]);
         isa.run(ToBlock {
             rows,
             zeros,

@@ -1,6 +1,7 @@
 //! Panels put together from live columns only.
 #![forbid(unsafe_code)]
 
+use crate::Channels;
 use crate::isa::{F32s, WIDEST};
 use crate::pack::{FROM_L3, FROM_MEMORY};
 use crate::panel::{Ahead, Rhs, Side, Terms};
@@ -31,6 +32,22 @@ pub(crate) fn saved(
         GATHERING
     };
     (fmas * touched).saturating_sub(fmas * dense + each * (touched + dense))
+}
+
+/// Lists what a map or a product with this mask of outputs holds, of all from the `first` on as many as there is room for.
+pub(crate) fn list(live: Option<Channels<'_>>, first: usize, to: &mut [u32]) {
+    match live {
+        Some(live) => {
+            for (to, c) in to.iter_mut().zip(live.live_after(first)) {
+                *to = c as u32;
+            }
+        }
+        None => {
+            for (to, c) in to.iter_mut().zip(first..) {
+                *to = c as u32;
+            }
+        }
+    }
 }
 
 /// What `bias` holds for the columns `from`.

@@ -11,7 +11,6 @@
 #![forbid(unsafe_code)]
 
 mod areas;
-mod weights;
 
 use alloc::vec::Vec;
 
@@ -22,12 +21,11 @@ use crate::isa::{F32s, Task};
 use crate::ops::conv_shape::{ConvShape, ConvSpec};
 use crate::ops::nchwc::{self, compacted, held};
 use crate::ops::{check, pointwise};
-use crate::panel::{LINE, from_line, lines};
-use crate::pool::{Pool, Tile, worth};
+use crate::panel::{LINE, from_line, lines, take};
+use crate::pool::{Pool, Serial, Tile, worth};
 use crate::{Buffer, Channels, Error, Isa};
 
 use areas::{Area, Border, Span};
-use weights::Weights;
 
 /// Elements of L1 (48 KiB) for the maps of blocks that are computed together: what a tile takes at its beginning is shared.
 const NEAR: usize = 10 * 1024;
@@ -209,7 +207,7 @@ impl NchwcDepthwise {
         let each = blocks.div_ceil(if threads == 1 { 1 } else { threads * 2 });
         let mut rest = from_line(scratch);
         let weights = match live {
-            Some(live) => Weights::gather(self, live, &mut rest),
+            Some(live) => self.gather(live, &mut rest)?,
             None => Weights {
                 taps: &self.weights,
                 bias: &self.bias,
@@ -235,6 +233,25 @@ impl NchwcDepthwise {
         );
         Ok(())
     }
+    /// Those of the live channels, one behind the other: they lie as maps do, with a pixel a tap.
+    fn gather<'a>(
+        &self,
+        live: Channels<'_>,
+        rest: &mut &'a mut [f32],
+    ) -> Result<Weights<'a>, Error> {
+        let taps = take(rest, self.weights.len());
+        let bias = take(rest, self.bias.len());
+        nchwc::compact(self.isa, &Serial, &self.weights, self.taps(), live, taps)?;
+        nchwc::compact(self.isa, &Serial, &self.bias, 1, live, bias)?;
+        Ok(Weights { taps, bias })
+    }
+}
+
+/// Of some channels: `[⌈c / L⌉, kh, kw, L]` and `[⌈c / L⌉, L]`.
+#[derive(Clone, Copy)]
+struct Weights<'a> {
+    taps: &'a [f32],
+    bias: &'a [f32],
 }
 
 /// Blocks of channels.

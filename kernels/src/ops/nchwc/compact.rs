@@ -4,7 +4,7 @@
 use super::{elements, held, is_compact};
 use crate::isa::{F32s, Task, WIDEST};
 use crate::ops::check;
-use crate::pack::gather::Panels;
+use crate::pack::gather::{self, Panels};
 use crate::panel::Even;
 use crate::pool::{Pool, Tile};
 use crate::{Channels, Error, Isa};
@@ -42,9 +42,7 @@ pub fn compact(
     tile.split(pool, (1, width), |block, _, mut tile| {
         let mut from = [0; WIDEST];
         let count = lanes.min(held - block * lanes);
-        for (to, c) in from[..count].iter_mut().zip(live.live_after(block * lanes)) {
-            *to = c as u32;
-        }
+        gather::list(Some(live), block * lanes, &mut from[..count]);
         isa.run(Compact {
             x,
             pixels,

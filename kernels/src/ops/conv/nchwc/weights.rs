@@ -4,7 +4,7 @@
 use crate::Channels;
 use crate::isa::{F32s, Isa, Task, WIDEST};
 use crate::ops::matmul::MatMul;
-use crate::pack::gather::Panels;
+use crate::pack::gather::{self, Panels};
 use crate::panel::{Below, Terms, lines, take};
 use crate::pool::{Pool, Tile, worth};
 
@@ -148,18 +148,7 @@ impl<'a> Chosen<'a> {
         let nr = self.packed.panel_width();
         let mut from = [0; AT_ONCE * WIDEST];
         let from = &mut from[..nr.min(self.count - number * nr)];
-        match self.outputs {
-            Some(live) => {
-                let columns = live.live_after(number * nr);
-                from.iter_mut()
-                    .zip(columns)
-                    .for_each(|(to, c)| *to = c as u32);
-            }
-            None => from
-                .iter_mut()
-                .zip(number * nr..)
-                .for_each(|(to, c)| *to = c as u32),
-        }
+        gather::list(self.outputs, number * nr, from);
         let panels = Panels {
             of: |panel| self.packed.vector(panel * nr).0,
             width: nr,
