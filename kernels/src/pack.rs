@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub(crate) mod gather;
+pub(crate) mod rows;
 
 use alloc::vec::Vec;
 

@@ -200,6 +200,54 @@ impl<'a, T: Terms, const MR: usize> Spaced<'a, T, MR> {
     }
 }
 
+/// Rows for several tiles that read them in place, checked once for all.
+#[derive(Clone, Copy)]
+pub(crate) struct SpacedRows<'a, T> {
+    // Invariant of `new`: every row holds every term.
+    data: &'a [f32],
+    ld: usize,
+    list: T,
+    rows: usize,
+}
+
+impl<'a, T: Terms> SpacedRows<'a, T> {
+    /// Panics when the last row does not hold the elements that the bound of `list` allows to be asked for.
+    #[inline(always)]
+    pub(crate) fn new(data: &'a [f32], ld: usize, list: T, rows: usize) -> Self {
+        if rows > 0 && list.len() > 0 {
+            let last = (rows - 1).checked_mul(ld);
+            let last = last.and_then(|last| last.checked_add(list.bound() - 1));
+            assert!(
+                last.is_some_and(|last| last < data.len()),
+                "a row is too short"
+            );
+        }
+        Self {
+            data,
+            ld,
+            list,
+            rows,
+        }
+    }
+
+    /// The rows from `first` on. Panics when there are fewer.
+    #[inline(always)]
+    pub(crate) fn tile<const MR: usize>(self, first: usize) -> Spaced<'a, T, MR> {
+        assert!(
+            MR <= self.rows && first <= self.rows - MR,
+            "rows out of range"
+        );
+        let Self { data, ld, list, .. } = self;
+        let skip = if list.len() > 0 { first * ld } else { 0 };
+        Spaced {
+            // SAFETY: the row begins in front of the last term of the last row (`new`).
+            data: unsafe { data.get_unchecked(skip..) },
+            ld,
+            list,
+        }
+    }
+}
+
 impl<T: Terms, const MR: usize> Lhs<MR> for Spaced<'_, T, MR> {
     const GROUP: usize = T::GROUP;
     #[inline(always)]
@@ -371,9 +419,11 @@ impl<'a, S: F32s, T: Terms, const NP: usize, const EACH: usize> Foreseen<'a, S, 
         };
         let in_turns = S::REGISTERS >= 32;
         let next = match offsets.step() {
-            Some(step) if in_turns && nth < 2 * all => [vector(nth % all, nth / all * step); 2],
-            None if in_turns && tiles >= 2 * all && nth < 2 * all => {
-                let mut turns = [vector(all, 0); 2];
+            // Most tiles; whatever else decides is instructions between two of them.
+            _ if nth >= 2 * all => [panels[0]; 2],
+            Some(step) if in_turns => [vector(nth % all, nth / all * step); 2],
+            None if in_turns && tiles >= 2 * all => {
+                let mut turns = [panels[0]; 2];
                 turns[nth / all] = vector(nth % all, 0);
                 turns
             }

@@ -121,10 +121,6 @@ impl<'a> Below<'a> {
     pub(crate) fn as_slice(self) -> &'a [u32] {
         self.list
     }
-    /// The list names less than one of `n` indices below the bound.
-    pub(crate) fn is_sparse(self, n: usize) -> bool {
-        self.list.len() * n < self.bound
-    }
 }
 
 // SAFETY: no index of the list is `bound` or greater: `new` and `all` looked at each, and a part has no others.

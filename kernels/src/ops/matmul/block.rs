@@ -3,7 +3,7 @@
 //! ```text
 //! for each block of C (rows x columns)                  a job; its own scratch
 //!     for each depth block of KC live terms             partial sums stay in C between them
-//!         pack the block of A                           unless few panels will read it
+//!         put the rows of A together                    if they have an index
 //!         for each column panel                         KC x NR, stays in L2
 //!             for each row tile                         the micro-kernel
 //! ```
@@ -13,7 +13,7 @@
 
 use super::few::few;
 use super::panels::{PAIR, Panels};
-use super::pass::{Pass, tallest_of};
+use super::pass::Pass;
 use super::spread::{Spread, Target};
 use super::tall;
 use super::whole;
@@ -21,7 +21,8 @@ use crate::Isa;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task, cache};
 use crate::pack::gather::{self, saved};
-use crate::pack::{even_height, gather_rows, panel_width, slack};
+use crate::pack::rows::Wanted;
+use crate::pack::{panel_width, slack};
 use crate::panel::{Below, LINE, Terms, lines, take, take_indices};
 use crate::pool::{Pool, Tile, worth};
 use crate::tile::gemm::{FEW_ROWS, NV, Start, TALL};
@@ -38,12 +39,6 @@ fn block_len() -> usize {
 
 /// Rows of a job, and of a block that is not deep.
 const MC: usize = 384;
-/// Rows of a matrix are read in place (packed: 4 to 8 % slower), unless less than one of so many k is live: then every element would be a
-/// cache line.
-const PACK_SPARSE: usize = 3;
-/// Panels from which on that pays.
-const PACK_PANELS: usize = 4;
-
 /// Which packed columns there are, and where they go.
 #[derive(Clone, Copy)]
 pub(super) enum Columns<'a> {
@@ -111,7 +106,8 @@ const fn apart(nr: usize) -> usize {
 /// Elements that a thread needs for its blocks of `m` rows and `n` columns of C.
 pub(super) fn scratch_len(m: usize, n: usize, lanes: usize) -> usize {
     let nr = panel_width(lanes);
-    let pack = lines(m.max(1).saturating_mul(KC).min(block_len() * 3 + KC));
+    let (row, block) = (KC + LINE, block_len() * 3 + KC + MC * 2 * LINE);
+    let pack = lines(m.max(1).saturating_mul(row).min(block)) + lines(2 * KC);
     let gather = lines(PAIR * apart(nr)) + lines(PAIR * nr + LINE);
     let panels = n.div_ceil(nr);
     let spread = lines(panels) + Spread::scratch_len((panels, n), lanes);
@@ -343,9 +339,8 @@ fn blocks<S: F32s>(
             false => tall::tall(s, p, first_row, panels, width, to, out, rest),
         };
     }
-    let sparse = p.of_a.is_sparse(PACK_SPARSE) && !p.side_by_side();
-    let scattered = sparse && count > PACK_PANELS;
-    let pack = scattered || p.a_index.is_some() || index.is_some();
+    // Live elements are read where they lie: to put them together first takes as long as it saves. Rows of an index are no matrix.
+    let moved = p.a_index.is_some() || index.is_some();
     let (gathered, gathered_bias) = match panels {
         Panels::Gather { .. } => (take(rest, PAIR * apart(nr)), take(rest, PAIR * nr + LINE)),
         _ => (&mut [][..], &mut [][..]),
@@ -358,37 +353,37 @@ fn blocks<S: F32s>(
         Panels::Gather { .. } => 2 * block_len(),
         _ => block_len(),
     };
-    let mc = (most / kc).clamp(1, MC);
+    // What a row of a depth block has in the caches: whole lines, where live terms are far between.
+    let reach = match moved || p.in_order || p.side_by_side() {
+        true => kc,
+        false => (p.of_a.bound() / depth.div_ceil(kc).max(1)).clamp(kc, LINE * kc),
+    };
+    let mc = (most / reach).clamp(1, MC);
     let mc = rows.div_ceil(((rows + mc / 2) / mc).max(1)).max(1);
-    let packed = take(rest, if pack { mc * kc } else { 0 });
+    let ld = lines(kc) + LINE;
+    let packed = take(rest, if moved { mc * ld } else { 0 });
+    let room = take_indices(rest, if moved { 2 * kc } else { 0 });
     // An indexed C may have more rows than a packed block holds.
     for r in (0..rows).step_by(mc) {
         let rows = mc.min(rows - r);
-        let height = even_height(rows, tallest_of::<S>(PAIR));
         for t in (0..depth.max(1)).step_by(kc) {
             let terms = (t, kc.min(depth - t.min(depth)));
             let last = t + kc >= depth;
-            if pack {
-                for i in (0..rows).step_by(height) {
-                    let mut starts = [0; 12];
-                    let starts = &mut starts[..height.min(rows - i)];
-                    for (x, start) in starts.iter_mut().enumerate() {
-                        *start = p.a_start(first_row + r + i + x);
-                    }
-                    let list = p.of_a.part(t..t + terms.1);
-                    gather_rows(s, &mut packed[i * terms.1..], p.a, starts, list);
-                }
+            let live = t..t + terms.1;
+            if moved {
+                let wanted = Wanted::new::<S>(p.of_a.part(live.clone()), room);
+                let start = |i: usize| p.a_start(first_row + r + i);
+                wanted.copy(s, p.a, start, rows, (&mut *packed, ld));
             }
             let mut x = 0;
             while x < count {
                 let at = panels.next_to::<S>(x, width, nr);
                 let columns = at.columns;
                 if let Panels::Gather { from, .. } = panels {
-                    let of_b = p.of_b.part(t..t + terms.1);
                     let packed = gather::Panels {
                         of: |x| p.panel(x, S::LANES),
                         width: nr,
-                        terms: of_b,
+                        terms: p.of_b.part(live.clone()),
                         len: p.panels.len(),
                     };
                     let from = &from[x * nr..][..columns];
@@ -421,7 +416,7 @@ fn blocks<S: F32s>(
                     product: p,
                     terms,
                     first_row: first_row + r,
-                    packed: pack.then_some((&*packed, height)),
+                    moved: moved.then_some((&*packed, ld)),
                     start: match bias {
                         _ if t > 0 => Start::Partial,
                         Some(bias) => Start::Cols(bias),

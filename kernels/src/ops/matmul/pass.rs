@@ -5,13 +5,13 @@ use core::ops::Range;
 
 use super::block::{IN_ORDER, Product};
 use super::panels::PAIR;
-use super::spread::{Lanes, Target};
+use super::spread::{self, Lanes};
 use crate::epilogue::Activation;
 use crate::isa::F32s;
 use crate::pack::even_height;
-use crate::panel::{Below, Even, Foreseen, Packed, Spaced, Terms};
-use crate::pool::{Listed, Tile};
-use crate::tile::gemm::{NV, Place, Start, for_height, tallest, tile, without_lists};
+use crate::panel::{Below, Even, Foreseen, Lhs, SpacedRows, Terms};
+use crate::pool::Tile;
+use crate::tile::gemm::{NV, Place, Start, Target, for_height, tallest, tile, without_lists};
 
 /// What every tile of a depth block and its panels has in common.
 #[derive(Clone, Copy)]
@@ -20,11 +20,11 @@ pub(super) struct Pass<'a> {
     /// First live term, and how many.
     pub(super) terms: (usize, usize),
     pub(super) first_row: usize,
-    /// Packed A in tiles, and their height. Without it A and C have no index.
-    pub(super) packed: Option<(&'a [f32], usize)>,
+    /// The live elements of the rows of A side by side, and elements from row to row. Without it A and C have no index.
+    pub(super) moved: Option<(&'a [f32], usize)>,
     pub(super) start: Start<'a>,
     pub(super) width: usize,
-    pub(super) target: Target<'a>,
+    pub(super) target: spread::Target<'a>,
     pub(super) activation: Activation,
     pub(super) panels: [&'a [f32]; PAIR],
     /// Those after them, if there are any.
@@ -33,7 +33,7 @@ pub(super) struct Pass<'a> {
     pub(super) gathered: bool,
 }
 
-/// Rows of the tallest tile that passes over so many panels; packed A has tiles for two.
+/// Rows of the tallest tile that passes over so many panels.
 pub(super) const fn tallest_of<S: F32s>(panels: usize) -> usize {
     match panels {
         PAIR if S::REGISTERS >= 32 => 6,
@@ -67,9 +67,7 @@ impl Pass<'_> {
         out: &mut Tile<'_>,
     ) {
         let most = tallest_of::<S>(panels);
-        let height = self
-            .packed
-            .map_or(even_height(rows, most), |(_, height)| height);
+        let height = even_height(rows, most);
         let full = rows / height * height;
         for range in [0..full, full..rows] {
             if range.is_empty() {
@@ -131,90 +129,88 @@ impl Pass<'_> {
                 *next = after;
             }
         }
-        let (count, first) = (range.len() / MR, range.start / height);
-        let tiles = range.end / height;
-        let offsets = if self.gathered {
-            Below::new(&p.close[..depth], depth.saturating_sub(1) * p.nr + 1)
-        } else {
-            p.of_b.part(t..t + depth)
+        let (a, lda) = match self.moved {
+            Some((rows, ld)) => (&rows[range.start * ld..], ld),
+            None => {
+                let first = (self.first_row + range.start) * p.lda;
+                (&p.a[first.min(p.a.len())..], p.lda)
+            }
         };
-        // A call for all tiles of a height, which owns what they share: behind a reference every store might change it.
-        if const { MR <= tallest_of::<S>(PAIR) }
-            && let Some((packed, _)) = self.packed
-        {
-            let packed = &packed[range.start * depth..];
+        let rows = Rows {
+            a,
+            lda,
+            panels,
+            next,
+            before: range.start / height,
+            count: range.len() / MR,
+            tiles: range.end / height,
+            start,
+            activation,
+        };
+        // Calls for all tiles of a height, which own what they share: behind a reference every store might change it.
+        let all = 0..out.cols();
+        let side_by_side = p.in_order && (self.gathered || p.pitch == p.nr);
+        if const { without_lists::<S>() } && self.moved.is_none() && side_by_side {
+            let mut out = out.sub(r + range.start..r + range.end, all);
+            let (of_a, of_b) = (t, if self.gathered { 0 } else { t });
             s.outline(
                 #[inline(always)]
                 move || {
-                    for n in 0..count {
-                        let lhs = packed[n * MR * depth..][..MR * depth].as_chunks::<MR>().0;
-                        let rows = listed(out, index, self.first_row, r, range.start + n * MR);
-                        let rhs = Foreseen::<S, _, NP, EACH>::new(
-                            panels,
-                            offsets,
-                            next,
-                            (first + n, tiles),
-                        );
-                        let place = Place {
-                            to: (rows, cols),
-                            start,
-                            activation,
-                        };
-                        tile::<S, MR, N, _>(s, depth, Packed(lhs), rhs, place);
-                    }
+                    // Known when compiled: only a narrow panel, which is one vector, has another width.
+                    let nr = match EACH {
+                        1 => p.nr,
+                        _ => const { NV * S::LANES },
+                    };
+                    let of_a = Even::new(of_a, 1, depth);
+                    let of_b = Even::new(of_b * nr, nr, depth);
+                    rows.in_order::<S, MR, EACH, N>(s, of_a, of_b, cols, &mut out);
                 },
             );
             return;
         }
-        let a = &p.a[((self.first_row + range.start) * p.lda).min(p.a.len())..];
-        let all = 0..out.cols();
-        let rows = InPlace {
-            a,
-            lda: p.lda,
-            panels,
-            next,
-            nth: (first, count, tiles),
-            start,
-            activation,
+        let of_b = match self.gathered {
+            true => Below::new(&p.close[..depth], depth.saturating_sub(1) * p.nr + 1),
+            false => p.of_b.part(t..t + depth),
         };
-        let mut out = out.sub(r + range.start..r + range.end, all);
-        let side_by_side = p.in_order && (self.gathered || p.pitch == p.nr);
-        if const { without_lists::<S>() } && side_by_side && p.nr == const { NV * S::LANES } {
-            // Where the panels begin.
-            let t_of_b = if self.gathered { 0 } else { t };
+        if self.moved.is_some() {
+            let index = index.map(|index| &index[self.first_row + range.start..]);
+            let to = (index, r + range.start);
             s.outline(
                 #[inline(always)]
                 move || {
-                    let nr = const { NV * S::LANES };
-                    let of_b = Even::new(t_of_b * nr, nr, depth);
-                    rows.run::<S, MR, EACH, N>(s, Even::new(t, 1, depth), of_b, cols, &mut out);
+                    let of_a = Even::new(0, 1, depth);
+                    rows.listed::<S, MR, EACH, N>(s, of_a, of_b, cols, to, out);
                 },
             );
-        } else {
-            let of_a = p.of_a.part(t..t + depth);
-            s.outline(
-                #[inline(always)]
-                move || rows.run::<S, MR, EACH, N>(s, of_a, offsets, cols, &mut out),
-            );
+            return;
         }
+        let of_a = p.of_a.part(t..t + depth);
+        let mut out = out.sub(r + range.start..r + range.end, all);
+        s.outline(
+            #[inline(always)]
+            move || rows.in_order::<S, MR, EACH, N>(s, of_a, of_b, cols, &mut out),
+        );
     }
 }
 
-/// Tiles whose rows of A are read where they lie.
-struct InPlace<'a, const NP: usize> {
+/// Rows of A where they lie, or where they were put together.
+struct Rows<'a, const NP: usize> {
     a: &'a [f32],
     lda: usize,
     panels: [&'a [f32]; NP],
     next: [&'a [f32]; NP],
-    /// The first tile of those that pass over the panels, how many these are, and all of them.
-    nth: (usize, usize, usize),
+    /// How many tiles that pass over the panels are before these, how many these are, and all.
+    before: usize,
+    count: usize,
+    tiles: usize,
     start: Start<'a>,
     activation: Activation,
 }
 
-impl<const NP: usize> InPlace<'_, NP> {
+impl<const NP: usize> Rows<'_, NP> {
+    /// Into the rows of `out` in order.
     #[inline(always)]
-    fn run<S: F32s, const MR: usize, const EACH: usize, const N: usize>(
+    fn in_order<S: F32s, const MR: usize, const EACH: usize, const N: usize>(
         self,
         s: S,
         of_a: impl Terms,
@@ -222,41 +218,55 @@ impl<const NP: usize> InPlace<'_, NP> {
         cols: Lanes<'_, N>,
         out: &mut Tile<'_>,
     ) {
-        let Self {
-            a,
-            lda,
-            panels,
-            next,
-            nth: (first, count, tiles),
-            start,
-            activation,
-        } = self;
-        for n in 0..count {
-            let behind = &a[(n * MR * lda).min(a.len())..];
-            let lhs = Spaced::<_, MR>::new(behind, lda, of_a);
-            let rhs = Foreseen::<S, _, NP, EACH>::new(panels, of_b, next, (first + n, tiles));
-            let place = Place {
-                to: (out.in_order::<MR>(n * MR), cols),
-                start,
-                activation,
-            };
-            tile::<S, MR, N, _>(s, of_a.len(), lhs, rhs, place);
+        let all = self.count * MR;
+        let rows = SpacedRows::new(self.a, self.lda, of_a, all);
+        for n in 0..self.count {
+            let (lhs, to) = (rows.tile::<MR>(n * MR), out.in_order::<MR>(n * MR));
+            self.one::<S, MR, EACH, N>(s, n, lhs, of_b, (to, cols));
         }
     }
-}
 
-/// The rows of C of the tile from row `i` of the pass on: as an index says, or in order from row `r` on.
-#[inline(always)]
-fn listed<'t, const MR: usize>(
-    out: &'t mut Tile<'_>,
-    index: Option<&[u32]>,
-    first_row: usize,
-    r: usize,
-    i: usize,
-) -> Listed<'t, MR> {
-    let (list, shift) = match index {
-        Some(index) => (&index[first_row + i..], 0),
-        None => (&IN_ORDER[..], r + i),
-    };
-    out.listed(list.first_chunk().expect("a row each"), shift as isize)
+    /// Into the rows of `out` of an index, or from row `first` on.
+    #[inline(always)]
+    fn listed<S: F32s, const MR: usize, const EACH: usize, const N: usize>(
+        self,
+        s: S,
+        of_a: impl Terms,
+        of_b: impl Terms,
+        cols: Lanes<'_, N>,
+        (index, first): (Option<&[u32]>, usize),
+        out: &mut Tile<'_>,
+    ) {
+        let all = self.count * MR;
+        let rows = SpacedRows::new(self.a, self.lda, of_a, all);
+        for n in 0..self.count {
+            let (list, shift) = match index {
+                Some(index) => (&index[n * MR..], 0),
+                None => (&IN_ORDER[..], first + n * MR),
+            };
+            let list = list.first_chunk().expect("a row each");
+            let (lhs, to) = (rows.tile::<MR>(n * MR), out.listed(list, shift as isize));
+            self.one::<S, MR, EACH, N>(s, n, lhs, of_b, (to, cols));
+        }
+    }
+
+    /// The `n`-th tile.
+    #[inline(always)]
+    fn one<S: F32s, const MR: usize, const EACH: usize, const N: usize>(
+        &self,
+        s: S,
+        n: usize,
+        lhs: impl Lhs<MR>,
+        of_b: impl Terms,
+        to: impl Target<S, MR, N>,
+    ) {
+        let nth = (self.before + n, self.tiles);
+        let place = Place {
+            to,
+            start: self.start,
+            activation: self.activation,
+        };
+        let rhs = Foreseen::<S, _, NP, EACH>::new(self.panels, of_b, self.next, nth);
+        tile::<S, MR, N, _>(s, of_b.len(), lhs, rhs, place);
+    }
 }
