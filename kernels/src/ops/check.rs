@@ -48,6 +48,11 @@ pub(crate) fn each_run(
 ) {
     match live {
         None => job(0..channels),
-        Some(live) => live.runs().for_each(job),
+        // Not `for_each`: what it calls is not compiled for the instruction set.
+        Some(live) => {
+            for run in live.runs() {
+                job(run);
+            }
+        }
     }
 }

@@ -150,6 +150,12 @@ pub fn log_softmax(isa: Isa, x: &[f32], extents: [usize; 3], y: &mut [f32]) -> R
     any_softmax(isa, true, x, extents, y)
 }
 
+/// 1 / sqrt(x), both rounded. Not by a library: what it knows of x86 is the encoding of SSE, which behind vectors of AVX takes hundreds of cycles.
+#[inline(always)]
+fn inverse_root<S: F32s>(s: S, x: f32) -> f32 {
+    1.0 / s.first(s.sqrt(s.splat(x)))
+}
+
 /// out[i] = f(x[i], scale[i], bias[i]) where each missing operand is its neutral element.
 #[inline(always)]
 fn scale_row<S: F32s>(
@@ -160,15 +166,35 @@ fn scale_row<S: F32s>(
     f: impl Fn(S::V) -> S::V,
     y: &mut [f32],
 ) {
-    for at in (0..x.len()).step_by(S::LANES) {
-        let mut v = f(s.load_some(&x[at..]));
-        v = match (scale, bias) {
-            (Some(g), Some(b)) => s.mul_add(v, s.load_some(&g[at..]), s.load_some(&b[at..])),
-            (Some(g), None) => s.mul(v, s.load_some(&g[at..])),
-            (None, Some(b)) => s.add(v, s.load_some(&b[at..])),
-            (None, None) => v,
-        };
-        s.store_some(v, &mut y[at..]);
+    let affine = |v: S::V, scale: Option<S::V>, bias: Option<S::V>| match (scale, bias) {
+        (Some(g), Some(b)) => s.mul_add(v, g, b),
+        (Some(g), None) => s.mul(v, g),
+        (None, Some(b)) => s.add(v, b),
+        (None, None) => v,
+    };
+    let whole = x.len() / S::LANES * S::LANES;
+    for at in (0..whole).step_by(S::LANES) {
+        let g = scale.map(
+            #[inline(always)]
+            |g| s.load(&g[at..]),
+        );
+        let b = bias.map(
+            #[inline(always)]
+            |b| s.load(&b[at..]),
+        );
+        s.store(affine(f(s.load(&x[at..])), g, b), &mut y[at..]);
+    }
+    if whole < x.len() {
+        let (x, y) = (&x[whole..], &mut y[whole..]);
+        let g = scale.map(
+            #[inline(always)]
+            |g| s.load_some(&g[whole..]),
+        );
+        let b = bias.map(
+            #[inline(always)]
+            |b| s.load_some(&b[whole..]),
+        );
+        s.store_some(affine(f(s.load_some(x)), g, b), y);
     }
 }
 
@@ -210,7 +236,7 @@ impl Task for LayerNorm<'_> {
                     s.mul(d, d)
                 },
             );
-            let inv_std = 1.0 / libm::sqrtf(squares / n as f32 + self.eps);
+            let inv_std = inverse_root(s, squares / n as f32 + self.eps);
             let f = s.splat(inv_std);
             scale_row(
                 s,
@@ -315,7 +341,7 @@ impl Task for RmsNorm<'_> {
                 ),
                 Some(_) => live_squares(s, x, lanes),
             };
-            let f = s.splat(1.0 / libm::sqrtf(squares / n as f32 + self.eps));
+            let f = s.splat(inverse_root(s, squares / n as f32 + self.eps));
             if self.live.is_none() {
                 scale_row(
                     s,

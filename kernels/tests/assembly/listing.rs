@@ -29,8 +29,16 @@ pub(crate) struct Loop {
     pub(crate) others: usize,
 }
 
-/// The innermost loops with an FMA, of functions compiled for AVX2 or AVX-512.
-pub(crate) fn loops() -> Vec<Loop> {
+/// What functions compiled for AVX2 or AVX-512 consist of.
+#[derive(Default)]
+pub(crate) struct Listing {
+    /// Their innermost loops with an FMA.
+    pub(crate) loops: Vec<Loop>,
+    /// Their instructions that use vector registers in the encoding of SSE: hundreds of cycles behind wider vectors, on some processors.
+    pub(crate) legacy: Vec<String>,
+}
+
+pub(crate) fn listing() -> Listing {
     let program = std::env::current_exe().expect("the path of this program");
     let output = Command::new("objdump")
         .args(["--disassemble", "--demangle", "--no-show-raw-insn"])
@@ -39,7 +47,7 @@ pub(crate) fn loops() -> Vec<Loop> {
         .expect("objdump, of the binutils");
     assert!(output.status.success(), "objdump failed");
     let text = String::from_utf8_lossy(&output.stdout);
-    let (mut found, mut name, mut body) = (Vec::new(), None, Vec::new());
+    let (mut found, mut name, mut body) = (Listing::default(), None, Vec::new());
     for line in text.lines() {
         if let Some((_, rest)) = line.split_once(" <")
             && let Some(next) = rest.strip_suffix(">:")
@@ -56,8 +64,8 @@ pub(crate) fn loops() -> Vec<Loop> {
     found
 }
 
-/// Adds the innermost loops of one function: what a branch leads back over, when nothing inside does so.
-fn collect(name: Option<&str>, body: &[(u64, &str)], found: &mut Vec<Loop>) {
+/// Adds what there is of one function. An innermost loop is what a branch leads back over, when nothing inside does so.
+fn collect(name: Option<&str>, body: &[(u64, &str)], found: &mut Listing) {
     let Some(name) = name else { return };
     let register = match name {
         _ if !name.contains("sluicegate_kernels::ops") => return,
@@ -65,6 +73,11 @@ fn collect(name: Option<&str>, body: &[(u64, &str)], found: &mut Vec<Loop>) {
         _ if name.contains("::avx2::") => "%ymm",
         _ => return,
     };
+    let legacy = |text: &&str| text.contains("%xmm") && !text.starts_with('v');
+    let legacy = body.iter().map(|&(_, text)| text).filter(legacy);
+    found
+        .legacy
+        .extend(legacy.map(|text| format!("{text} in {name}")));
     let mut ranges: Vec<(usize, usize)> = Vec::new();
     for (end, (_, text)) in body.iter().enumerate() {
         let target = text.strip_prefix('j').and_then(|jump| {
@@ -98,7 +111,7 @@ fn collect(name: Option<&str>, body: &[(u64, &str)], found: &mut Vec<Loop>) {
             counts.add(text, register);
         }
         if counts.fmas + counts.narrow > 0 {
-            found.push(counts);
+            found.loops.push(counts);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the micro-kernels were compiled to: a tile that spills or is no longer vectorised fails here, without a clock.
+//! What the kernels were compiled to: a tile that spills or is no longer vectorised, or an instruction of SSE among those of AVX, fails here, without a clock.
 //!
 //! Reads its own machine code, so it needs an optimised build, symbols with generic arguments, and `objdump`:
 //!
@@ -9,11 +9,12 @@
 
 mod listing;
 
-use listing::Loop;
+use listing::{Listing, Loop};
 use sluicegate_kernels::ops::attention::Attention;
 use sluicegate_kernels::ops::conv::{Conv, NchwcConv};
 use sluicegate_kernels::ops::depthwise::{Depthwise, NchwcDepthwise};
 use sluicegate_kernels::ops::matmul::MatMul;
+use sluicegate_kernels::ops::{binary, nchwc, norm, pointwise, pool, reduce};
 
 const AVX2: &str = "avx2";
 const AVX512: &str = "avx512";
@@ -237,9 +238,33 @@ fn micro_kernels_are_as_written() {
         NchwcConv::run as *const (),
         NchwcDepthwise::run as *const (),
         Attention::run as *const (),
+        norm::layer_norm as *const (),
+        norm::rms_norm as *const (),
+        norm::softmax as *const (),
+        norm::log_softmax as *const (),
+        norm::scale_shift as *const (),
+        pointwise::activate as *const (),
+        pointwise::activate_in_place as *const (),
+        pointwise::settle as *const (),
+        binary::binary as *const (),
+        binary::binary_in_place as *const (),
+        binary::compare as *const (),
+        reduce::reduce as *const (),
+        pool::pool2d as *const (),
+        pool::global_mean as *const (),
+        pool::global_max as *const (),
+        pool::mean_max as *const (),
+        nchwc::from_planes as *const (),
+        nchwc::to_planes as *const (),
+        nchwc::compact as *const (),
+        nchwc::expand as *const (),
+        nchwc::scale as *const (),
+        nchwc::mean as *const (),
+        nchwc::mean_max as *const (),
+        nchwc::pool2d as *const (),
     ]);
-    let all = listing::loops();
-    let mut wrong = Vec::new();
+    let Listing { loops: all, legacy } = listing::listing();
+    let mut wrong = legacy;
     for wanted in [AVX2, AVX512] {
         for family in &FAMILIES {
             let of = |l: &&Loop| isa(&l.function) == wanted && l.function.contains(family.path);
