@@ -247,21 +247,24 @@ impl<'a> Tile<'a> {
             (0..jobs).for_each(|i| run(i, &mut scratch[..each]));
             return;
         }
-        // Blocks are claimed here and not taken from the pool's index: a pool that repeats or forgets one stays harmless.
-        let (arrived, next) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let work = |_: usize| {
+        // Each thread begins with a part of the blocks that is always its own, as long as the pool numbers its threads: what it wrote in the last layer is
+        // in its caches. Blocks are claimed here and not taken from the pool's index: a pool that repeats or forgets one stays harmless.
+        let shares = workers.min(SHARES);
+        let share = |n: usize| n * jobs / shares..(n + 1) * jobs / shares;
+        let (arrived, taken) = (AtomicUsize::new(0), [const { AtomicUsize::new(0) }; SHARES]);
+        let work = |index: usize| {
             let me = arrived.fetch_add(1, Ordering::Relaxed);
             if me >= workers {
                 return;
             }
             // SAFETY: `workers * each` elements are inside `scratch`, and `me` is claimed once.
             let mine = unsafe { core::slice::from_raw_parts_mut(parts.0.add(me * each), each) };
-            loop {
-                let i = next.fetch_add(1, Ordering::Relaxed);
-                if i >= jobs {
-                    break;
+            for n in 0..shares {
+                let n = (index + n) % shares;
+                let next = || share(n).nth(taken[n].fetch_add(1, Ordering::Relaxed));
+                while let Some(i) = next() {
+                    run(i, mine);
                 }
-                run(i, mine);
             }
         };
         pool.run(workers, &work);
@@ -269,6 +272,9 @@ impl<'a> Tile<'a> {
         work(0);
     }
 }
+
+/// Parts that the blocks of a tile are claimed from, one a thread while there are no more threads than that.
+const SHARES: usize = 16;
 
 /// Where a tile is cut along an axis.
 #[derive(Debug, Clone, Copy)]

@@ -38,6 +38,8 @@ pub(super) struct Input<'a> {
     pub(super) pixels: usize,
     /// Where each of them is, unless they are side by side.
     pub(super) places: &'a [u32],
+    /// Elements from one block of channels to the next, if pixels are side by side.
+    pub(super) plane: usize,
 }
 
 /// Where the terms of a pixel are, and, unless they are all, where the rows of each begin in a panel.
@@ -60,6 +62,8 @@ pub(super) struct Pass<'a, const NP: usize> {
     pub(super) pitch: usize,
     /// Panels that are used next.
     pub(super) next: [&'a [f32]; NP],
+    /// Blocks of channels of the pixels of the next tile that are asked for.
+    pub(super) fetch: usize,
     /// The first block.
     pub(super) block: usize,
     pub(super) start: Start<'a>,
@@ -78,6 +82,7 @@ impl<const NP: usize> Pass<'_, NP> {
             data,
             pixels,
             places,
+            plane,
         } = self.input;
         let most = match self.walk {
             Walk::Runs(_) | Walk::Live(..) => tallest_of::<S>(N),
@@ -98,6 +103,8 @@ impl<const NP: usize> Pass<'_, NP> {
                 first: range.start,
                 panels: self.panels,
                 next: self.next,
+                fetch: self.fetch,
+                plane,
                 nth: (nth, range.len() / height, tiles),
                 block: self.block,
                 start: self.start,
@@ -161,6 +168,8 @@ struct Tiles<'a, const NP: usize> {
     first: usize,
     panels: [&'a [f32]; NP],
     next: [&'a [f32]; NP],
+    fetch: usize,
+    plane: usize,
     /// How many tiles that pass over the panels are before these, how many these are, and all.
     nth: (usize, usize, usize),
     /// The first block of the output.
@@ -181,6 +190,11 @@ impl<const NP: usize> Tiles<'_, NP> {
         for n in 0..self.nth.1 {
             let at = (self.first + n * MR) * S::LANES;
             let pixels = &self.data[at.min(self.data.len())..];
+            for block in 0..self.fetch {
+                for i in MR..2 * MR {
+                    s.prefetch_ahead(pixels, block * self.plane + i * S::LANES);
+                }
+            }
             let lhs = Spaced::<_, MR>::new(pixels, S::LANES, of_x);
             self.one::<S, MR, EACH, N>(s, lhs, of_w, n, out);
         }

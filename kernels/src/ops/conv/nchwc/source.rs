@@ -163,6 +163,7 @@ impl Source {
             data,
             pixels,
             places: &self.places,
+            plane: self.map.0 * self.map.1 * self.lanes,
         }
     }
 
