@@ -134,6 +134,8 @@ pub trait F32s: Copy + Send + Sync + 'static {
     fn is_nan(self, a: Self::V) -> Self::M;
     /// Lanes `from..to`.
     fn lanes(self, from: usize, to: usize) -> Self::M;
+    /// The lanes whose bit is set.
+    fn these(self, lanes: u32) -> Self::M;
     /// Lanes that both have.
     fn both(self, a: Self::M, b: Self::M) -> Self::M;
     /// `yes` where the mask is set, else `no`.

@@ -311,6 +311,11 @@ impl F32s for Avx2 {
         unsafe { _mm256_castsi256_ps(_mm256_andnot_si256(first(from), first(to))) }
     }
     #[inline(always)]
+    fn these(self, lanes: u32) -> __m256 {
+        // SAFETY: see above the impl.
+        unsafe { _mm256_castsi256_ps(spread(lanes)) }
+    }
+    #[inline(always)]
     fn both(self, a: __m256, b: __m256) -> __m256 {
         // SAFETY: see above the impl.
         unsafe { _mm256_and_ps(a, b) }

@@ -316,6 +316,10 @@ impl F32s for Avx512 {
         first(to) & !first(from)
     }
     #[inline(always)]
+    fn these(self, lanes: u32) -> __mmask16 {
+        lanes as __mmask16
+    }
+    #[inline(always)]
     fn both(self, a: __mmask16, b: __mmask16) -> __mmask16 {
         a & b
     }

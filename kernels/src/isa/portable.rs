@@ -210,6 +210,11 @@ impl F32s for Portable {
         f32x4::new([lane(0), lane(1), lane(2), lane(3)])
     }
     #[inline(always)]
+    fn these(self, lanes: u32) -> f32x4 {
+        let lane = |i: usize| f32::from_bits(if lanes >> i & 1 == 1 { !0 } else { 0 });
+        f32x4::new([lane(0), lane(1), lane(2), lane(3)])
+    }
+    #[inline(always)]
     fn both(self, a: f32x4, b: f32x4) -> f32x4 {
         a & b
     }

@@ -425,6 +425,12 @@ impl Strip<'_, '_> {
         let activation = conv.matmul.activation();
         let first = self.channel + block * S::LANES;
         let pitch = conv.matmul.pitch();
+        let mut dead = [0; WIDE];
+        if let Some(live) = self.zeros {
+            for (i, dead) in dead[..N].iter_mut().enumerate() {
+                *dead = !live.bits(first + i * S::LANES, S::LANES);
+            }
+        }
         let (_, bias) = weights.vector(first);
         let kc = depth
             .div_ceil(depth.div_ceil(KC).max(1))
@@ -464,6 +470,7 @@ impl Strip<'_, '_> {
                     _ => 0,
                 },
                 block,
+                dead,
                 start: match bias {
                     _ if t > 0 => Start::Partial,
                     Some(bias) => Start::Cols(bias),
@@ -476,14 +483,13 @@ impl Strip<'_, '_> {
             };
             pass.tiles::<S, EACH, N>(s, &mut self.tile);
         }
-        let number = first / S::LANES;
-        for i in 0..N {
-            let row = self.tile.row(block + i);
-            if !activation.in_registers() {
+        if !activation.in_registers() {
+            for i in 0..N {
+                let row = self.tile.row(block + i);
                 pointwise::apply(s, activation, row);
-            }
-            if let Some(live) = self.zeros {
-                nchwc::clear(s, row.len() / S::LANES, live, number + i, row);
+                if let Some(live) = self.zeros {
+                    nchwc::clear(s, row.len() / S::LANES, live, first / S::LANES + i, row);
+                }
             }
         }
     }

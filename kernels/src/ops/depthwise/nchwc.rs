@@ -19,8 +19,9 @@ use super::{SLOWER, without_idle_steps};
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
 use crate::ops::conv_shape::{ConvShape, ConvSpec};
-use crate::ops::nchwc::{self, compacted, held};
+use crate::ops::nchwc::{self, held};
 use crate::ops::{check, pointwise};
+use crate::pack::partial;
 use crate::panel::{LINE, from_line, lines, take};
 use crate::pool::{Pool, Serial, Tile, worth};
 use crate::{Buffer, Channels, Error, Isa};
@@ -192,7 +193,6 @@ impl NchwcDepthwise {
     ) -> Result<(), Error> {
         let isa = self.isa;
         check::mask("length of the mask of a depthwise", live, self.shape.c_in)?;
-        let (zeros, live) = (nchwc::zeros(live), compacted(live));
         let channels = held(live, self.shape.c_in);
         let of = |(h, w): (usize, usize)| nchwc::elements(isa, channels, h * w);
         check::covers("input of a depthwise", &[of(self.map)?], x.len())?;
@@ -206,13 +206,17 @@ impl NchwcDepthwise {
         let threads = pool.threads().max(1);
         let each = blocks.div_ceil(if threads == 1 { 1 } else { threads * 2 });
         let mut rest = from_line(scratch);
-        let weights = match live {
+        let weights = match partial(live) {
             Some(live) => self.gather(live, &mut rest)?,
             None => Weights {
                 taps: &self.weights,
                 bias: &self.bias,
             },
         };
+        // Dead channels in their places are zeros, as their weights are, and so is what becomes of them, mostly.
+        let bounds = self.activation.bounds();
+        let stay = bounds.is_some_and(|(lo, hi)| lo <= 0.0 && hi >= 0.0);
+        let zeros = nchwc::zeros(live).filter(|_| !stay);
         let tile = Tile::new(&mut y[..len], 1, len, len);
         tile.split_with(
             pool,
@@ -233,7 +237,8 @@ impl NchwcDepthwise {
         );
         Ok(())
     }
-    /// Those of the live channels, one behind the other: they lie as maps do, with a pixel a tap.
+
+    /// Those of the live channels: they lie as maps with this mask do, with a pixel a tap.
     fn gather<'a>(
         &self,
         live: Channels<'_>,

@@ -66,6 +66,8 @@ pub(super) struct Pass<'a, const NP: usize> {
     pub(super) fetch: usize,
     /// The first block.
     pub(super) block: usize,
+    /// Lanes of each block that become zeros.
+    pub(super) dead: [u32; WIDE],
     pub(super) start: Start<'a>,
     pub(super) activation: Activation,
 }
@@ -107,6 +109,7 @@ impl<const NP: usize> Pass<'_, NP> {
                 plane,
                 nth: (nth, range.len() / height, tiles),
                 block: self.block,
+                dead: self.dead,
                 start: self.start,
                 activation: self.activation,
             };
@@ -174,6 +177,7 @@ struct Tiles<'a, const NP: usize> {
     nth: (usize, usize, usize),
     /// The first block of the output.
     block: usize,
+    dead: [u32; WIDE],
     start: Start<'a>,
     activation: Activation,
 }
@@ -231,6 +235,7 @@ impl<const NP: usize> Tiles<'_, NP> {
         let to = Pixels {
             blocks: out.in_order::<N>(self.block),
             at: (self.first + n * MR) * S::LANES,
+            dead: self.dead,
         };
         let place = Place {
             to,
@@ -245,6 +250,8 @@ impl<const NP: usize> Tiles<'_, NP> {
 struct Pixels<R> {
     blocks: R,
     at: usize,
+    /// Lanes of each block that become zeros.
+    dead: [u32; WIDE],
 }
 
 impl<S: F32s, R: Rows<NV>, const MR: usize, const NV: usize> Target<S, MR, NV> for Pixels<R> {
@@ -259,9 +266,17 @@ impl<S: F32s, R: Rows<NV>, const MR: usize, const NV: usize> Target<S, MR, NV> f
     }
     #[inline(always)]
     fn store(&mut self, s: S, sums: &[[S::V; NV]; MR]) {
+        let some_dead = self.dead != [0; WIDE];
         for j in 0..NV {
             let block = &mut self.blocks.row(j)[self.at..][..MR * S::LANES];
-            each_row!(MR, i => s.store(sums[i][j], &mut block[i * S::LANES..]));
+            if some_dead {
+                let dead = s.these(self.dead[j]);
+                each_row!(MR, i => {
+                    s.store(s.select(dead, s.splat(0.0), sums[i][j]), &mut block[i * S::LANES..]);
+                });
+            } else {
+                each_row!(MR, i => s.store(sums[i][j], &mut block[i * S::LANES..]));
+            }
         }
     }
 }
