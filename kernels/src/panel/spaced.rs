@@ -1,0 +1,104 @@
+//! Rows of a matrix, read where they lie.
+
+use core::ops::Range;
+
+use super::{Lhs, Terms};
+
+/// Step `t` is `data[i * ld + list[t]]` for each row `i`: rows of a matrix, read in place.
+#[derive(Clone, Copy)]
+pub(crate) struct Spaced<'a, T, const MR: usize> {
+    // Invariant of `new`: the last row holds every term.
+    data: &'a [f32],
+    ld: usize,
+    list: T,
+}
+
+impl<'a, T: Terms, const MR: usize> Spaced<'a, T, MR> {
+    /// Panics when the last row does not hold the elements that the bound of `list` allows to be asked for.
+    #[inline(always)]
+    pub(crate) fn new(data: &'a [f32], ld: usize, list: T) -> Self {
+        if list.len() > 0 {
+            let last = (MR - 1).checked_mul(ld);
+            let last = last.and_then(|last| last.checked_add(list.bound() - 1));
+            assert!(
+                last.is_some_and(|last| last < data.len()),
+                "a row is too short"
+            );
+        }
+        Self { data, ld, list }
+    }
+}
+
+/// Rows for several tiles that read them in place, checked once for all.
+#[derive(Clone, Copy)]
+pub(crate) struct SpacedRows<'a, T> {
+    // Invariant of `new`: every row holds every term.
+    data: &'a [f32],
+    ld: usize,
+    list: T,
+    rows: usize,
+}
+
+impl<'a, T: Terms> SpacedRows<'a, T> {
+    /// Panics when the last row does not hold the elements that the bound of `list` allows to be asked for.
+    #[inline(always)]
+    pub(crate) fn new(data: &'a [f32], ld: usize, list: T, rows: usize) -> Self {
+        if rows > 0 && list.len() > 0 {
+            let last = (rows - 1).checked_mul(ld);
+            let last = last.and_then(|last| last.checked_add(list.bound() - 1));
+            assert!(
+                last.is_some_and(|last| last < data.len()),
+                "a row is too short"
+            );
+        }
+        Self {
+            data,
+            ld,
+            list,
+            rows,
+        }
+    }
+
+    /// The rows from `first` on. Panics when there are fewer.
+    #[inline(always)]
+    pub(crate) fn tile<const MR: usize>(self, first: usize) -> Spaced<'a, T, MR> {
+        assert!(
+            MR <= self.rows && first <= self.rows - MR,
+            "rows out of range"
+        );
+        let Self { data, ld, list, .. } = self;
+        let skip = if list.len() > 0 { first * ld } else { 0 };
+        Spaced {
+            // SAFETY: the row begins in front of the last term of the last row (`new`).
+            data: unsafe { data.get_unchecked(skip..) },
+            ld,
+            list,
+        }
+    }
+}
+
+impl<T: Terms, const MR: usize> Lhs<MR> for Spaced<'_, T, MR> {
+    const GROUP: usize = T::GROUP;
+    #[inline(always)]
+    fn len(self) -> usize {
+        self.list.len()
+    }
+    #[inline(always)]
+    fn part(self, steps: Range<usize>) -> Self {
+        let list = self.list.part(steps);
+        Self { list, ..self }
+    }
+    #[inline(always)]
+    fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, f32)) {
+        // Three rows a base: x86 addresses base, base + ld and base + 2 ld directly, so that twelve rows take five registers
+        // and not twelve, of which there are not so many.
+        let mut base = self.data.as_ptr().wrapping_add(self.list.at::<U>(n, u));
+        for i in 0..MR {
+            if i > 0 && i % 3 == 0 {
+                base = base.wrapping_add(3 * self.ld);
+            }
+            // SAFETY: a term is below the bound of all (`Terms`); row `MR - 1` holds it (`new`).
+            f(i, unsafe { *base.wrapping_add(i % 3 * self.ld) });
+        }
+    }
+}
