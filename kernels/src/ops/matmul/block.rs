@@ -106,7 +106,7 @@ const fn apart(nr: usize) -> usize {
 /// Elements that a thread needs for its blocks of `m` rows and `n` columns of C.
 pub(super) fn scratch_len(m: usize, n: usize, lanes: usize) -> usize {
     let nr = panel_width(lanes);
-    let (row, block) = (KC + LINE, block_len() * 3 + KC + MC * 2 * LINE);
+    let (row, block) = (KC + LINE, block_len() * 3 + KC + MC * 3 * LINE);
     let pack = lines(m.max(1).saturating_mul(row).min(block)) + lines(2 * KC);
     let gather = lines(PAIR * apart(nr)) + lines(PAIR * nr + LINE);
     let panels = n.div_ceil(nr);
