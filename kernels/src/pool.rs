@@ -12,7 +12,8 @@ pub use team::Team;
 pub trait Pool: Sync {
     /// Threads that may run jobs at the same time, at least 1. Kernels cut their work by it; results do not depend on it.
     fn threads(&self) -> usize;
-    /// Calls `job(i)` once for each `i` in `0..jobs`, in any order and on any thread, and returns when all are done.
+    /// Calls `job(i)` once for each `i` in `0..jobs`, in any order and on any thread, and returns when all are done. Where a number mostly goes to the
+    /// same thread, that thread finds in its caches what it wrote in the layer before.
     fn run(&self, jobs: usize, job: &(dyn Fn(usize) + Sync));
     /// Multiplications below which kernels do not fork, because that would cost more than it gains. The default is about 30 us of one core
     /// with the widest vectors, for threads that must be woken.
@@ -260,7 +261,7 @@ impl<'a> Tile<'a> {
             // SAFETY: `workers * each` elements are inside `scratch`, and `me` is claimed once.
             let mine = unsafe { core::slice::from_raw_parts_mut(parts.0.add(me * each), each) };
             for n in 0..shares {
-                let n = (index + n) % shares;
+                let n = (index % shares + n) % shares;
                 let next = || share(n).nth(taken[n].fetch_add(1, Ordering::Relaxed));
                 while let Some(i) = next() {
                     run(i, mine);
