@@ -15,7 +15,7 @@ mod compact;
 mod mean;
 mod pool;
 
-pub(super) use compact::{clear, zeros};
+pub(super) use compact::{clear, dead, zeros};
 pub use compact::{compact, expand, scale};
 pub use mean::{mean, mean_max};
 pub use pool::pool2d;

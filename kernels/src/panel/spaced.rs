@@ -7,7 +7,7 @@ use super::{Lhs, Terms};
 /// Step `t` is `data[i * ld + list[t]]` for each row `i`: rows of a matrix, read in place.
 #[derive(Clone, Copy)]
 pub(crate) struct Spaced<'a, T, const MR: usize> {
-    // Invariant of `new`: the last row holds every term.
+    // Invariant of `SpacedRows::tile`: the last row holds every term.
     data: &'a [f32],
     ld: usize,
     list: T,
@@ -17,15 +17,7 @@ impl<'a, T: Terms, const MR: usize> Spaced<'a, T, MR> {
     /// Panics when the last row does not hold the elements that the bound of `list` allows to be asked for.
     #[inline(always)]
     pub(crate) fn new(data: &'a [f32], ld: usize, list: T) -> Self {
-        if list.len() > 0 {
-            let last = (MR - 1).checked_mul(ld);
-            let last = last.and_then(|last| last.checked_add(list.bound() - 1));
-            assert!(
-                last.is_some_and(|last| last < data.len()),
-                "a row is too short"
-            );
-        }
-        Self { data, ld, list }
+        SpacedRows::new(data, ld, list, MR).tile(0)
     }
 }
 
@@ -97,7 +89,7 @@ impl<T: Terms, const MR: usize> Lhs<MR> for Spaced<'_, T, MR> {
             if i > 0 && i % 3 == 0 {
                 base = base.wrapping_add(3 * self.ld);
             }
-            // SAFETY: a term is below the bound of all (`Terms`); row `MR - 1` holds it (`new`).
+            // SAFETY: a term is below the bound of all (`Terms`); row `MR - 1` holds it (`SpacedRows::tile`).
             f(i, unsafe { *base.wrapping_add(i % 3 * self.ld) });
         }
     }

@@ -428,7 +428,7 @@ impl Strip<'_, '_> {
         let mut dead = [0; WIDE];
         if let Some(live) = self.zeros {
             for (i, dead) in dead[..N].iter_mut().enumerate() {
-                *dead = !live.bits(first + i * S::LANES, S::LANES);
+                *dead = nchwc::dead::<S>(live, first / S::LANES + i);
             }
         }
         let (_, bias) = weights.vector(first);

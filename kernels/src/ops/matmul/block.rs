@@ -361,7 +361,7 @@ fn blocks<S: F32s>(
     let mc = (most / reach).clamp(1, MC);
     let mc = rows.div_ceil(((rows + mc / 2) / mc).max(1)).max(1);
     let ld = lines(kc) + LINE;
-    let packed = take(rest, if moved { mc * ld } else { 0 });
+    let rows_of_a = take(rest, if moved { mc * ld } else { 0 });
     let room = take_indices(rest, if moved { 2 * kc } else { 0 });
     // An indexed C may have more rows than a packed block holds.
     for r in (0..rows).step_by(mc) {
@@ -373,7 +373,7 @@ fn blocks<S: F32s>(
             if moved {
                 let wanted = Wanted::new::<S>(p.of_a.part(live.clone()), room);
                 let start = |i: usize| p.a_start(first_row + r + i);
-                wanted.copy(s, p.a, start, rows, (&mut *packed, ld));
+                wanted.copy(s, p.a, start, rows, (&mut *rows_of_a, ld));
             }
             let mut x = 0;
             while x < count {
@@ -416,7 +416,7 @@ fn blocks<S: F32s>(
                     product: p,
                     terms,
                     first_row: first_row + r,
-                    moved: moved.then_some((&*packed, ld)),
+                    moved: moved.then_some((&*rows_of_a, ld)),
                     start: match bias {
                         _ if t > 0 => Start::Partial,
                         Some(bias) => Start::Cols(bias),

@@ -80,6 +80,13 @@ pub(in crate::ops) fn zeros(live: Option<Channels<'_>>) -> Option<Channels<'_>> 
     live.filter(|&live| !is_compact(live) && !live.is_full())
 }
 
+/// The lanes of a block that are dead channels.
+#[inline(always)]
+pub(in crate::ops) fn dead<S: F32s>(live: Channels<'_>, block: usize) -> u32 {
+    let all = ((1u64 << S::LANES) - 1) as u32;
+    !live.bits(block * S::LANES, S::LANES) & all
+}
+
 /// Zeros in the dead channels of some blocks, from one on.
 #[inline(always)]
 pub(in crate::ops) fn clear<S: F32s>(
@@ -93,9 +100,8 @@ pub(in crate::ops) fn clear<S: F32s>(
     if width == 0 {
         return;
     }
-    let all = ((1u64 << S::LANES) - 1) as u32;
     for (i, block) in blocks.chunks_exact_mut(width).enumerate() {
-        let dead = !live.bits((first + i) * S::LANES, S::LANES) & all;
+        let dead = dead::<S>(live, first + i);
         if dead != 0 {
             for pixel in block.chunks_exact_mut(S::LANES) {
                 s.store_where(s.splat(0.0), dead, pixel);
