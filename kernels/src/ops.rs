@@ -14,6 +14,7 @@ pub mod norm;
 pub mod pointwise;
 pub mod pool;
 pub mod reduce;
+mod span;
 
 pub use conv_shape::{Algorithm, ConvShape, ConvSpec};
 

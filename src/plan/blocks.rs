@@ -5,6 +5,7 @@
 //! layers compute what a net of fewer channels would.
 
 use sluicegate_kernels::Isa;
+use sluicegate_kernels::ops::conv::NchwcConv;
 use sluicegate_kernels::ops::depthwise::NchwcDepthwise;
 use sluicegate_kernels::ops::{ConvShape, nchwc};
 
@@ -156,13 +157,13 @@ fn gain(net: &Net, item: &Item) -> f64 {
 /// A convolution that maps in blocks are for: of one group, and not one that Winograd's filtering takes, which is for planes.
 fn is_direct(conv: &Conv) -> bool {
     let ConvShape {
-        groups,
         kernel,
         stride,
         dilation,
         ..
     } = conv.shape;
-    groups == 1 && (kernel, stride, dilation) != ([3, 3], [1, 1], [1, 1])
+    (kernel, stride, dilation) != ([3, 3], [1, 1], [1, 1])
+        && NchwcConv::serves(&conv.shape, conv.hw)
 }
 
 fn roles(net: &Net) -> Vec<Role> {

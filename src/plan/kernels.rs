@@ -6,6 +6,7 @@ mod weights;
 use sluicegate_kernels::Isa;
 use sluicegate_kernels::ops::Algorithm;
 use sluicegate_kernels::ops::attention::Attention;
+use sluicegate_kernels::ops::conv::NchwcConv;
 use sluicegate_kernels::ops::depthwise::NchwcDepthwise;
 
 use super::blocks::Blocks;
@@ -112,7 +113,7 @@ pub(super) fn packed_bytes(net: &Net, item: &Item, algorithm: Algorithm) -> usiz
         Work::Attention(at) => {
             (at.spec.keys.saturating_add(2 * at.spec.width)).saturating_mul(size_of::<u32>())
         }
-        // In blocks, channels are padded to vectors; a depthwise convolution lists the taps of each of its areas.
+        // In blocks, channels are padded to vectors, and taps are listed for each area of outputs that have the same ones.
         Work::Conv(work) if work.maps != Maps::Planes => {
             let shape = &work.shape;
             let taps = shape.kernel[0].saturating_mul(shape.kernel[1]);
@@ -120,7 +121,7 @@ pub(super) fn packed_bytes(net: &Net, item: &Item, algorithm: Algorithm) -> usiz
                 (taps, NchwcDepthwise::listed(shape))
             } else {
                 let terms = shape.c_in.saturating_mul(taps);
-                (terms, terms)
+                (terms, NchwcConv::listed(shape))
             };
             let panels = shape.c_out.saturating_add(PANEL).saturating_mul(terms);
             panels

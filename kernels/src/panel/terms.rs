@@ -111,6 +111,7 @@ impl<'a> Below<'a> {
         Self { list, bound }
     }
     /// Any indices, below what the greatest of them says.
+    #[inline(always)]
     pub(crate) fn all(list: &'a [u32]) -> Self {
         let worst = list.iter().fold(0, |m, &i| m.max(i));
         Self {

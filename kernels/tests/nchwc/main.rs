@@ -403,6 +403,9 @@ fn windows_of_several_strips() {
         (33, 40, (61, 80), 5, 2),
         (80, 17, (90, 31), 1, 2),
         (20, 48, (40, 200), 3, 3),
+        // More terms than a depth block has.
+        (70, 70, (29, 26), 5, 1),
+        (30, 50, (30, 34), 7, 2),
     ] {
         let shape = ConvShape {
             c_in,

@@ -2,18 +2,19 @@
 //!
 //! ```text
 //! for each strip of pixels                              a job, or for each thread some of its channels
-//!     [copies]                                          of its part of the map, with zeros round it
 //!     for each panel of N vectors of channels           with masks, panels put together from live columns and rows
-//!         for each depth block of KC terms              partial sums stay in y between them
-//!             for each tile of MR pixels                the micro-kernel: vector j of pixel i is a pixel of block j
+//!         for each area                                 pixels whose windows have the same taps on the map
+//!             for each depth block of KC terms          partial sums stay in y between them
+//!                 for each tile of MR pixels            the micro-kernel: vector j of pixel i is a pixel of block j
 //! ```
+//! So the map is read where it lies, and what a window has on the padding is not computed. Small maps, whose areas would be a few pixels each, are copied
+//! between zeros instead.
 #![forbid(unsafe_code)]
 
+mod lists;
 mod pass;
 mod source;
 mod weights;
-
-use alloc::vec::Vec;
 
 use super::taps;
 use crate::epilogue::Activation;
@@ -22,12 +23,13 @@ use crate::ops::matmul::{MatMul, MatMulSpec};
 use crate::ops::nchwc::{self, Live, compacted, held, is_compact};
 use crate::ops::{ConvShape, ConvSpec, pointwise};
 use crate::pack::{check_len, check_mask, extent};
-use crate::panel::{Below, Bounded, LINE, Runs, Terms, from_line, lines, take_indices};
+use crate::panel::{Below, LINE, Runs, Terms, from_line, lines, take_indices};
 use crate::pool::{Pool, Tile, worth};
 use crate::tile::gemm::{NV, Start};
 use crate::{Channels, Error, Isa};
 
-use pass::{Input, Pass, WIDE, Walk};
+use lists::{Lists, LiveTerms};
+use pass::{Pass, WIDE, Walk};
 use source::Source;
 use weights::{Chosen, Weights};
 
@@ -54,15 +56,23 @@ pub struct NchwcConv {
     matmul: MatMul,
     /// Number of terms.
     depth: usize,
-    /// Where those of the first pixel are; of runs of them, if they are in runs, the first of each.
-    terms: Bounded,
 }
 
 impl NchwcConv {
+    /// Whether it computes a convolution of maps of `hw`: of one group, and of extents that are not huge where windows go over them.
+    pub fn serves(shape: &ConvShape, hw: (usize, usize)) -> bool {
+        shape.groups == 1 && Source::serves(shape, hw)
+    }
+
+    /// Places that are listed, at most.
+    pub fn listed(shape: &ConvShape) -> usize {
+        Source::listed(shape).saturating_mul(2)
+    }
+
     /// Takes a convolution of planes, `[c_in, h, w]`, of one group.
     ///
     /// # Errors
-    /// As [`ConvSpec::check`]; [`Error::Invalid`] when it has groups or static masks, or does not fit the map.
+    /// As [`ConvSpec::check`]; [`Error::Invalid`] when it is not [served](Self::serves), has static masks, or does not fit the map.
     pub fn pack_planes(isa: Isa, spec: &ConvSpec<'_>, hw: (usize, usize)) -> Result<Self, Error> {
         Self::new(isa, spec, hw, 1)
     }
@@ -70,7 +80,7 @@ impl NchwcConv {
     /// Takes a convolution of a map in blocks, of one group.
     ///
     /// # Errors
-    /// As [`ConvSpec::check`]; [`Error::Invalid`] when it has groups or static masks, or does not fit the map.
+    /// As [`ConvSpec::check`]; [`Error::Invalid`] when it is not [served](Self::serves), has static masks, or does not fit the map.
     pub fn pack_blocks(isa: Isa, spec: &ConvSpec<'_>, hw: (usize, usize)) -> Result<Self, Error> {
         Self::new(isa, spec, hw, isa.lanes())
     }
@@ -79,16 +89,15 @@ impl NchwcConv {
     fn new(isa: Isa, spec: &ConvSpec<'_>, hw: (usize, usize), lanes: usize) -> Result<Self, Error> {
         spec.check()?;
         let shape = spec.shape;
-        if shape.groups != 1 {
+        let output = shape.output(hw)?;
+        if !Self::serves(&shape, hw) {
             return Err(Error::Invalid {
-                what: "a convolution into blocks has one group",
+                what: "in blocks, a convolution has one group, and a map that is not huge",
             });
         }
         nchwc::refuse_masks(spec)?;
-        let output = shape.output(hw)?;
         let pixels = extent(&[output.0, output.1], "y")?;
         nchwc::elements(isa, shape.c_out, pixels)?;
-        let source = Source::new(&shape, hw, lanes)?;
         let depth = shape.c_in * taps(&shape);
         let matmul = MatMul::pack(
             isa,
@@ -99,19 +108,14 @@ impl NchwcConv {
                 ..MatMulSpec::new(depth, shape.c_out, spec.weights)
             },
         )?;
-        let mut conv = Self {
+        Ok(Self {
             isa,
             shape,
+            source: Source::new(&shape, hw, (lanes, matmul.pitch()))?,
             pixels,
             matmul,
-            source,
             depth,
-            terms: Bounded::all_of(Vec::new()),
-        };
-        let each = conv.terms_of_a_run();
-        let terms = conv.source.terms().into_iter().step_by(each);
-        conv.terms = Bounded::all_of(terms.collect());
-        Ok(conv)
+        })
     }
 
     /// What was packed.
@@ -121,27 +125,29 @@ impl NchwcConv {
 
     /// Elements of scratch that [`NchwcConv::run`] needs; `masked` for calls in which the map that is read or written is compact, too.
     pub fn scratch_len(&self, threads: usize, masked: bool) -> usize {
-        let lists = lines(self.depth).saturating_mul(if masked { 3 } else { 2 });
+        let lists = lines(self.source.weights.len()).saturating_mul(2);
         let [bias, weights] = Chosen::scratch_len(&self.matmul, (self.depth, self.shape.c_out));
         let together = match (masked, self.has_few_strips()) {
             (false, _) => 0,
-            (true, true) => bias,
-            (true, false) => bias.saturating_add(weights),
+            (true, true) => bias.saturating_add(lines(self.depth)),
+            (true, false) => bias
+                .saturating_add(lines(self.depth))
+                .saturating_add(weights),
         };
         self.room_len(masked)
             .saturating_mul(threads.max(1))
             .saturating_add(lists)
+            .saturating_add(self.source.copy_len())
             .saturating_add(together)
             .saturating_add(LINE)
     }
 
     /// Elements that a job needs.
     fn room_len(&self, masked: bool) -> usize {
-        let panels = match masked && self.has_few_strips() {
+        match masked && self.has_few_strips() {
             true => Chosen::room_len(&self.matmul, self.depth),
             false => 0,
-        };
-        self.source.copies_len().saturating_add(panels)
+        }
     }
 
     /// Whether each strip puts panels together for itself: no room for all of them, and 0.99 of the time.
@@ -154,7 +160,7 @@ impl NchwcConv {
     /// # Shapes    `x` planes `[c_in, h, w]` or a map in blocks, as it was packed for; `y` a map `[c_out, oh, ow]` in blocks
     /// # Masks     what dead inputs hold is no part of any sum, and [`nchwc::Live`] says where live ones are: those of planes in place;
     ///   with `live_out`, y is what [`nchwc`] says
-    /// # Numerics  one chain an output, upwards from the bias in (ci, kh, kw), one mul_add a term of a live channel, taps on the padding included;
+    /// # Numerics  one chain an output, upwards from the bias in (ci, kh, kw), one mul_add a term of a live channel, the padding being zeros;
     ///   then the activation. The bits depend neither on threads nor on how a channel died
     /// # Errors    [`Error::TooShort`], [`Error::Mismatch`], [`Error::Invalid`] for compact planes; nothing is written then
     /// # Panics    never
@@ -197,21 +203,27 @@ impl NchwcConv {
         let masked = compact.is_some() || live_out.is_some();
         check_len(scratch.len(), self.scratch_len(1, masked), "scratch")?;
         let mut rest = from_line(scratch);
-        let terms = self.terms(live_in, &mut rest);
-        let few = self.pixels < FEW_PIXELS && live_out.is_none() && terms.of_w.is_some();
-        let (terms, chosen) = match masked && !few {
+        let in_place = match live_in {
+            Some(Live::InPlace(live)) => Some(live),
+            _ => None,
+        };
+        let read = (in_place, held(compact, shape.c_in));
+        let x = self.source.between_zeros(pool, x, read, &mut rest);
+        let lists = self.lists(live_in, &mut rest);
+        let few = self.pixels < FEW_PIXELS && live_out.is_none() && lists.in_place;
+        let (lists, chosen) = match masked && !few {
             true => {
-                let (terms, chosen) = self.choose(terms, live_in, live_out, &mut rest);
-                (terms, Some(chosen))
+                let (lists, chosen) = self.choose(lists, live_in, live_out, &mut rest);
+                (lists, Some(chosen))
             }
-            false => (terms, None),
+            false => (lists, None),
         };
         let weights = match chosen {
             Some(chosen) if !self.has_few_strips() => chosen.gather(self.isa, pool, &mut rest),
             _ => Weights::all(&self.matmul),
         };
         let chosen = chosen.filter(|_| self.has_few_strips());
-        let pool = worth(pool, row * blocks * terms.depth);
+        let pool = worth(pool, row * blocks * lists.channels * taps(shape));
         let tile = Tile::new(&mut y[..blocks * row], blocks, row, row);
         // Threads share the channels of a small map, some whole panels each: each reads its part of the weights, and a depthwise layer, which shares
         // them the same way, finds its own in its caches. Of a large map, or where there are not so many panels, they share the strips.
@@ -230,14 +242,13 @@ impl NchwcConv {
             |block, first, tile, room| {
                 // Another thread may have written some of x: a line from its caches takes 100 ns. With few outputs asking takes as long.
                 let fetch = match threads > 1 && tile.rows() >= WIDE {
-                    true => terms.depth.div_ceil(lanes),
+                    true => lists.channels.div_ceil(lanes),
                     false => 0,
                 };
                 self.isa.run(Strip {
                     conv: self,
                     x,
-                    live_in,
-                    terms,
+                    lists,
                     weights,
                     chosen,
                     zeros,
@@ -252,105 +263,65 @@ impl NchwcConv {
         Ok(())
     }
 
-    /// The terms of the live channels.
-    fn terms<'a>(&'a self, live: Option<Live<'_>>, rest: &mut &'a mut [f32]) -> LiveTerms<'a> {
-        let first = self.terms.all();
-        let Some(live) = live else {
-            return LiveTerms {
-                depth: self.depth,
-                of_x: first,
-                of_w: None,
-            };
+    /// Where the terms of the live channels are.
+    fn lists<'a>(&'a self, live: Option<Live<'_>>, rest: &mut &'a mut [f32]) -> Lists<'a> {
+        let source = &self.source;
+        let all = Lists {
+            of_x: &source.terms,
+            of_w: &source.weights,
+            channels: live.map_or(self.shape.c_in, |live| live.channels().count()),
+            in_place: false,
         };
-        let is_compact = matches!(live, Live::Compact(_));
-        let live = live.channels();
-        let (taps, pitch) = (taps(&self.shape), self.matmul.pitch());
-        let each = self.terms_of_a_run();
-        let of_x = take_indices(rest, self.depth);
-        let of_w = take_indices(rest, self.depth);
-        let mut depth = 0;
-        // Written whether live or not: random masks would be mispredicted.
-        for (c, all) in (0..self.depth).step_by(taps).enumerate() {
-            for i in 0..taps {
-                let t = if is_compact { depth } else { all } + i;
-                of_x[depth + i] = first.as_slice()[t / each] + (t % each) as u32;
-                of_w[depth + i] = ((all + i) * pitch) as u32;
-            }
-            depth += taps * usize::from(live.contains(c));
-        }
-        LiveTerms {
-            depth,
-            of_x: Below::all(&of_x[..depth]),
-            of_w: Some(Below::all(&of_w[..depth])),
+        let Some(Live::InPlace(live)) = live else {
+            return all;
+        };
+        let len = source.weights.len();
+        let (of_x, of_w) = (take_indices(rest, len), take_indices(rest, len));
+        source.live(live, of_x, of_w);
+        Lists {
+            of_x,
+            of_w,
+            in_place: true,
+            ..all
         }
     }
 
-    /// The weights of live terms and outputs, and the terms of what is put together of them.
+    /// The weights of live terms and outputs, and the terms of what is put together of them: their rows are those of the first channels.
     fn choose<'a>(
         &'a self,
-        LiveTerms { depth, of_x, of_w }: LiveTerms<'a>,
+        lists: Lists<'a>,
         live_in: Option<Live<'_>>,
         live_out: Option<Channels<'a>>,
         rest: &mut &'a mut [f32],
-    ) -> (LiveTerms<'a>, Chosen<'a>) {
-        let (packed, outputs) = (&self.matmul, self.shape.c_out);
-        let pitch = packed.pitch();
-        let of_w = of_w.unwrap_or_else(|| {
-            let all = take_indices(rest, depth);
-            let rows = all.iter_mut().enumerate();
-            rows.for_each(|(t, at)| *at = (t * pitch) as u32);
-            Below::all(all)
-        });
-        let chosen = Chosen::new(packed, of_w, (live_out, outputs), rest);
-        let terms = match live_in {
-            Some(Live::InPlace(_)) => {
-                let rows = take_indices(rest, depth);
-                let pitches = rows.iter_mut().enumerate();
-                pitches.for_each(|(t, at)| *at = (t * pitch) as u32);
-                LiveTerms {
-                    depth,
-                    of_x,
-                    of_w: Some(Below::all(rows)),
-                }
+    ) -> (Lists<'a>, Chosen<'a>) {
+        let (taps, pitch) = (taps(&self.shape), self.matmul.pitch());
+        let rows = take_indices(rest, lists.channels * taps);
+        let channels = rows.chunks_exact_mut(taps);
+        let mut live = live_in.map(|live| live.channels().live());
+        for (n, rows) in channels.enumerate() {
+            let c = live
+                .as_mut()
+                .map_or(Some(n), |live| live.next())
+                .unwrap_or(n);
+            for (tap, row) in rows.iter_mut().enumerate() {
+                *row = ((c * taps + tap) * pitch) as u32;
             }
-            // The terms of the first channels are those of all that there are.
-            _ => {
-                let runs = depth.div_ceil(self.terms_of_a_run());
-                LiveTerms {
-                    depth,
-                    of_x: Below::all(&self.terms.all().as_slice()[..runs]),
-                    of_w: None,
-                }
-            }
-        };
-        (terms, chosen)
-    }
-
-    /// How many of the terms of a pixel lie side by side.
-    fn terms_of_a_run(&self) -> usize {
-        match self.source.in_runs() {
-            true => Runs::LEN,
-            false => 1,
         }
+        let outputs = (live_out, self.shape.c_out);
+        let chosen = Chosen::new(&self.matmul, Below::all(rows), outputs, rest);
+        let lists = Lists {
+            of_w: &self.source.weights,
+            ..lists
+        };
+        (lists, chosen)
     }
-}
-
-/// The terms of a pixel in a call.
-#[derive(Clone, Copy)]
-struct LiveTerms<'a> {
-    depth: usize,
-    /// Where those of the first pixel are; where their runs begin, if there are runs and all are live.
-    of_x: Below<'a>,
-    /// Where their rows begin in a panel, unless all are live.
-    of_w: Option<Below<'a>>,
 }
 
 /// Pixels of some blocks.
 struct Strip<'a, 't> {
     conv: &'a NchwcConv,
     x: &'a [f32],
-    live_in: Option<Live<'a>>,
-    terms: LiveTerms<'a>,
+    lists: Lists<'a>,
     weights: Weights<'a>,
     /// What each strip puts together for itself.
     chosen: Option<Chosen<'a>>,
@@ -370,10 +341,7 @@ impl Task for Strip<'_, '_> {
     #[inline(always)]
     fn run<S: F32s>(mut self, s: S) {
         let conv = self.conv;
-        let pixels = (self.pixel, self.tile.cols() / S::LANES);
-        let room = core::mem::take(&mut self.room);
-        let (copies, panels) = room.split_at_mut(conv.source.copies_len());
-        let input = conv.source.input(self.x, self.live_in, pixels, copies);
+        let panels = core::mem::take(&mut self.room);
         let pitch = conv.matmul.pitch();
         // Vectors of a panel whose rows are one behind the other.
         let panel = match pitch == conv.matmul.panel_width() {
@@ -397,13 +365,13 @@ impl Task for Strip<'_, '_> {
             };
             match vectors {
                 WIDE if const { S::REGISTERS >= 32 } => {
-                    self.panel::<S, 2, 2, WIDE>(s, input, weights, block);
+                    self.panel::<S, 2, 2, WIDE>(s, weights, block);
                 }
                 3 if const { S::REGISTERS >= 32 } => {
-                    self.panel::<S, 3, 1, 3>(s, input, weights, block);
+                    self.panel::<S, 3, 1, 3>(s, weights, block);
                 }
-                NV => self.panel::<S, 1, 2, 2>(s, input, weights, block),
-                _ => self.panel::<S, 1, 1, 1>(s, input, weights, block),
+                NV => self.panel::<S, 1, 2, 2>(s, weights, block),
+                _ => self.panel::<S, 1, 1, 1>(s, weights, block),
             }
             block += vectors;
         }
@@ -416,15 +384,14 @@ impl Strip<'_, '_> {
     fn panel<S: F32s, const NP: usize, const EACH: usize, const N: usize>(
         &mut self,
         s: S,
-        input: Input<'_>,
         weights: Weights<'_>,
         block: usize,
     ) {
         let conv = self.conv;
-        let LiveTerms { depth, of_x, of_w } = self.terms;
         let activation = conv.matmul.activation();
         let first = self.channel + block * S::LANES;
         let pitch = conv.matmul.pitch();
+        let each = conv.source.terms_of_a_run();
         let mut dead = [0; WIDE];
         if let Some(live) = self.zeros {
             for (i, dead) in dead[..N].iter_mut().enumerate() {
@@ -432,56 +399,61 @@ impl Strip<'_, '_> {
             }
         }
         let (_, bias) = weights.vector(first);
-        let kc = depth
-            .div_ceil(depth.div_ceil(KC).max(1))
-            .max(1)
-            .next_multiple_of(Runs::LEN);
-        for t in (0..depth.max(1)).step_by(kc) {
-            let terms = t..depth.min(t + kc);
-            // Rows of live terms are counted from the panel's first.
-            let before = if of_w.is_some() { 0 } else { t * pitch };
-            let from = |block: usize| {
-                let (panel, _) = weights.vector(self.channel + block * S::LANES);
-                panel.get(before..).unwrap_or(&[])
-            };
-            let (mut panels, mut next) = ([&[][..]; NP], [&[][..]; NP]);
-            for p in 0..NP {
-                panels[p] = from(block + p * EACH);
-                let then = block + N + p * EACH;
-                next[p] = match then < self.tile.rows() {
-                    true => from(then),
-                    false => panels[p],
+        let pixels = (self.pixel, self.tile.cols() / S::LANES);
+        for area in conv.source.areas(self.x, pixels) {
+            let window = area.window;
+            let LiveTerms { depth, of_x, of_w } = self.lists.of(window, each);
+            let kc = depth
+                .div_ceil(depth.div_ceil(KC).max(1))
+                .max(1)
+                .next_multiple_of(Runs::LEN);
+            for t in (0..depth.max(1)).step_by(kc) {
+                let terms = t..depth.min(t + kc);
+                // Listed rows are counted from the panel's first.
+                let before = if of_w.is_some() { 0 } else { t * pitch };
+                let from = |block: usize| {
+                    let (panel, _) = weights.vector(self.channel + block * S::LANES);
+                    panel.get(before..).unwrap_or(&[])
                 };
+                let (mut panels, mut next) = ([&[][..]; NP], [&[][..]; NP]);
+                for p in 0..NP {
+                    panels[p] = from(block + p * EACH);
+                    let then = block + N + p * EACH;
+                    next[p] = match window.is_whole && then < self.tile.rows() {
+                        true => from(then),
+                        false => panels[p],
+                    };
+                }
+                let now = || terms.clone();
+                let pass = Pass {
+                    area,
+                    walk: match (each > 1, of_w) {
+                        (true, None) => Walk::Runs(Runs::new(of_x, depth).part(now())),
+                        (true, Some(of_w)) => Walk::Live(of_x.part(now()), of_w.part(now())),
+                        (false, None) => Walk::Places(of_x.part(now())),
+                        (false, Some(of_w)) => Walk::LivePlaces(of_x.part(now()), of_w.part(now())),
+                    },
+                    panels,
+                    pitch,
+                    next,
+                    fetch: match (block, t) {
+                        (0, 0) => self.fetch,
+                        _ => 0,
+                    },
+                    block,
+                    dead,
+                    start: match bias {
+                        _ if t > 0 => Start::Partial,
+                        Some(bias) => Start::Cols(bias),
+                        None => Start::Zero,
+                    },
+                    activation: match terms.end == depth {
+                        true => activation,
+                        false => Activation::None,
+                    },
+                };
+                pass.tiles::<S, EACH, N>(s, &mut self.tile);
             }
-            let now = || terms.clone();
-            let pass = Pass {
-                input,
-                walk: match (conv.source.in_runs(), of_w) {
-                    (true, None) => Walk::Runs(Runs::new(of_x, depth).part(now())),
-                    (true, Some(of_w)) => Walk::Live(of_x.part(now()), of_w.part(now())),
-                    (false, None) => Walk::Places(of_x.part(now())),
-                    (false, Some(of_w)) => Walk::LivePlaces(of_x.part(now()), of_w.part(now())),
-                },
-                panels,
-                pitch,
-                next,
-                fetch: match (block, t) {
-                    (0, 0) => self.fetch,
-                    _ => 0,
-                },
-                block,
-                dead,
-                start: match bias {
-                    _ if t > 0 => Start::Partial,
-                    Some(bias) => Start::Cols(bias),
-                    None => Start::Zero,
-                },
-                activation: match terms.end == depth {
-                    true => activation,
-                    false => Activation::None,
-                },
-            };
-            pass.tiles::<S, EACH, N>(s, &mut self.tile);
         }
         if !activation.in_registers() {
             for i in 0..N {

@@ -20,13 +20,14 @@ use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
 use crate::ops::conv_shape::{ConvShape, ConvSpec};
 use crate::ops::nchwc::{self, held};
+use crate::ops::span::{Border, Span};
 use crate::ops::{check, pointwise};
 use crate::pack::partial;
 use crate::panel::{LINE, from_line, lines, take};
 use crate::pool::{Pool, Serial, Tile, worth};
 use crate::{Buffer, Channels, Error, Isa};
 
-use areas::{Area, Border, Span};
+use areas::Area;
 
 /// Elements of L1 (48 KiB) for the maps of blocks that are computed together: what a tile takes at its beginning is shared.
 const NEAR: usize = 10 * 1024;
@@ -68,9 +69,7 @@ impl NchwcDepthwise {
 
     /// Places that are listed for a window, at most: of the taps of all areas of outputs with the same taps on the map, twice.
     pub fn listed(shape: &ConvShape) -> usize {
-        // A span of outputs ends where the window's first or last tap leaves the map.
-        let of_axis = |k: usize| k.saturating_mul(k.saturating_mul(2).saturating_add(1));
-        let [down, across] = shape.kernel.map(of_axis);
+        let [down, across] = shape.kernel.map(Span::taps);
         down.saturating_mul(across).saturating_mul(2)
     }
 
@@ -344,7 +343,7 @@ impl NchwcDepthwise {
                 taps: [area.taps[0].all(), area.taps[1].all()],
                 window: self.window(columns, w * S::LANES),
                 rows: rows.outputs.len(),
-                sides: columns.sides,
+                sides: area.sides,
                 weights: &weights.taps[first * each..][..count * each],
                 bias: &weights.bias[first * S::LANES..],
                 map: &x[at.min(x.len())..],

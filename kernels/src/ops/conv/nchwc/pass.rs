@@ -1,6 +1,7 @@
 //! A depth block of some panels: the tiles of all pixels of a strip.
 #![forbid(unsafe_code)]
 
+use super::source::Area;
 use crate::epilogue::Activation;
 use crate::isa::F32s;
 use crate::panel::{Below, Even, Foreseen, Gathered, Lhs, Runs, Spaced, Terms};
@@ -31,17 +32,6 @@ const fn tallest_anywhere<S: F32s>(vectors: usize) -> usize {
     }
 }
 
-/// What the pixels of a strip are read from.
-#[derive(Clone, Copy)]
-pub(super) struct Input<'a> {
-    pub(super) data: &'a [f32],
-    pub(super) pixels: usize,
-    /// Where each of them is, unless they are side by side.
-    pub(super) places: &'a [u32],
-    /// Elements from one block of channels to the next, if pixels are side by side.
-    pub(super) plane: usize,
-}
-
 /// Where the terms of a pixel are, and, unless they are all, where the rows of each begin in a panel.
 #[derive(Clone, Copy)]
 pub(super) enum Walk<'a> {
@@ -55,7 +45,7 @@ pub(super) enum Walk<'a> {
 
 /// Depth block of some panels.
 pub(super) struct Pass<'a, const NP: usize> {
-    pub(super) input: Input<'a>,
+    pub(super) area: Area<'a>,
     pub(super) walk: Walk<'a>,
     pub(super) panels: [&'a [f32]; NP],
     /// From one row of a panel to the next.
@@ -80,12 +70,8 @@ impl<const NP: usize> Pass<'_, NP> {
         s: S,
         out: &mut Tile<'_>,
     ) {
-        let Input {
-            data,
-            pixels,
-            places,
-            plane,
-        } = self.input;
+        let area = self.area;
+        let pixels = area.pixels;
         let most = match self.walk {
             Walk::Runs(_) | Walk::Live(..) => tallest_of::<S>(N),
             Walk::Places(_) | Walk::LivePlaces(..) => tallest_anywhere::<S>(N),
@@ -100,13 +86,15 @@ impl<const NP: usize> Pass<'_, NP> {
             // Of its own: behind a reference every store might change it.
             let mut out = out.sub(0..out.rows(), 0..out.cols());
             let tiles = Tiles {
-                data,
-                places: places.get(range.clone()).unwrap_or(&[]),
+                area: Area {
+                    from: area.from.get(range.clone()).unwrap_or(&[]),
+                    to: area.to.get(range.clone()).unwrap_or(&[]),
+                    ..area
+                },
                 first: range.start,
                 panels: self.panels,
                 next: self.next,
                 fetch: self.fetch,
-                plane,
                 nth: (nth, range.len() / height, tiles),
                 block: self.block,
                 dead: self.dead,
@@ -165,14 +153,13 @@ fn in_order<S: F32s, const N: usize>(pitch: usize, depth: usize) -> Even {
 
 /// Tiles of one height.
 struct Tiles<'a, const NP: usize> {
-    data: &'a [f32],
-    places: &'a [u32],
-    /// The first pixel.
+    /// The pixels that are theirs, if they are listed.
+    area: Area<'a>,
+    /// The first pixel of the area.
     first: usize,
     panels: [&'a [f32]; NP],
     next: [&'a [f32]; NP],
     fetch: usize,
-    plane: usize,
     /// How many tiles that pass over the panels are before these, how many these are, and all.
     nth: (usize, usize, usize),
     /// The first block of the output.
@@ -193,14 +180,16 @@ impl<const NP: usize> Tiles<'_, NP> {
     ) {
         for n in 0..self.nth.1 {
             let at = (self.first + n * MR) * S::LANES;
-            let pixels = &self.data[at.min(self.data.len())..];
+            let data = self.area.data;
+            let pixels = &data[at.min(data.len())..];
             for block in 0..self.fetch {
                 for i in MR..2 * MR {
-                    s.prefetch_ahead(pixels, block * self.plane + i * S::LANES);
+                    s.prefetch_ahead(pixels, block * self.area.plane + i * S::LANES);
                 }
             }
             let lhs = Spaced::<_, MR>::new(pixels, S::LANES, of_x);
-            self.one::<S, MR, EACH, N>(s, lhs, of_w, n, out);
+            let at = (self.area.first + self.first + n * MR) * S::LANES;
+            self.one::<S, MR, EACH, N>(s, lhs, of_w, n, (at, None), out);
         }
     }
 
@@ -212,10 +201,25 @@ impl<const NP: usize> Tiles<'_, NP> {
         of_w: impl Terms,
         out: &mut Tile<'_>,
     ) {
-        let places = self.places.as_chunks::<MR>().0;
+        let Area {
+            data,
+            from,
+            first,
+            to,
+            ..
+        } = self.area;
+        let (from, to) = (from.as_chunks::<MR>().0, to.as_chunks::<MR>().0);
         for n in 0..self.nth.1 {
-            let lhs = Gathered::new(self.data, places[n].map(|at| at as usize), 1, of_x);
-            self.one::<S, MR, EACH, N>(s, lhs, of_w, n, out);
+            let lhs = Gathered::new(data, from[n].map(|at| at as usize), 1, of_x);
+            let place = match to.get(n) {
+                None => (first + self.first + n * MR, None),
+                Some(to) if (to[MR - 1] - to[0]) as usize == MR - 1 => {
+                    (first + to[0] as usize, None)
+                }
+                Some(to) => (first, Some(to)),
+            };
+            let place = (place.0 * S::LANES, place.1);
+            self.one::<S, MR, EACH, N>(s, lhs, of_w, n, place, out);
         }
     }
 
@@ -227,6 +231,7 @@ impl<const NP: usize> Tiles<'_, NP> {
         lhs: impl Lhs<MR>,
         of_w: impl Terms,
         n: usize,
+        (at, apart): (usize, Option<&[u32; MR]>),
         out: &mut Tile<'_>,
     ) {
         let (depth, (before, _, tiles)) = (lhs.len(), self.nth);
@@ -234,7 +239,8 @@ impl<const NP: usize> Tiles<'_, NP> {
         let rhs = Foreseen::<S, _, NP, EACH>::new(self.panels, of_w, self.next, nth);
         let to = Pixels {
             blocks: out.in_order::<N>(self.block),
-            at: (self.first + n * MR) * S::LANES,
+            at,
+            apart,
             dead: self.dead,
         };
         let place = Place {
@@ -247,20 +253,24 @@ impl<const NP: usize> Tiles<'_, NP> {
 }
 
 /// Pixels of neighbouring blocks, from the elements `at` on: vector `j` of row `i` of a tile is pixel `i` of block `j`.
-struct Pixels<R> {
+struct Pixels<'a, R, const MR: usize> {
     blocks: R,
     at: usize,
+    /// Which pixels from there on they are, unless they are side by side.
+    apart: Option<&'a [u32; MR]>,
     /// Lanes of each block that become zeros.
     dead: [u32; WIDE],
 }
 
-impl<S: F32s, R: Rows<NV>, const MR: usize, const NV: usize> Target<S, MR, NV> for Pixels<R> {
+impl<S: F32s, R: Rows<NV>, const MR: usize, const NV: usize> Target<S, MR, NV>
+    for Pixels<'_, R, MR>
+{
     #[inline(always)]
     fn load(&mut self, s: S, i: usize) -> [S::V; NV] {
+        let pixel = self.apart.map_or(i, |apart| apart[i] as usize);
         let mut sums = [s.splat(0.0); NV];
         for j in 0..NV {
-            let block = &self.blocks.row(j)[self.at..][..MR * S::LANES];
-            sums[j] = s.load(&block[i * S::LANES..]);
+            sums[j] = s.load(&self.blocks.row(j)[self.at + pixel * S::LANES..]);
         }
         sums
     }
@@ -268,9 +278,17 @@ impl<S: F32s, R: Rows<NV>, const MR: usize, const NV: usize> Target<S, MR, NV> f
     fn store(&mut self, s: S, sums: &[[S::V; NV]; MR]) {
         let some_dead = self.dead != [0; WIDE];
         for j in 0..NV {
-            let block = &mut self.blocks.row(j)[self.at..][..MR * S::LANES];
+            let block = &mut self.blocks.row(j)[self.at..];
+            let dead = s.these(self.dead[j]);
+            if let Some(apart) = self.apart {
+                each_row!(MR, i => {
+                    let sums = s.select(dead, s.splat(0.0), sums[i][j]);
+                    s.store(sums, &mut block[apart[i] as usize * S::LANES..]);
+                });
+                continue;
+            }
+            let block = &mut block[..MR * S::LANES];
             if some_dead {
-                let dead = s.these(self.dead[j]);
                 each_row!(MR, i => {
                     s.store(s.select(dead, s.splat(0.0), sums[i][j]), &mut block[i * S::LANES..]);
                 });

@@ -1,66 +1,143 @@
-//! The map that a convolution reads, as it is, or strips of it copied between zeros. Planes are blocks of one channel.
+//! Where the pixels and the terms of a convolution are in the map that it reads, as it lies. Planes are blocks of one channel.
 #![forbid(unsafe_code)]
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use super::super::taps;
-use super::pass::Input;
-use crate::Error;
+use super::pass::WIDE;
+use crate::isa::WIDEST;
 use crate::ops::ConvShape;
-use crate::ops::nchwc::Live;
+use crate::ops::span::{Border, Span};
 use crate::pack::{even_height, extent};
-use crate::panel::lines;
+use crate::panel::{Runs, lines, take};
+use crate::pool::{Pool, Tile, worth};
+use crate::{Channels, Error};
 
 /// Elements of the strip of a map, 32 KiB, so that L1 holds it; or else 512 KiB, so that L2 does while the panels pass over it.
 const NEAR: usize = 8 * 1024;
 const FAR: usize = 128 * 1024;
 /// Pixels of a strip, at least: all weights pass through for each.
 const LEAST: usize = 96;
+/// Rows and columns of a map that windows go over, at most.
+const MOST: usize = 1 << 20;
+/// Terms of all windows that are listed, at most: 8 MiB.
+const LISTED: usize = 1 << 20;
+
+/// Pixels of a tile.
+const HIGH: usize = 6;
+/// Cycles of an area and of a tile beside its terms; of a row and of a vector that are copied.
+const AREA: usize = 400;
+const TILE: usize = 60;
+const COPY: [usize; 2] = [10, 6];
+/// Cycles of a term of a tile, at least: it loads four vectors of weights, from L2 or from farther away.
+const LOADS: [usize; 2] = [8, 14];
+/// Multiplications that a copied element costs.
+const COPIED: usize = 4;
+/// Elements of the weights that a strip reads at once, above which L2 does not keep them.
+const KEPT: usize = 128 * 1024;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Source {
     shape: ConvShape,
+    /// If the map is copied between zeros, so that all windows are whole: what is round it there.
+    border: Option<Border>,
+    /// The extents of the map, and of what is read.
+    inside: (usize, usize),
     map: (usize, usize),
     output: (usize, usize),
     /// Channels of a block.
     lanes: usize,
-    blocks: usize,
-    /// Rows and columns of a block as the terms see it, those of the border among them.
-    rows: usize,
-    columns: usize,
-    /// Whether strips are copied.
-    bordered: bool,
-    /// Whether pixels are side by side, as in x.
+    /// Whether the output has the pixels of x.
     flat: bool,
-    /// Where the pixels of a strip are, unless vectors of them are side by side.
-    places: Vec<u32>,
+    rows: Vec<Span>,
+    columns: Vec<Columns>,
+    /// Of all windows, one after the other: where their terms are, seen from the first one of a pixel, and where the rows of these are in a panel.
+    pub(super) terms: Vec<u32>,
+    pub(super) weights: Vec<u32>,
     /// Output pixels of a strip.
     pub(super) strip: usize,
 }
 
+/// Columns of the output with the same taps on the map.
+#[derive(Debug)]
+struct Columns {
+    span: Span,
+    /// Where their pixels in the rows of a strip are, from the first one on, in x and in y. Of an output that has the pixels of x none are listed in y, and
+    /// in x only those of planes.
+    x: Vec<u32>,
+    y: Vec<u32>,
+}
+
+/// Pixels of a strip whose windows have the same taps on the map.
+#[derive(Clone, Copy)]
+pub(super) struct Area<'a> {
+    pub(super) window: Window,
+    /// The map, from the first term of the first pixel on.
+    pub(super) data: &'a [f32],
+    pub(super) pixels: usize,
+    /// Where each of them is in `data`, unless they are side by side.
+    pub(super) from: &'a [u32],
+    /// Which pixel of the strip the first one is, and each of them from there on, unless they are side by side.
+    pub(super) first: usize,
+    pub(super) to: &'a [u32],
+    /// Elements from one block of channels to the next.
+    pub(super) plane: usize,
+}
+
+/// The taps of a window that are on the map.
+#[derive(Clone, Copy)]
+pub(super) struct Window {
+    /// Where its terms begin among those of all windows.
+    pub(super) start: usize,
+    pub(super) taps: usize,
+    /// All taps.
+    pub(super) is_whole: bool,
+}
+
 impl Source {
+    /// Whether a map is not too large for windows.
+    pub(super) fn serves(shape: &ConvShape, (h, w): (usize, usize)) -> bool {
+        let small = |(oh, ow)| [h, w, oh, ow].into_iter().all(|n| n <= MOST);
+        is_flat(shape) || shape.output((h, w)).is_ok_and(small)
+    }
+
+    /// Terms that are listed, at most.
+    pub(super) fn listed(shape: &ConvShape) -> usize {
+        let windows = shape
+            .kernel
+            .into_iter()
+            .fold(shape.c_in, |listed, k| listed.saturating_mul(Span::taps(k)));
+        let whole = shape
+            .kernel
+            .into_iter()
+            .fold(shape.c_in, usize::saturating_mul);
+        windows.min(LISTED).max(whole)
+    }
+
+    /// For a map that it [serves](Self::serves). `pitch`: from one row of a panel to the next.
     pub(super) fn new(
         shape: &ConvShape,
-        (h, w): (usize, usize),
-        lanes: usize,
+        inside: (usize, usize),
+        (lanes, pitch): (usize, usize),
     ) -> Result<Self, Error> {
-        let output = shape.output((h, w))?;
-        let (bordered, unit) = (shape.pads != [0; 4], shape.kernel == [1, 1]);
+        let output = shape.output(inside)?;
         let [top, left, bottom, right] = shape.pads;
-        let (height, columns) = (top + h + bottom, left + w + right);
-        let blocks = shape.c_in.div_ceil(lanes);
-        let channels = extent(&[blocks, lanes], "map")?;
-        extent(&[channels, height, columns], "map")?;
+        let (h, w) = (top + inside.0 + bottom, left + inside.1 + right);
+        let channels = extent(&[shape.c_in.div_ceil(lanes), lanes], "map")?;
         extent(&[channels, h, w], "map")?;
-
-        let flat = unit && shape.stride == [1, 1] && !bordered;
-        let down = shape.stride[0];
+        let flat = is_flat(shape);
+        let (border, [rows, columns]) = match flat {
+            true => (None, whole(shape, output)),
+            false => spans(shape, inside, output, lanes),
+        };
+        let map = border.map_or(inside, |border| border.map);
         // Of a row of the output, or of one of its pixels.
         let (row, pixels, all) = match flat {
             true => (channels, 1, output.0 * output.1),
             false => (
-                (channels * columns).saturating_mul(down),
+                (channels * map.1).saturating_mul(shape.stride[0]),
                 output.1,
                 output.0,
             ),
@@ -73,36 +150,137 @@ impl Source {
             (FAR / row.max(1)).max(least)
         };
         let each = even_height(all, most);
-        let reach = (each - 1) * down + (shape.kernel[0] - 1) * shape.dilation[0] + 1;
-        // A step may be as large as any number where there is one output.
-        let [down, across] = [
-            (columns * lanes).saturating_mul(down),
-            lanes.saturating_mul(shape.stride[1]),
-        ];
-        let strip = each * pixels;
-        let place = |i: usize| match flat {
-            true => (i * lanes) as u32,
-            false => (i / output.1 * down + i % output.1 * across) as u32,
-        };
-        let in_runs = lanes > 1 && flat;
-        Ok(Self {
-            places: (0..if in_runs { 0 } else { strip }).map(place).collect(),
+        let [down, across] = shape.stride;
+        let columns = columns.into_iter().map(|span| {
+            let wide = span.outputs.len();
+            // A step may be as large as any number where there is one output.
+            let list = |below: usize, beside: usize| {
+                let pixel = |i: usize| i / wide * below + i % wide * beside;
+                (0..each * wide).map(|i| pixel(i) as u32).collect()
+            };
+            let (x, y) = match (flat, lanes) {
+                (true, 1) => ((0..each as u32).collect(), Vec::new()),
+                (true, _) => (Vec::new(), Vec::new()),
+                (false, _) => (
+                    list(
+                        (map.1 * lanes).saturating_mul(down),
+                        lanes.saturating_mul(across),
+                    ),
+                    list(output.1, 1),
+                ),
+            };
+            Columns { span, x, y }
+        });
+        let mut source = Self {
             shape: *shape,
-            map: (h, w),
+            border,
+            inside,
+            map,
             output,
             lanes,
-            blocks,
-            rows: if bordered { reach.min(height) } else { h },
-            columns,
-            bordered,
             flat,
-            strip,
+            rows,
+            columns: columns.collect(),
+            terms: Vec::new(),
+            weights: Vec::new(),
+            strip: each * pixels,
+        };
+        source.list(pitch);
+        Ok(source)
+    }
+
+    /// Lists the terms of all windows.
+    fn list(&mut self, pitch: usize) {
+        let (shape, (h, w), lanes) = (self.shape, self.map, self.lanes);
+        let ([_, kw], [dh, dw]) = (shape.kernel, shape.dilation);
+        let each = self.terms_of_a_run();
+        let (mut terms, mut weights) = (Vec::new(), Vec::new());
+        for (_, rows, columns) in self.windows() {
+            let (down, across) = (&rows.taps, &columns.span.taps);
+            for c in 0..shape.c_in {
+                for (k, l) in down
+                    .clone()
+                    .flat_map(|k| across.clone().map(move |l| (k, l)))
+                {
+                    let number = c * taps(&shape) + k * kw + l;
+                    weights.push((number * pitch) as u32);
+                    if number.is_multiple_of(each) {
+                        let row = c / lanes * h + (k - down.start) * dh;
+                        let pixel = row * w + (l - across.start) * dw;
+                        terms.push((pixel * lanes + c % lanes) as u32);
+                    }
+                }
+            }
+        }
+        (self.terms, self.weights) = (terms, weights);
+    }
+
+    /// All windows, and the rows and columns of the output that have them.
+    fn windows(&self) -> impl Iterator<Item = (Window, &Span, &Columns)> {
+        let mut start = 0;
+        pairs(&self.rows, &self.columns).map(move |(rows, columns)| {
+            let taps_of = rows.taps.len() * columns.span.taps.len();
+            let window = Window {
+                start,
+                taps: taps_of,
+                is_whole: taps_of == taps(&self.shape),
+            };
+            start += taps_of * self.shape.c_in;
+            (window, rows, columns)
         })
+    }
+
+    /// Of all windows, one after the other, where the terms of the live channels are, and where the rows of these are in a panel.
+    pub(super) fn live(&self, live: Channels<'_>, of_x: &mut [u32], of_w: &mut [u32]) {
+        let each = self.terms_of_a_run();
+        for (Window { start, taps, .. }, ..) in self.windows() {
+            let mut at = start;
+            // Written whether live or not: random masks would be mispredicted.
+            for c in 0..self.shape.c_in {
+                for i in 0..taps {
+                    let t = start + c * taps + i;
+                    of_x[at + i] = self.terms[t / each] + (t % each) as u32;
+                    of_w[at + i] = self.weights[t];
+                }
+                at += taps * usize::from(live.contains(c));
+            }
+        }
     }
 
     /// Elements of a map of so many channels.
     pub(super) fn len(&self, channels: usize) -> usize {
-        channels.next_multiple_of(self.lanes) * self.map.0 * self.map.1
+        channels.next_multiple_of(self.lanes) * self.inside.0 * self.inside.1
+    }
+
+    /// Elements of the copy of a map.
+    pub(super) fn copy_len(&self) -> usize {
+        let channels = self.shape.c_in.next_multiple_of(self.lanes);
+        self.border
+            .map_or(0, |_| lines(channels * self.map.0 * self.map.1))
+    }
+
+    /// What is read: x, or its blocks with a live channel between zeros.
+    pub(super) fn between_zeros<'a>(
+        &self,
+        pool: &dyn Pool,
+        x: &'a [f32],
+        (live, channels): (Option<Channels<'_>>, usize),
+        rest: &mut &'a mut [f32],
+    ) -> &'a [f32] {
+        let Some(border) = self.border else { return x };
+        let lanes = self.lanes;
+        let [plane, from] = [self.map, self.inside].map(|(h, w)| h * w * lanes);
+        let blocks = channels.div_ceil(lanes);
+        let copy = take(rest, blocks * plane);
+        let pool = worth(pool, copy.len() * COPIED);
+        Tile::new(copy, blocks, plane, plane).split(pool, (1, plane), |block, _, mut to| {
+            if live.is_none_or(|live| live.bits(block * lanes, lanes) != 0) {
+                to.row(0).fill(0.0);
+                let x = &x[block * from..][..from];
+                border.copy(x, self.inside, to.row(0), lanes);
+            }
+        });
+        copy
     }
 
     /// Whether maps are in blocks.
@@ -110,91 +288,112 @@ impl Source {
         self.lanes > 1
     }
 
-    /// Where the terms of the first pixel are.
-    pub(super) fn terms(&self) -> Vec<u32> {
-        let ConvShape {
-            kernel, dilation, ..
-        } = self.shape;
-        let mut terms = Vec::with_capacity(self.shape.c_in * taps(&self.shape));
-        for c in 0..self.shape.c_in {
-            for kh in 0..kernel[0] {
-                for kw in 0..kernel[1] {
-                    let row = c / self.lanes * self.rows + kh * dilation[0];
-                    let pixel = row * self.columns + kw * dilation[1];
-                    terms.push((pixel * self.lanes + c % self.lanes) as u32);
-                }
-            }
-        }
-        terms
-    }
-
-    /// Whether pixels are side by side, and so are terms: the channels of a block.
-    pub(super) fn in_runs(&self) -> bool {
-        self.places.is_empty()
-    }
-
-    /// Elements of the copies of a strip.
-    pub(super) fn copies_len(&self) -> usize {
-        match self.bordered {
-            true => lines(self.blocks * self.lanes * self.rows * self.columns),
-            false => 0,
+    /// How many of the terms of a pixel lie side by side, as pixels do then: channels of a block.
+    pub(super) fn terms_of_a_run(&self) -> usize {
+        match self.flat && self.lanes > 1 {
+            true => Runs::LEN,
+            false => 1,
         }
     }
 
-    /// What so many pixels from `pixel` on are read from, which begins a strip: x, or copies of blocks with a live channel.
-    pub(super) fn input<'a>(
+    /// The areas of the strip of so many pixels that begins at `pixel`.
+    pub(super) fn areas<'a>(
         &'a self,
         x: &'a [f32],
-        live: Option<Live<'_>>,
         (pixel, pixels): (usize, usize),
-        copies: &'a mut [f32],
-    ) -> Input<'a> {
-        let first = pixel / self.output.1 * self.shape.stride[0];
-        let behind = |data: &'a [f32], at: usize| &data[at.min(data.len())..];
-        let data = if self.bordered {
-            self.copy(x, live, first, copies);
-            copies
-        } else if self.flat {
-            behind(x, pixel * self.lanes)
-        } else {
-            behind(x, first * self.columns * self.lanes)
-        };
-        Input {
-            data,
-            pixels,
-            places: &self.places,
-            plane: self.map.0 * self.map.1 * self.lanes,
-        }
-    }
-
-    /// Copies the rows from `first` on, counted from the border's first.
-    fn copy(&self, x: &[f32], live: Option<Live<'_>>, first: usize, room: &mut [f32]) {
-        let ((h, w), lanes) = (self.map, self.lanes);
-        let [top, left, ..] = self.shape.pads;
-        let block = self.rows * self.columns * lanes;
-        let rooms = room.chunks_exact_mut(block.max(1)).take(self.blocks);
-        for (i, room) in rooms.enumerate() {
-            let is_dead = match live {
-                None => false,
-                Some(Live::InPlace(live)) => live.bits(i * lanes, lanes) == 0,
-                Some(Live::Compact(live)) => live.count() <= i * lanes,
+    ) -> impl Iterator<Item = Area<'a>> {
+        let ((h, w), (_, width)) = (self.map, self.output);
+        let (begin, end) = (pixel / width, (pixel + pixels) / width);
+        let behind = move |pixel: usize| &x[(pixel * self.lanes).min(x.len())..];
+        self.windows().filter_map(move |(window, rows, columns)| {
+            let all = Area {
+                window,
+                data: behind(pixel),
+                pixels,
+                from: columns.x.get(..pixels).unwrap_or(&[]),
+                first: 0,
+                to: &[],
+                plane: h * w * self.lanes,
             };
-            if is_dead {
-                continue;
+            if self.flat {
+                return Some(all);
             }
-            let x = &x[i * h * w * lanes..];
-            for (r, row) in room.chunks_exact_mut(self.columns * lanes).enumerate() {
-                let y = (first + r).wrapping_sub(top);
-                if y >= h {
-                    row.fill(0.0);
-                    continue;
-                }
-                let (before, row) = row.split_at_mut(left * lanes);
-                let (inside, behind) = row.split_at_mut(w * lanes);
-                before.fill(0.0);
-                inside.copy_from_slice(&x[y * w * lanes..][..w * lanes]);
-                behind.fill(0.0);
-            }
-        }
+            let Columns { span, x, y } = columns;
+            let outputs = rows.outputs.start.max(begin)..rows.outputs.end.min(end);
+            let above = outputs.start.saturating_sub(rows.outputs.start);
+            let row = rows.at + above * self.shape.stride[0];
+            let pixels = outputs.len() * span.outputs.len();
+            (pixels > 0).then(|| Area {
+                data: behind(row * w + span.at),
+                pixels,
+                from: &x[..pixels],
+                first: (outputs.start - begin) * width + span.outputs.start,
+                to: &y[..pixels],
+                ..all
+            })
+        })
     }
+}
+
+/// Whether the output has the pixels of the map.
+fn is_flat(shape: &ConvShape) -> bool {
+    (shape.kernel, shape.stride, shape.pads) == ([1, 1], [1, 1], [0; 4])
+}
+
+/// All outputs, whose windows are whole.
+fn whole(shape: &ConvShape, output: (usize, usize)) -> [Vec<Span>; 2] {
+    let along = |axis: usize, outputs: usize| Span {
+        outputs: 0..outputs,
+        taps: 0..shape.kernel[axis],
+        at: 0,
+    };
+    [vec![along(0, output.0)], vec![along(1, output.1)]]
+}
+
+/// The outputs of a map, row by row and column by column, by which of their taps are on it. Where tiles of small areas would take longer than a copy
+/// between zeros, the border of that, and all of them.
+fn spans(
+    shape: &ConvShape,
+    (h, w): (usize, usize),
+    output: (usize, usize),
+    lanes: usize,
+) -> (Option<Border>, [Vec<Span>; 2]) {
+    let spans = [(0, h, output.0), (1, w, output.1)]
+        .map(|(axis, extent, outputs)| Span::all(shape, axis, extent, outputs));
+    let [rows, columns] = &spans;
+    let group = WIDE * lanes;
+    let loads = LOADS[usize::from(group.saturating_mul(shape.c_in * taps(shape)) > KEPT)];
+    let cycles = |r: &Span, c: &Span| {
+        let terms = (r.taps.len() * c.taps.len()).saturating_mul(shape.c_in);
+        let pixels = r.outputs.len() * c.outputs.len();
+        let tiles = pixels.div_ceil(HIGH);
+        let of_a_term = (2 * pixels).max(tiles * loads);
+        terms
+            .saturating_mul(of_a_term)
+            .saturating_add(AREA + tiles * TILE)
+    };
+    let border = Border::new(shape, (h, w), output);
+    let all = whole(shape, output);
+    let groups = shape.c_out.div_ceil(group);
+    let pays = || {
+        let row = COPY[0] + (border.map.1 * lanes).div_ceil(WIDEST) * COPY[1];
+        let copy = (border.map.0 * row).saturating_mul(shape.c_in.div_ceil(lanes));
+        let copied = cycles(&all[0][0], &all[1][0]).saturating_mul(groups);
+        let areas = pairs(rows, columns).map(|(r, c)| cycles(r, c));
+        let areas = areas.fold(0, usize::saturating_add).saturating_mul(groups);
+        copied.saturating_add(copy) < areas
+    };
+    let listed = [rows, columns].iter().fold(shape.c_in, |listed, spans| {
+        listed.saturating_mul(spans.iter().map(|span| span.taps.len()).sum())
+    });
+    match listed > LISTED || pays() {
+        true => (Some(border), all),
+        false => (None, spans),
+    }
+}
+
+/// Each row with each column.
+fn pairs<'a, R, C>(rows: &'a [R], columns: &'a [C]) -> impl Iterator<Item = (&'a R, &'a C)> {
+    let with = move |row| columns.iter().map(move |column| (row, column));
+    rows.iter().flat_map(with)
 }
