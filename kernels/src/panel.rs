@@ -3,6 +3,7 @@
 //! Both are walked by a step `t`, one step a live term. *Which* element a step means is the operand's affair: an offset list
 //! makes dead terms cost nothing inside the loop, whatever the density.
 
+mod gathered;
 mod spaced;
 mod terms;
 
@@ -11,6 +12,7 @@ use core::ops::Range;
 
 use crate::isa::F32s;
 
+pub(crate) use gathered::{Gathered, GatheredRows};
 pub(crate) use spaced::{Spaced, SpacedRows};
 pub(crate) use terms::{Below, Bounded, Even, Runs, Terms};
 
@@ -122,57 +124,6 @@ impl<T: Terms, const MR: usize> Lhs<MR> for Listed<'_, T, MR> {
         for i in 0..MR {
             // SAFETY: a term is below the bound of all (`Terms`), and the panel holds `MR` elements there (`new`).
             f(i, unsafe { *self.panel.get_unchecked(at + i) });
-        }
-    }
-}
-
-/// Step `t` is `data[starts[i] + list[t] * stride]` for each row `i`: rows anywhere in memory, read in place.
-#[derive(Clone, Copy)]
-pub(crate) struct Gathered<'a, const MR: usize> {
-    // Invariant of `new`: every row is long enough for the greatest index of the list.
-    rows: [&'a [f32]; MR],
-    stride: usize,
-    list: Below<'a>,
-}
-
-impl<'a, const MR: usize> Gathered<'a, MR> {
-    /// Panics when a row does not hold the elements that the bound of `list` allows to be asked for.
-    #[inline(always)]
-    pub(crate) fn new(
-        data: &'a [f32],
-        starts: [usize; MR],
-        stride: usize,
-        list: Below<'a>,
-    ) -> Self {
-        let rows = starts.map(|s| &data[s.min(data.len())..]);
-        if list.len() > 0 {
-            let last = (list.bound() - 1).checked_mul(stride);
-            assert!(
-                last.is_some_and(|last| rows.iter().all(|r| last < r.len())),
-                "a row is too short"
-            );
-        }
-        Self { rows, stride, list }
-    }
-}
-
-impl<const MR: usize> Lhs<MR> for Gathered<'_, MR> {
-    const GROUP: usize = if MR <= 6 { 2 } else { 1 };
-    #[inline(always)]
-    fn len(self) -> usize {
-        self.list.len()
-    }
-    #[inline(always)]
-    fn part(self, steps: Range<usize>) -> Self {
-        let list = self.list.part(steps);
-        Self { list, ..self }
-    }
-    #[inline(always)]
-    fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, f32)) {
-        let at = self.list.at::<U>(n, u) * self.stride;
-        for i in 0..MR {
-            // SAFETY: a term is below the bound of all (`Terms`), and rows hold `(bound - 1) * stride` (`new`).
-            f(i, unsafe { *self.rows[i].get_unchecked(at) });
         }
     }
 }
@@ -314,10 +265,15 @@ impl<'a, S: F32s, T: Terms, const NP: usize, const EACH: usize> Foreseen<'a, S, 
         next: [&'a [f32]; NP],
         (nth, tiles): (usize, usize),
     ) -> Self {
+        // Panels by comparison: arrays that are indexed, or written in parts and read as a whole, go through memory between two tiles.
         let all = NP * EACH;
         let vector = |i: usize, later: usize| {
-            let of = if i < all { next } else { panels };
-            let panel = of[i / EACH % NP];
+            let mut panel = if i < all { next[0] } else { panels[0] };
+            for p in 1..NP {
+                if i / EACH % NP == p {
+                    panel = if i < all { next[p] } else { panels[p] };
+                }
+            }
             &panel[(i % EACH * S::LANES + later).min(panel.len())..]
         };
         let in_turns = S::REGISTERS >= 32;
@@ -326,9 +282,11 @@ impl<'a, S: F32s, T: Terms, const NP: usize, const EACH: usize> Foreseen<'a, S, 
             _ if nth >= 2 * all => [panels[0]; 2],
             Some(step) if in_turns => [vector(nth % all, nth / all * step); 2],
             None if in_turns && tiles >= 2 * all => {
-                let mut turns = [panels[0]; 2];
-                turns[nth / all] = vector(nth % all, 0);
-                turns
+                let asked = vector(nth % all, 0);
+                match nth < all {
+                    true => [asked, panels[0]],
+                    false => [panels[0], asked],
+                }
             }
             _ => [vector(nth, 0); 2],
         };

@@ -4,7 +4,7 @@
 use super::source::Area;
 use crate::epilogue::Activation;
 use crate::isa::F32s;
-use crate::panel::{Below, Even, Foreseen, Gathered, Lhs, Runs, Spaced, Terms};
+use crate::panel::{Below, Even, Foreseen, GatheredRows, Lhs, Runs, SpacedRows, Terms};
 use crate::pool::{Rows, Tile};
 use crate::tile::gemm::{
     NV, Place, Start, Target, each_row, for_height, tallest, tallest_gathered, tile,
@@ -178,18 +178,20 @@ impl<const NP: usize> Tiles<'_, NP> {
         of_w: impl Terms,
         out: &mut Tile<'_>,
     ) {
-        for n in 0..self.nth.1 {
-            let at = (self.first + n * MR) * S::LANES;
-            let data = self.area.data;
-            let pixels = &data[at.min(data.len())..];
+        let Area {
+            data, first, plane, ..
+        } = self.area;
+        let (begin, tiles) = (self.first, self.nth.1);
+        let rows = SpacedRows::new(data, S::LANES, of_x, begin + tiles * MR);
+        for n in 0..tiles {
+            let pixel = begin + n * MR;
             for block in 0..self.fetch {
-                for i in MR..2 * MR {
-                    s.prefetch_ahead(pixels, block * self.area.plane + i * S::LANES);
+                for i in pixel + MR..pixel + 2 * MR {
+                    s.prefetch_ahead(data, block * plane + i * S::LANES);
                 }
             }
-            let lhs = Spaced::<_, MR>::new(pixels, S::LANES, of_x);
-            let at = (self.area.first + self.first + n * MR) * S::LANES;
-            self.one::<S, MR, EACH, N>(s, lhs, of_w, n, (at, None), out);
+            let at = (first + pixel) * S::LANES;
+            self.one::<S, MR, EACH, N>(s, rows.tile::<MR>(pixel), of_w, n, (at, None), out);
         }
     }
 
@@ -208,18 +210,18 @@ impl<const NP: usize> Tiles<'_, NP> {
             to,
             ..
         } = self.area;
-        let (from, to) = (from.as_chunks::<MR>().0, to.as_chunks::<MR>().0);
+        let rows = GatheredRows::<MR>::new(data, from.as_chunks().0, of_x);
+        let to = to.as_chunks::<MR>().0;
         for n in 0..self.nth.1 {
-            let lhs = Gathered::new(data, from[n].map(|at| at as usize), 1, of_x);
-            let place = match to.get(n) {
+            let (at, apart) = match to.get(n) {
                 None => (first + self.first + n * MR, None),
                 Some(to) if (to[MR - 1] - to[0]) as usize == MR - 1 => {
                     (first + to[0] as usize, None)
                 }
                 Some(to) => (first, Some(to)),
             };
-            let place = (place.0 * S::LANES, place.1);
-            self.one::<S, MR, EACH, N>(s, lhs, of_w, n, place, out);
+            let place = (at * S::LANES, apart);
+            self.one::<S, MR, EACH, N>(s, rows.tile(n), of_w, n, place, out);
         }
     }
 
