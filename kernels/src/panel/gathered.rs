@@ -47,8 +47,7 @@ impl<'a, const MR: usize> GatheredRows<'a, MR> {
     /// Panics when a row does not hold the elements that the bound of `list` allows to be asked for.
     #[inline(always)]
     pub(crate) fn new(data: &'a [f32], starts: &'a [[u32; MR]], list: Below<'a>) -> Self {
-        if !starts.is_empty() {
-            // Without terms a row may begin at the end.
+        if !starts.is_empty() && list.len() > 0 {
             let last = Below::all(starts.as_flattened()).bound() - 1;
             let end = last.checked_add(list.bound());
             assert!(
@@ -63,8 +62,11 @@ impl<'a, const MR: usize> GatheredRows<'a, MR> {
     #[inline(always)]
     pub(crate) fn tile(self, n: usize) -> Gathered<'a, MR> {
         let Self { data, starts, list } = self;
-        // SAFETY: every start is inside the data, or its end (`new`).
-        let row = |start: u32| unsafe { data.get_unchecked(start as usize..) };
+        let row = |start: u32| match list.len() {
+            0 => data,
+            // SAFETY: every start is inside the data (`new`).
+            _ => unsafe { data.get_unchecked(start as usize..) },
+        };
         Gathered {
             rows: starts[n].map(row),
             stride: 1,
