@@ -13,7 +13,7 @@ use core::ops::Range;
 use crate::isa::F32s;
 
 pub(crate) use gathered::{Gathered, GatheredRows};
-pub(crate) use spaced::{Spaced, SpacedRows};
+pub(crate) use spaced::{Beside, Spaced, SpacedRows};
 pub(crate) use terms::{Below, Bounded, Even, Runs, Terms};
 
 /// Floats in a cache line.

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use super::{Lhs, Terms};
+use super::{Lhs, Terms, in_one_register};
 
 /// Step `t` is `data[i * ld + list[t]]` for each row `i`: rows of a matrix, read in place.
 #[derive(Clone, Copy)]
@@ -91,6 +91,32 @@ impl<T: Terms, const MR: usize> Lhs<MR> for Spaced<'_, T, MR> {
             }
             // SAFETY: a term is below the bound of all (`Terms`); row `MR - 1` holds it (`SpacedRows::tile`).
             f(i, unsafe { *base.wrapping_add(i % 3 * self.ld) });
+        }
+    }
+}
+
+/// As [`Spaced`], each step by one register and displacements from there: for rows that are a constant number of elements apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Beside<'a, T, const MR: usize>(pub(crate) Spaced<'a, T, MR>);
+
+impl<T: Terms, const MR: usize> Lhs<MR> for Beside<'_, T, MR> {
+    const GROUP: usize = T::GROUP;
+    #[inline(always)]
+    fn len(self) -> usize {
+        self.0.list.len()
+    }
+    #[inline(always)]
+    fn part(self, steps: Range<usize>) -> Self {
+        Self(Lhs::<MR>::part(self.0, steps))
+    }
+    #[inline(always)]
+    fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, f32)) {
+        let Spaced { data, ld, list } = self.0;
+        // SAFETY: a term is below the bound of all (`Terms`), and the first row holds it (`SpacedRows::tile`).
+        let first: *const f32 = in_one_register(unsafe { data.get_unchecked(list.at::<U>(n, u)) });
+        for i in 0..MR {
+            // SAFETY: as above; so does row `MR - 1`.
+            f(i, unsafe { *first.wrapping_add(i * ld) });
         }
     }
 }

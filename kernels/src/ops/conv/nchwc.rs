@@ -403,10 +403,13 @@ impl Strip<'_, '_> {
         for area in conv.source.areas(self.x, pixels) {
             let window = area.window;
             let LiveTerms { depth, of_x, of_w } = self.lists.of(window, each);
-            let kc = depth
-                .div_ceil(depth.div_ceil(KC).max(1))
-                .max(1)
-                .next_multiple_of(Runs::LEN);
+            let along = pass::height_along::<S>(&area, N);
+            let blocks = if along.is_some() {
+                1
+            } else {
+                depth.div_ceil(KC).max(1)
+            };
+            let kc = depth.div_ceil(blocks).max(1).next_multiple_of(Runs::LEN);
             for t in (0..depth.max(1)).step_by(kc) {
                 let terms = t..depth.min(t + kc);
                 // Listed rows are counted from the panel's first.
@@ -452,7 +455,10 @@ impl Strip<'_, '_> {
                         false => Activation::None,
                     },
                 };
-                pass.tiles::<S, EACH, N>(s, &mut self.tile);
+                match along {
+                    Some(height) => pass.rows::<S, EACH, N>(s, height, &mut self.tile),
+                    None => pass.tiles::<S, EACH, N>(s, &mut self.tile),
+                }
             }
         }
         if !activation.in_registers() {

@@ -4,10 +4,10 @@
 use super::source::Area;
 use crate::epilogue::Activation;
 use crate::isa::F32s;
-use crate::panel::{Below, Even, Foreseen, GatheredRows, Lhs, Runs, SpacedRows, Terms};
+use crate::panel::{Below, Beside, Even, Foreseen, GatheredRows, Lhs, Runs, SpacedRows, Terms};
 use crate::pool::{Rows, Tile};
 use crate::tile::gemm::{
-    NV, Place, Start, Target, each_row, for_height, tallest, tallest_gathered, tile,
+    NV, Place, Start, TALL, Target, each_row, for_height, tallest, tallest_gathered, tile,
 };
 
 /// Vectors of the widest panel.
@@ -30,6 +30,33 @@ const fn tallest_anywhere<S: F32s>(vectors: usize) -> usize {
         3 => 5, // Six spill.
         _ => tallest_gathered::<S>(),
     }
+}
+
+/// Whether so many pixels along a row, by so many vectors, are a tile of their own: they need one address, so there are registers for more than of pixels
+/// anywhere, and an FMA broadcasts what only it reads. With 32 registers only for one vector: 12 x 2 took 1.0 to 1.04 of 8 x 2 anywhere.
+const fn along<S: F32s>(pixels: usize, vectors: usize) -> bool {
+    match (S::REGISTERS >= 32, vectors) {
+        (true, 1) => pixels >= 12 && pixels <= TALL,
+        (false, 1) => pixels == 8 || pixels == 12,
+        (false, 2) => pixels == 6,
+        _ => false,
+    }
+}
+
+/// The tallest of such tiles that are worth it for the rows of an area. The last one of a row begins where it ends with it, so some pixels are computed twice:
+/// from the first term on, then.
+pub(super) fn height_along<S: F32s>(area: &Area<'_>, vectors: usize) -> Option<usize> {
+    let width = area.width;
+    // Steps of FMAs and what else a step takes.
+    let cost = |height: usize| width.div_ceil(height) * (height * vectors + 2);
+    let others = tallest_anywhere::<S>(vectors);
+    let heights = [6, 8, 12, 14, 16, 20, 24];
+    let best = heights
+        .into_iter()
+        .filter(|&height| along::<S>(height, vectors) && height <= width)
+        .min_by_key(|&height| cost(height))?;
+    let pays = cost(best) * others <= width * (others * vectors + 4);
+    (pays && area.stride <= 2).then_some(best)
 }
 
 /// Where the terms of a pixel are, and, unless they are all, where the rows of each begin in a panel.
@@ -63,6 +90,54 @@ pub(super) struct Pass<'a, const NP: usize> {
 }
 
 impl<const NP: usize> Pass<'_, NP> {
+    /// All pixels, row by row, in tiles of a [height](height_along).
+    #[inline(always)]
+    pub(super) fn rows<S: F32s, const EACH: usize, const N: usize>(
+        &self,
+        s: S,
+        height: usize,
+        out: &mut Tile<'_>,
+    ) {
+        let area = self.area;
+        let (of_x, of_w) = match self.walk {
+            Walk::Places(of_x) => (of_x, None),
+            Walk::LivePlaces(of_x, of_w) => (of_x, Some(of_w)),
+            Walk::Runs(_) | Walk::Live(..) => unreachable!("pixels are listed"),
+        };
+        let mut out = out.sub(0..out.rows(), 0..out.cols());
+        let count = area.pixels / area.width * area.width.div_ceil(height);
+        let tiles = Tiles {
+            nth: (0, count, count),
+            ..self.of(area, 0)
+        };
+        let pitch = self.pitch;
+        for_height!(@ height, MR, if const { along::<S>(MR, N) } {
+            match (area.stride, area.of_blocks) {
+                (1, true) => tiles.of_rows::<S, MR, EACH, N, 1, true>(s, of_x, (of_w, pitch), &mut out),
+                (_, true) => tiles.of_rows::<S, MR, EACH, N, 2, true>(s, of_x, (of_w, pitch), &mut out),
+                (1, false) => tiles.of_rows::<S, MR, EACH, N, 1, false>(s, of_x, (of_w, pitch), &mut out),
+                (_, false) => tiles.of_rows::<S, MR, EACH, N, 2, false>(s, of_x, (of_w, pitch), &mut out),
+            }
+        }, 6 8 12 14 16 20 24);
+    }
+
+    /// Tiles of these pixels, the first of which has this number.
+    #[inline(always)]
+    fn of<'a>(&'a self, area: Area<'a>, first: usize) -> Tiles<'a, NP> {
+        Tiles {
+            area,
+            first,
+            panels: self.panels,
+            next: self.next,
+            fetch: self.fetch,
+            nth: (0, 0, 0),
+            block: self.block,
+            dead: self.dead,
+            start: self.start,
+            activation: self.activation,
+        }
+    }
+
     /// All pixels, in tiles of two heights that differ by one.
     #[inline(always)]
     pub(super) fn tiles<S: F32s, const EACH: usize, const N: usize>(
@@ -85,21 +160,14 @@ impl<const NP: usize> Pass<'_, NP> {
             }
             // Of its own: behind a reference every store might change it.
             let mut out = out.sub(0..out.rows(), 0..out.cols());
+            let these = Area {
+                from: area.from.get(range.clone()).unwrap_or(&[]),
+                to: area.to.get(range.clone()).unwrap_or(&[]),
+                ..area
+            };
             let tiles = Tiles {
-                area: Area {
-                    from: area.from.get(range.clone()).unwrap_or(&[]),
-                    to: area.to.get(range.clone()).unwrap_or(&[]),
-                    ..area
-                },
-                first: range.start,
-                panels: self.panels,
-                next: self.next,
-                fetch: self.fetch,
                 nth: (nth, range.len() / height, tiles),
-                block: self.block,
-                dead: self.dead,
-                start: self.start,
-                activation: self.activation,
+                ..self.of(these, range.start)
             };
             let pitch = self.pitch;
             for_height!(height, MR => {
@@ -170,6 +238,72 @@ struct Tiles<'a, const NP: usize> {
 }
 
 impl<const NP: usize> Tiles<'_, NP> {
+    /// Pixels `T` pixels of a map in blocks (`B`) or of planes apart.
+    #[inline(always)]
+    fn of_rows<
+        S: F32s,
+        const MR: usize,
+        const EACH: usize,
+        const N: usize,
+        const T: usize,
+        const B: bool,
+    >(
+        self,
+        s: S,
+        of_x: Below<'_>,
+        (of_w, pitch): (Option<Below<'_>>, usize),
+        out: &mut Tile<'_>,
+    ) {
+        s.outline(
+            #[inline(always)]
+            move || match of_w {
+                None => {
+                    let of_w = in_order::<S, N>(pitch, of_x.len());
+                    self.along::<S, MR, EACH, N, T, B>(s, of_x, of_w, out);
+                }
+                Some(of_w) => self.along::<S, MR, EACH, N, T, B>(s, of_x, of_w, out),
+            },
+        );
+    }
+
+    #[inline(always)]
+    fn along<
+        S: F32s,
+        const MR: usize,
+        const EACH: usize,
+        const N: usize,
+        const T: usize,
+        const B: bool,
+    >(
+        self,
+        s: S,
+        of_x: Below<'_>,
+        of_w: impl Terms,
+        out: &mut Tile<'_>,
+    ) {
+        let Area {
+            data,
+            from,
+            first,
+            to,
+            width,
+            ..
+        } = self.area;
+        let apart = if B { T * S::LANES } else { T };
+        let mut n = 0;
+        for (from, to) in from.chunks_exact(width).zip(to.chunks_exact(width)) {
+            let data = &data[(from[0] as usize).min(data.len())..];
+            let rows = SpacedRows::new(data, apart, of_x, width);
+            for pixel in (0..width).step_by(MR) {
+                let pixel = pixel.min(width - MR);
+                let at = (first + to[0] as usize + pixel) * S::LANES;
+                let lhs = Beside(rows.tile::<MR>(pixel));
+                self.one::<S, MR, EACH, N>(s, lhs, of_w, n, (at, None), out);
+                n += 1;
+            }
+        }
+    }
+
     #[inline(always)]
     fn side_by_side<S: F32s, const MR: usize, const EACH: usize, const N: usize>(
         self,

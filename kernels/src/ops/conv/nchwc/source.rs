@@ -82,6 +82,10 @@ pub(super) struct Area<'a> {
     /// Which pixel of the strip the first one is, and each of them from there on, unless they are side by side.
     pub(super) first: usize,
     pub(super) to: &'a [u32],
+    /// Listed pixels of a row, and how many from one to the next.
+    pub(super) width: usize,
+    pub(super) stride: usize,
+    pub(super) of_blocks: bool,
     /// Elements from one block of channels to the next.
     pub(super) plane: usize,
 }
@@ -313,6 +317,9 @@ impl Source {
                 from: columns.x.get(..pixels).unwrap_or(&[]),
                 first: 0,
                 to: &[],
+                width: 0,
+                stride: self.shape.stride[1],
+                of_blocks: self.of_blocks(),
                 plane: h * w * self.lanes,
             };
             if self.flat {
@@ -329,6 +336,7 @@ impl Source {
                 from: &x[..pixels],
                 first: (outputs.start - begin) * width + span.outputs.start,
                 to: &y[..pixels],
+                width: span.outputs.len(),
                 ..all
             })
         })
