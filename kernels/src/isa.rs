@@ -101,7 +101,21 @@ pub trait F32s: Copy + Send + Sync + 'static {
     fn copysign(self, magnitude: Self::V, sign: Self::V) -> Self::V;
     /// 2^n for integral n in -126..=127, by writing the exponent field.
     fn exp2i(self, n: Self::V) -> Self::V;
-    /// v * 2^n for integral n in -252..=254, rounded once where that is a denormal number.
+    /// The greatest integer that is not above `a`.
+    #[inline(always)]
+    fn floor(self, a: Self::V) -> Self::V {
+        let n = self.round(a);
+        self.select(self.lt(a, n), self.sub(n, self.splat(1.0)), n)
+    }
+    /// n and f of x = ⌊n⌋ + f, 0 <= f < 1 but for rounding, for x below 128, for [`F32s::scale2`]; where x is too small for 2^x, any that are small enough.
+    #[inline(always)]
+    fn split(self, x: Self::V) -> (Self::V, Self::V) {
+        // NaN stays: the second operand.
+        let x = self.max(self.splat(-151.0), x);
+        let n = self.floor(x);
+        (n, self.sub(x, n))
+    }
+    /// v * 2^n for integral n in -252..=254, or for the n of [`F32s::split`]; rounded once where that is a denormal number.
     #[inline(always)]
     fn scale2(self, v: Self::V, n: Self::V) -> Self::V {
         // In two factors, since 2^128 and 2^-150 are no floats.

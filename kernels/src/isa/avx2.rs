@@ -222,6 +222,11 @@ impl F32s for Avx2 {
         unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
     }
     #[inline(always)]
+    fn floor(self, a: __m256) -> __m256 {
+        // SAFETY: see above the impl.
+        unsafe { _mm256_floor_ps(a) }
+    }
+    #[inline(always)]
     fn abs(self, a: __m256) -> __m256 {
         // SAFETY: see above the impl.
         unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }

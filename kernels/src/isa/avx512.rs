@@ -234,6 +234,14 @@ impl F32s for Avx512 {
         }
     }
     #[inline(always)]
+    fn split(self, x: __m512) -> (__m512, __m512) {
+        // What scales rounds down as well, and an infinity has no fraction.
+        // SAFETY: see above the impl.
+        (x, unsafe {
+            _mm512_reduce_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(x)
+        })
+    }
+    #[inline(always)]
     fn scale2(self, v: __m512, n: __m512) -> __m512 {
         // SAFETY: see above the impl.
         unsafe { _mm512_scalef_ps(v, n) }

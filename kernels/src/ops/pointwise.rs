@@ -21,11 +21,23 @@ pub(crate) fn exp<S: F32s>(s: S, x: S::V) -> S::V {
 }
 
 /// 2^x for x <= 127, within 2 ulp; NaN stays, underflow passes through the denormal numbers to zero, which 2^-inf is.
+///
+/// With fractions from 0 to 1, which AVX-512 finds in one instruction; the polynomial is minimax there, its relative error 2e-9.
 #[inline(always)]
 pub(crate) fn exp2<S: F32s>(s: S, x: S::V) -> S::V {
-    let x = s.max(s.splat(-151.0), x);
-    let n = s.round(x);
-    pow2(s, n, s.sub(x, n))
+    let (n, f) = s.split(x);
+    let mut p = s.splat(2.170_225_5e-4);
+    for c in [
+        1.243_968_8e-3,
+        9.678_841e-3,
+        5.548_334e-2,
+        2.402_298_4e-1,
+        6.931_47e-1,
+        1.0,
+    ] {
+        p = s.mul_add(p, f, s.splat(c));
+    }
+    s.scale2(p, n)
 }
 
 /// 2^(n + f) for integral n and |f| <= 1 / 2. The polynomial is minimax, its relative error 2.6e-9 by Remez' exchange.
