@@ -201,6 +201,24 @@ fn arithmetic<S: F32s>(s: S) {
     pairs(s, "sqrt", |a, _| s.sqrt(a), |a, _| a.sqrt());
     pairs(s, "abs", |a, _| s.abs(a), |a, _| a.abs());
     pairs(s, "round", |a, _| s.round(a), |a, _| a.round_ties_even());
+    pairs(s, "floor", |a, _| s.floor(a), |a, _| a.floor());
+    let far = [-1e30, -151.5, -149.25, -126.5, -1e-9, -0.0, 0.7, 126.9];
+    for x in far.into_iter().chain([f32::NEG_INFINITY]) {
+        let (n, f) = s.split(s.splat(x));
+        let power = if x < -151.0 { 0.0 } else { x.floor().exp2() };
+        let got = out(s, s.scale2(s.splat(1.0), n));
+        same(&format!("split({x})"), &got, &vec![power; S::LANES]);
+        for f in out(s, f) {
+            assert!((0.0..=1.0).contains(&f), "split({x}): {f}");
+            assert!(
+                x < -151.0 || (f - (x - x.floor())).abs() <= f32::EPSILON,
+                "split({x}): {f}"
+            );
+        }
+    }
+    for f in out(s, s.split(s.splat(f32::NAN)).1) {
+        assert!(f.is_nan(), "split(NaN): {f}");
+    }
     for n in -126..=127 {
         let got = out(s, s.exp2i(s.splat(n as f32)));
         same("exp2i", &got, &vec![(n as f32).exp2(); S::LANES]);
