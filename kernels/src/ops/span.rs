@@ -21,6 +21,15 @@ impl Span {
         kernel.saturating_mul(kernel.saturating_mul(2).saturating_add(1))
     }
 
+    /// So many outputs, whose windows of `kernel` taps are whole.
+    pub(crate) fn whole(kernel: usize, outputs: usize) -> Self {
+        Self {
+            outputs: 0..outputs,
+            taps: 0..kernel,
+            at: 0,
+        }
+    }
+
     /// All outputs along an axis, span by span.
     pub(crate) fn all(shape: &ConvShape, axis: usize, extent: usize, outputs: usize) -> Vec<Self> {
         let (kernel, pad) = (shape.kernel[axis], shape.pads[axis]);
@@ -42,6 +51,15 @@ impl Span {
         }
         spans
     }
+}
+
+/// Each row with each column.
+pub(crate) fn pairs<'a, R, C>(
+    rows: &'a [R],
+    columns: &'a [C],
+) -> impl Iterator<Item = (&'a R, &'a C)> {
+    let with = move |row| columns.iter().map(move |column| (row, column));
+    rows.iter().flat_map(with)
 }
 
 /// Zeros round a map.

@@ -297,15 +297,14 @@ impl NchwcConv {
         let (taps, pitch) = (taps(&self.shape), self.matmul.pitch());
         let rows = take_indices(rest, lists.channels * taps);
         let channels = rows.chunks_exact_mut(taps);
-        let mut live = live_in.map(|live| live.channels().live());
-        for (n, rows) in channels.enumerate() {
-            let c = live
-                .as_mut()
-                .map_or(Some(n), |live| live.next())
-                .unwrap_or(n);
+        let of = |(rows, c): (&mut [u32], usize)| {
             for (tap, row) in rows.iter_mut().enumerate() {
                 *row = ((c * taps + tap) * pitch) as u32;
             }
+        };
+        match live_in {
+            Some(live) => channels.zip(live.channels().live()).for_each(of),
+            None => channels.zip(0..).for_each(of),
         }
         let outputs = (live_out, self.shape.c_out);
         let chosen = Chosen::new(&self.matmul, Below::all(rows), outputs, rest);

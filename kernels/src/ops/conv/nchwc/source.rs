@@ -8,7 +8,7 @@ use super::super::taps;
 use super::pass::WIDE;
 use crate::isa::WIDEST;
 use crate::ops::ConvShape;
-use crate::ops::span::{Border, Span};
+use crate::ops::span::{Border, Span, pairs};
 use crate::pack::{even_height, extent};
 use crate::panel::{Runs, lines, take};
 use crate::pool::{Pool, Tile, worth};
@@ -350,12 +350,11 @@ fn is_flat(shape: &ConvShape) -> bool {
 
 /// All outputs, whose windows are whole.
 fn whole(shape: &ConvShape, output: (usize, usize)) -> [Vec<Span>; 2] {
-    let along = |axis: usize, outputs: usize| Span {
-        outputs: 0..outputs,
-        taps: 0..shape.kernel[axis],
-        at: 0,
-    };
-    [vec![along(0, output.0)], vec![along(1, output.1)]]
+    let [down, across] = shape.kernel;
+    [
+        vec![Span::whole(down, output.0)],
+        vec![Span::whole(across, output.1)],
+    ]
 }
 
 /// The outputs of a map, row by row and column by column, by which of their taps are on it. Where tiles of small areas would take longer than a copy
@@ -398,10 +397,4 @@ fn spans(
         true => (Some(border), all),
         false => (None, spans),
     }
-}
-
-/// Each row with each column.
-fn pairs<'a, R, C>(rows: &'a [R], columns: &'a [C]) -> impl Iterator<Item = (&'a R, &'a C)> {
-    let with = move |row| columns.iter().map(move |column| (row, column));
-    rows.iter().flat_map(with)
 }

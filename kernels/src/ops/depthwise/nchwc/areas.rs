@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::super::pixels::{WIDE, in_registers, most_sums};
 use crate::Isa;
 use crate::ops::conv_shape::ConvShape;
-use crate::ops::span::Span;
+use crate::ops::span::{Span, pairs};
 use crate::pack::even_height;
 use crate::panel::Bounded;
 
@@ -68,12 +68,8 @@ impl Area {
             Some((all, sides)) => (vec![all], sides),
             None => (Span::all(shape, 1, w, out.1), [false; 2]),
         };
-        let pairs = rows
-            .iter()
-            .flat_map(|r| columns.iter().map(move |c| (r, c)));
-        pairs
-            .map(|(r, c)| Self::new(shape, w, isa, r, (c, sides)))
-            .collect()
+        let areas = pairs(&rows, &columns).map(|(r, c)| Self::new(shape, w, isa, r, (c, sides)));
+        areas.collect()
     }
 
     /// Cycles of a block, on Zen 5.
@@ -104,13 +100,8 @@ fn of_windows(
     let over = ((ow - 1) * stride + kernel).saturating_sub(pad + w);
     let is_side = |n: usize| n == 0 || n == kernel / 2;
     let fits = shape.dilation[1] == 1 && r >= WIDE && last >= WIDE;
-    let all = Span {
-        outputs: 0..ow,
-        taps: 0..kernel,
-        at: 0,
-    };
     (in_registers(kernel, stride) && fits && is_side(pad) && is_side(over))
-        .then_some((all, [pad > 0, over > 0]))
+        .then(|| (Span::whole(kernel, ow), [pad > 0, over > 0]))
 }
 
 /// Columns and rows of the tiles of an area.
