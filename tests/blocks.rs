@@ -129,6 +129,45 @@ fn windows_read_blocks() {
     assert_eq!(blocks(net, [20, 11, 7]), 5);
 }
 
+/// Groups that are blocks on every instruction set, with windows that would else be Winograd's.
+#[test]
+fn groups_of_blocks() {
+    let mut net = Net::default();
+    let x = net.input("x", &[0, 32, 9, 7]);
+    let y = pointwise(&mut net, x, 32, 96);
+    let weights = net.weights(&[48, 32, 3, 3]);
+    let y = net.conv(y, weights, 3, 3, None);
+    let y = pointwise(&mut net, y, 48, 20);
+    let y = net.node(Op::GlobalAveragePool, &[y]);
+    net.output(y);
+    assert_eq!(blocks(net, [32, 9, 7]), 4);
+}
+
+/// What lives of groups is not so many channels in each.
+#[test]
+fn masked_groups_stay_in_planes() {
+    for kill in [by_constant as Kill, by_its_means] {
+        for behind in [false, true] {
+            let mut net = Net::default();
+            let x = net.input("x", &[0, 32, 9, 7]);
+            let mut y = pointwise(&mut net, x, 32, 64);
+            if !behind {
+                y = kill(&mut net, y, 64, 1);
+            }
+            let weights = net.weights(&[64, 32, 3, 3]);
+            let mut y = net.conv(y, weights, 3, 2, None);
+            if behind {
+                y = net.node(Op::Unary(Unary::Relu), &[y]);
+                y = kill(&mut net, y, 64, 2);
+            }
+            let y = pointwise(&mut net, y, 64, 20);
+            let y = depthwise(&mut net, y, 20, 1);
+            net.output(y);
+            blocks(net, [32, 9, 7]);
+        }
+    }
+}
+
 /// The stem of a residual net.
 #[test]
 fn pools_pass_blocks_on() {

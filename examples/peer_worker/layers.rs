@@ -115,7 +115,9 @@ pub(crate) fn convolution(
     // What is not computed by Winograd's filtering is in blocks, but for maps that caches do not hold and of which little is live: of a
     // block, each line with a live channel is read.
     let far = shape.c_in * h * w > FAR && case.density() < 0.3;
-    let direct = shape.groups == 1 && !far && !conv.row_name().contains("winograd");
+    let winograd = conv.row_name().contains("winograd");
+    let grouped = shape.groups > 1 && words.is_some();
+    let direct = NchwcConv::serves(isa, &shape, (h, w)) && !far && !winograd && !grouped;
     if direct && layout.is_err() {
         return in_blocks(&spec, (h, w), words, &x, isa, pool);
     }

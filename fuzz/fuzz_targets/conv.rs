@@ -260,6 +260,9 @@ fn in_blocks(
             })
         });
     }
+    if spec.shape.groups > 1 && (live_in.is_some() || live_out.is_some()) {
+        return;
+    }
     let convs = [
         (NchwcConv::pack_planes(isa, spec, hw), x.to_vec(), live_in.map(Live::InPlace)),
         (NchwcConv::pack_blocks(isa, spec, hw), laid_out(None), live_in.map(Live::InPlace)),

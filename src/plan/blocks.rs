@@ -52,11 +52,11 @@ enum Role {
 
 /// Lays maps out in blocks where that saves more time than it takes to lay them out.
 pub(super) fn lay_out(net: &mut Net, isa: Isa) -> Result<()> {
-    if !net.items.iter().any(|item| gain(net, item) > 0.0) {
+    if !net.items.iter().any(|item| gain(net, item, isa) > 0.0) {
         return Ok(());
     }
-    let roles = roles(net);
-    let blocked = choose(net, &roles);
+    let roles = roles(net, isa);
+    let blocked = choose(net, &roles, isa);
     if !blocked.contains(&true) {
         return Ok(());
     }
@@ -115,7 +115,7 @@ const POOLED: f64 = 5.0;
 
 /// Cycles that an item saves when its maps are in blocks. Measured on a Xeon, in shares of the time in planes: pointwise convolutions take 0.77 to
 /// 0.98, mostly 0.94; larger windows with a step 0.8; depthwise ones of 3 x 3 with steps of 1 0.8 to 1.05 where maps are wide, else 0.4 to 0.8.
-fn gain(net: &Net, item: &Item) -> f64 {
+fn gain(net: &Net, item: &Item, isa: Isa) -> f64 {
     let conv = match &item.work {
         Work::Conv(conv) => conv,
         Work::Op(Op::MaxPool { .. } | Op::AveragePool { .. }) => {
@@ -135,7 +135,7 @@ fn gain(net: &Net, item: &Item) -> f64 {
     if !conv.is_depthwise() {
         let taps = shape.kernel[0] * shape.kernel[1];
         let cycles = y * (shape.c_in / shape.groups * taps) as f64 / RATE;
-        return match is_direct(conv) {
+        return match is_direct(conv, isa) {
             false => 0.0,
             true if taps == 1 => 0.05 * cycles,
             true => 0.15 * cycles,
@@ -154,26 +154,35 @@ fn gain(net: &Net, item: &Item) -> f64 {
     }
 }
 
-/// A convolution that maps in blocks are for: of one group, and not one that Winograd's filtering takes, which is for planes.
-fn is_direct(conv: &Conv) -> bool {
+/// A convolution that maps in blocks are for: not one that Winograd's filtering takes, which is for planes.
+fn is_direct(conv: &Conv, isa: Isa) -> bool {
     let ConvShape {
         kernel,
         stride,
         dilation,
+        groups,
         ..
     } = conv.shape;
-    (kernel, stride, dilation) != ([3, 3], [1, 1], [1, 1])
-        && NchwcConv::serves(&conv.shape, conv.hw)
+    (kernel, stride, dilation, groups) != ([3, 3], [1, 1], [1, 1], 1)
+        && NchwcConv::serves(isa, &conv.shape, conv.hw)
 }
 
-fn roles(net: &Net) -> Vec<Role> {
-    let apart = masked_apart(net);
+fn roles(net: &Net, isa: Isa) -> Vec<Role> {
+    let masked = |item: &Item| matches!(item.work, Work::Op(Op::Mask { .. }));
+    let apart = touched(net, |item| masked(item) && !is_mask_of_map(net, item));
+    // Of groups, a compact map would have as many channels as live in each.
+    let grouped = |item: &Item| match &item.work {
+        Work::Conv(conv) => conv.shape.groups > 1 && !conv.is_depthwise(),
+        _ => false,
+    };
+    let ragged = touched(net, masked);
     let mut in_blocks = vec![false; net.len()];
     let role = |item: &Item| {
         let mut values = item.inputs.iter().chain(&item.outputs).flatten();
-        let role = match values.any(|id| apart[id.index()]) {
+        let stays = |id: &ValueId| apart[id.index()] || grouped(item) && ragged[id.index()];
+        let role = match values.any(stays) {
             true => Role::Planes,
-            false => role(net, item, &in_blocks),
+            false => role(net, item, &in_blocks, isa),
         };
         if let (Role::Makes | Role::Through, Some(y)) = (role, item.output(0)) {
             in_blocks[y.index()] = true;
@@ -196,11 +205,9 @@ fn is_mask_of_map(net: &Net, item: &Item) -> bool {
         && mask.shape.elements() == shape[1]
 }
 
-/// The values that masks which blocks are not for have to do with, or may have by what becomes of them.
-fn masked_apart(net: &Net) -> Vec<bool> {
+/// The values that some masks have to do with, or may have by what becomes of them.
+fn touched(net: &Net, is_mask: impl Fn(&Item) -> bool) -> Vec<bool> {
     let mut masked = vec![false; net.len()];
-    let is_mask =
-        |item: &Item| matches!(item.work, Work::Op(Op::Mask { .. })) && !is_mask_of_map(net, item);
     // Its results have channels of their own.
     let sums = |item: &Item| match &item.work {
         Work::Conv(conv) => !conv.is_depthwise(),
@@ -225,7 +232,7 @@ fn masked_apart(net: &Net) -> Vec<bool> {
 }
 
 /// That of an item, if these values would be in blocks.
-fn role(net: &Net, item: &Item, in_blocks: &[bool]) -> Role {
+fn role(net: &Net, item: &Item, in_blocks: &[bool], isa: Isa) -> Role {
     let maps = |ids: &[Option<ValueId>]| ids.iter().flatten().all(|&id| is_map(net, id));
     let Some(y) = item.output(0) else {
         return Role::Planes;
@@ -234,12 +241,12 @@ fn role(net: &Net, item: &Item, in_blocks: &[bool]) -> Role {
     match &item.work {
         Work::Conv(conv) if maps(&[item.input(0), Some(y)]) => {
             if conv.is_depthwise() {
-                let gains = in_blocks || gain(net, item) > 0.0;
+                let gains = in_blocks || gain(net, item, isa) > 0.0;
                 match gains && NchwcDepthwise::serves(&conv.shape, conv.hw) {
                     true => Role::Through,
                     false => Role::Planes,
                 }
-            } else if is_direct(conv) {
+            } else if is_direct(conv, isa) {
                 Role::Makes
             } else {
                 Role::Planes
@@ -297,7 +304,7 @@ const ROUNDS: usize = 8;
 
 /// The values that are to be in blocks. Those that items pass through are so together; all of them at first, and then no more those that take
 /// longer to lay out than they save, as long as there are any.
-fn choose(net: &Net, roles: &[Role]) -> Vec<bool> {
+fn choose(net: &Net, roles: &[Role], isa: Isa) -> Vec<bool> {
     let mut parts = Parts::new(net.len());
     for (item, role) in net.items.iter().zip(roles) {
         if *role == Role::Through {
@@ -323,7 +330,7 @@ fn choose(net: &Net, roles: &[Role]) -> Vec<bool> {
         for (item, role) in makers() {
             let y = made((item, role)).map(|y| parts.of(y));
             if let Some(part) = y {
-                saved[part] += gain(net, item);
+                saved[part] += gain(net, item, isa);
             }
             let in_blocks = *role == Role::Leaves || y.is_some_and(|part| chosen[part]);
             for (i, id) in item.inputs.iter().enumerate() {

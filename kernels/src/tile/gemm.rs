@@ -137,7 +137,7 @@ fn steps<S: F32s, const MR: usize, const NV: usize, const U: usize>(
 /// live in memory. What is not repeated does not reach the optimizer, as a constant: it was four fifths of what was generated.
 macro_rules! each_row {
     ($mr:expr, $i:ident => $body:expr) => {
-        each_row!(@ $mr, $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23)
+        each_row!(@ $mr, $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27)
     };
     // As many as there are numbers.
     (@ $mr:expr, $i:ident, $body:expr, $($n:literal)*) => {

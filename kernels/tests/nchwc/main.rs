@@ -90,6 +90,10 @@ impl Case {
     }
 
     fn check(&self) {
+        Isa::available().for_each(|isa| self.on(isa));
+    }
+
+    fn on(&self, isa: Isa) {
         let shape = self.shape;
         let weights = data(self.seed + 1, shape.weights_len().expect("small"));
         let bias = data(self.seed + 2, shape.c_out);
@@ -103,12 +107,10 @@ impl Case {
             algorithm: Algorithm::Direct,
         };
         let x = data(self.seed, shape.c_in * self.map.0 * self.map.1);
-        for isa in Isa::available() {
-            if shape.groups > 1 {
-                self.depthwise(isa, &spec, &x);
-            } else {
-                self.convolution(isa, &spec, &x);
-            }
+        if shape.groups == shape.c_in && shape.groups > 1 {
+            self.depthwise(isa, &spec, &x);
+        } else {
+            self.convolution(isa, &spec, &x);
         }
     }
 
@@ -358,6 +360,30 @@ fn maps_without_pixels() {
                 };
                 Case::new(shape, map, k as u64).check();
             }
+        }
+    }
+}
+
+/// Groups that begin and end within the panels of weights, and tiles of every width.
+#[test]
+fn groups_of_whole_blocks() {
+    for isa in Isa::available() {
+        let lanes = isa.lanes();
+        for (groups, [from, to], map, k, stride) in [
+            (4, [1, 1], (28, 28), 3, 1),
+            (3, [1, 3], (9, 30), 3, 2),
+            (2, [2, 5], (12, 7), 5, 1),
+            (5, [3, 2], (6, 11), 1, 1),
+            (3, [1, 4], (40, 50), 1, 2),
+            (2, [9, 6], (14, 13), 3, 1),
+        ] {
+            let shape = ConvShape {
+                c_in: groups * from * lanes,
+                c_out: groups * to * lanes,
+                groups,
+                ..square(1, k, stride)
+            };
+            Case::new(shape, map, k as u64).on(isa);
         }
     }
 }

@@ -102,6 +102,52 @@ fn what_blocks_cannot_do_is_refused() {
     assert!(matches!(error, Err(Error::Invalid { .. })), "{error:?}");
 }
 
+/// A mask moves channels from one group to another.
+#[test]
+fn masks_of_groups_are_refused() {
+    for isa in Isa::available() {
+        let channels = 2 * isa.lanes();
+        let shape = ConvShape {
+            groups: 2,
+            ..square(channels, 3, 1)
+        };
+        let weights = vec![0.0; shape.weights_len().expect("small")];
+        let spec = ConvSpec {
+            shape,
+            weights: &weights,
+            bias: None,
+            activation: Activation::None,
+            live_in: None,
+            live_out: None,
+            algorithm: Algorithm::Direct,
+        };
+        let conv = NchwcConv::pack_blocks(isa, &spec, (4, 5)).expect("whole blocks");
+        let all = nchwc::elements(isa, channels, 20).expect("small");
+        let (x, mut y) = (vec![0.0; all], vec![0.0; all]);
+        let mut scratch = vec![0.0; conv.scratch_len(1, true)];
+        let few = Channels::new(&[1], channels).expect("one word");
+        for (live_in, live_out) in [
+            (Some(Live::InPlace(few)), None),
+            (Some(Live::Compact(few)), None),
+            (None, Some(few)),
+        ] {
+            let error = conv.run(&Serial, &x, live_in, live_out, &mut y, &mut scratch);
+            assert!(matches!(error, Err(Error::Invalid { .. })), "{error:?}");
+        }
+        let full = [u64::MAX >> (64 - channels)];
+        let full = Channels::new(&full, channels).expect("one word");
+        conv.run(
+            &Serial,
+            &x,
+            Some(Live::InPlace(full)),
+            Some(full),
+            &mut y,
+            &mut scratch,
+        )
+        .expect("nothing is masked");
+    }
+}
+
 /// Layouts of masked maps.
 #[test]
 fn operands_of_other_layouts_are_refused() {

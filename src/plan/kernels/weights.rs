@@ -93,7 +93,7 @@ pub(super) fn convolution(
     })
 }
 
-/// With static masks it is one of fewer channels; those of planes are left to the run, which finds them where they are.
+/// With static masks, which groups do not have, it is one of fewer channels; those of planes are left to the run, which finds them where they are.
 fn in_blocks(isa: Isa, spec: &ConvSpec<'_>, work: &Conv) -> Result<(BlocksCall, [bool; 2])> {
     let planes = work.maps == Maps::IntoBlocks;
     let lives = |mask: &Channels<'_>| !mask.is_empty() && nchwc::is_compact(*mask);
@@ -128,7 +128,7 @@ fn in_blocks(isa: Isa, spec: &ConvSpec<'_>, work: &Conv) -> Result<(BlocksCall, 
         .map(|bias| outputs.iter().map(|&co| bias[co]).collect());
     let (c_in, groups) = match work.is_depthwise() {
         true => (outputs.len(), outputs.len()),
-        false => (inputs.len(), 1),
+        false => (inputs.len(), shape.groups),
     };
     let few = ConvSpec {
         shape: ConvShape {

@@ -14,27 +14,24 @@
 mod lists;
 mod pass;
 mod source;
+mod strip;
 mod weights;
 
 use super::taps;
-use crate::epilogue::Activation;
-use crate::isa::{F32s, Task};
 use crate::ops::matmul::{MatMul, MatMulSpec};
 use crate::ops::nchwc::{self, Live, compacted, held, is_compact};
-use crate::ops::{ConvShape, ConvSpec, pointwise};
+use crate::ops::{ConvShape, ConvSpec};
 use crate::pack::{check_len, check_mask, extent};
-use crate::panel::{Below, LINE, Runs, Terms, from_line, lines, take_indices};
+use crate::panel::{Below, LINE, from_line, lines, take_indices};
 use crate::pool::{Pool, Tile, worth};
-use crate::tile::gemm::{NV, Start};
 use crate::{Channels, Error, Isa};
 
-use lists::{Lists, LiveTerms};
-use pass::{Pass, WIDE, Walk};
+use lists::Lists;
+use pass::WIDE;
 use source::Source;
+use strip::Strip;
 use weights::{Chosen, Weights};
 
-/// Terms of a depth block, as that of products.
-const KC: usize = 1024;
 /// Elements of a map whose channels threads share, at most: 1 MiB. Measured on a Xeon, two threads: 128 channels of 56 x 56 take 1.05 to 1.08 of the time with
 /// strips, 256 of 28 x 28 0.93 to 1.01, and the depthwise layers behind them 0.68 to 0.83.
 const SMALL: usize = 1 << 18;
@@ -59,9 +56,16 @@ pub struct NchwcConv {
 }
 
 impl NchwcConv {
-    /// Whether it computes a convolution of maps of `hw`: of one group, and of extents that are not huge where windows go over them.
-    pub fn serves(shape: &ConvShape, hw: (usize, usize)) -> bool {
-        shape.groups == 1 && Source::serves(shape, hw)
+    /// Whether it computes a convolution of maps of `hw`: of one group or of groups that are whole blocks, and of extents that are not huge where windows
+    /// go over them.
+    pub fn serves(isa: Isa, shape: &ConvShape, hw: (usize, usize)) -> bool {
+        let whole =
+            |channels: usize| channels.is_multiple_of(shape.groups.saturating_mul(isa.lanes()));
+        let groups = match shape.groups {
+            1 => true,
+            _ => whole(shape.c_in) && whole(shape.c_out),
+        };
+        groups && Source::serves(shape, hw)
     }
 
     /// Places that are listed, at most.
@@ -69,7 +73,7 @@ impl NchwcConv {
         Source::listed(shape).saturating_mul(2)
     }
 
-    /// Takes a convolution of planes, `[c_in, h, w]`, of one group.
+    /// Takes a convolution of planes, `[c_in, h, w]`.
     ///
     /// # Errors
     /// As [`ConvSpec::check`]; [`Error::Invalid`] when it is not [served](Self::serves), has static masks, or does not fit the map.
@@ -77,7 +81,7 @@ impl NchwcConv {
         Self::new(isa, spec, hw, 1)
     }
 
-    /// Takes a convolution of a map in blocks, of one group.
+    /// Takes a convolution of a map in blocks.
     ///
     /// # Errors
     /// As [`ConvSpec::check`]; [`Error::Invalid`] when it is not [served](Self::serves), has static masks, or does not fit the map.
@@ -90,15 +94,15 @@ impl NchwcConv {
         spec.check()?;
         let shape = spec.shape;
         let output = shape.output(hw)?;
-        if !Self::serves(&shape, hw) {
+        if !Self::serves(isa, &shape, hw) {
             return Err(Error::Invalid {
-                what: "in blocks, a convolution has one group, and a map that is not huge",
+                what: "in blocks, groups are whole blocks, and maps are not huge",
             });
         }
         nchwc::refuse_masks(spec)?;
         let pixels = extent(&[output.0, output.1], "y")?;
         nchwc::elements(isa, shape.c_out, pixels)?;
-        let depth = shape.c_in * taps(&shape);
+        let depth = shape.c_in / shape.groups * taps(&shape);
         let matmul = MatMul::pack(
             isa,
             &MatMulSpec {
@@ -121,6 +125,10 @@ impl NchwcConv {
     /// What was packed.
     pub fn shape(&self) -> &ConvShape {
         &self.shape
+    }
+
+    fn outputs_of_a_group(&self) -> usize {
+        self.shape.c_out / self.shape.groups
     }
 
     /// Elements of scratch that [`NchwcConv::run`] needs; `masked` for calls in which the map that is read or written is compact, too.
@@ -159,10 +167,10 @@ impl NchwcConv {
     ///
     /// # Shapes    `x` planes `[c_in, h, w]` or a map in blocks, as it was packed for; `y` a map `[c_out, oh, ow]` in blocks
     /// # Masks     what dead inputs hold is no part of any sum, and [`nchwc::Live`] says where live ones are: those of planes in place;
-    ///   with `live_out`, y is what [`nchwc`] says
+    ///   with `live_out`, y is what [`nchwc`] says. None of several groups, but outputs of which so many live that the map is not compact
     /// # Numerics  one chain an output, upwards from the bias in (ci, kh, kw), one mul_add a term of a live channel, the padding being zeros;
     ///   then the activation. The bits depend neither on threads nor on how a channel died
-    /// # Errors    [`Error::TooShort`], [`Error::Mismatch`], [`Error::Invalid`] for compact planes; nothing is written then
+    /// # Errors    [`Error::TooShort`], [`Error::Mismatch`], [`Error::Invalid`] for compact planes and for masks of groups; nothing is written then
     /// # Panics    never
     /// # Scratch   [`NchwcConv::scratch_len`] elements, contents ignored
     pub fn run(
@@ -179,10 +187,9 @@ impl NchwcConv {
         let mask = live_in.map(Live::channels);
         check_mask(mask, shape.c_in, "length of the input mask")?;
         check_mask(live_out, shape.c_out, "length of the output mask")?;
+        let refused = |what| Err(Error::Invalid { what });
         if matches!(live_in, Some(Live::Compact(_))) && !self.source.of_blocks() {
-            return Err(Error::Invalid {
-                what: "planes are not compact",
-            });
+            return refused("planes are not compact");
         }
         let live_in = live_in.filter(|live| match *live {
             Live::InPlace(live) => !live.is_full(),
@@ -193,6 +200,9 @@ impl NchwcConv {
             Some(Live::Compact(live)) => Some(live),
             _ => None,
         };
+        if shape.groups > 1 && (live_in.is_some() || live_out.is_some()) {
+            return refused("in blocks, groups have no masks");
+        }
         let size = self.source.len(held(compact, shape.c_in));
         check_len(x.len(), size, "x")?;
         let (pixels, strip) = (self.pixels, self.source.strip);
@@ -269,7 +279,9 @@ impl NchwcConv {
         let all = Lists {
             of_x: &source.terms,
             of_w: &source.weights,
-            channels: live.map_or(self.shape.c_in, |live| live.channels().count()),
+            channels: live.map_or(self.shape.c_in / self.shape.groups, |live| {
+                live.channels().count()
+            }),
             in_place: false,
         };
         let Some(Live::InPlace(live)) = live else {
@@ -313,161 +325,5 @@ impl NchwcConv {
             ..lists
         };
         (lists, chosen)
-    }
-}
-
-/// Pixels of some blocks.
-struct Strip<'a, 't> {
-    conv: &'a NchwcConv,
-    x: &'a [f32],
-    lists: Lists<'a>,
-    weights: Weights<'a>,
-    /// What each strip puts together for itself.
-    chosen: Option<Chosen<'a>>,
-    /// Outputs that are not among these are zeros.
-    zeros: Option<Channels<'a>>,
-    /// Blocks of x that are asked for before they are read.
-    fetch: usize,
-    /// The tile's first ones.
-    channel: usize,
-    pixel: usize,
-    tile: Tile<'t>,
-    room: &'a mut [f32],
-}
-
-impl Task for Strip<'_, '_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: F32s>(mut self, s: S) {
-        let conv = self.conv;
-        let panels = core::mem::take(&mut self.room);
-        let pitch = conv.matmul.pitch();
-        // Vectors of a panel whose rows are one behind the other.
-        let panel = match pitch == conv.matmul.panel_width() {
-            true => (pitch / S::LANES).max(1),
-            false => 1,
-        };
-        let (mut block, blocks) = (0, self.tile.rows());
-        while block < blocks {
-            let left = blocks - block;
-            let wide = const { S::REGISTERS >= 32 } && panel == NV;
-            let vectors = match left {
-                WIDE.. if wide => WIDE,
-                3.. if wide => 3,
-                NV.. if panel == NV => NV,
-                _ => 1,
-            };
-            let first = self.channel + block * S::LANES;
-            let weights = match self.chosen {
-                Some(chosen) => chosen.some(s, first, vectors.div_ceil(panel), panels),
-                None => self.weights,
-            };
-            match vectors {
-                WIDE if const { S::REGISTERS >= 32 } => {
-                    self.panel::<S, 2, 2, WIDE>(s, weights, block);
-                }
-                3 if const { S::REGISTERS >= 32 } => {
-                    self.panel::<S, 3, 1, 3>(s, weights, block);
-                }
-                NV => self.panel::<S, 1, 2, 2>(s, weights, block),
-                _ => self.panel::<S, 1, 1, 1>(s, weights, block),
-            }
-            block += vectors;
-        }
-    }
-}
-
-impl Strip<'_, '_> {
-    /// The blocks that some panels are, from this one of the tile on.
-    #[inline(always)]
-    fn panel<S: F32s, const NP: usize, const EACH: usize, const N: usize>(
-        &mut self,
-        s: S,
-        weights: Weights<'_>,
-        block: usize,
-    ) {
-        let conv = self.conv;
-        let activation = conv.matmul.activation();
-        let first = self.channel + block * S::LANES;
-        let pitch = conv.matmul.pitch();
-        let each = conv.source.terms_of_a_run();
-        let mut dead = [0; WIDE];
-        if let Some(live) = self.zeros {
-            for (i, dead) in dead[..N].iter_mut().enumerate() {
-                *dead = nchwc::dead::<S>(live, first / S::LANES + i);
-            }
-        }
-        let (_, bias) = weights.vector(first);
-        let pixels = (self.pixel, self.tile.cols() / S::LANES);
-        for area in conv.source.areas(self.x, pixels) {
-            let window = area.window;
-            let LiveTerms { depth, of_x, of_w } = self.lists.of(window, each);
-            let along = pass::height_along::<S>(&area, N);
-            let blocks = if along.is_some() {
-                1
-            } else {
-                depth.div_ceil(KC).max(1)
-            };
-            let kc = depth.div_ceil(blocks).max(1).next_multiple_of(Runs::LEN);
-            for t in (0..depth.max(1)).step_by(kc) {
-                let terms = t..depth.min(t + kc);
-                // Listed rows are counted from the panel's first.
-                let before = if of_w.is_some() { 0 } else { t * pitch };
-                let from = |block: usize| {
-                    let (panel, _) = weights.vector(self.channel + block * S::LANES);
-                    panel.get(before..).unwrap_or(&[])
-                };
-                let (mut panels, mut next) = ([&[][..]; NP], [&[][..]; NP]);
-                for p in 0..NP {
-                    panels[p] = from(block + p * EACH);
-                    let then = block + N + p * EACH;
-                    next[p] = match window.is_whole && then < self.tile.rows() {
-                        true => from(then),
-                        false => panels[p],
-                    };
-                }
-                let now = || terms.clone();
-                let pass = Pass {
-                    area,
-                    walk: match (each > 1, of_w) {
-                        (true, None) => Walk::Runs(Runs::new(of_x, depth).part(now())),
-                        (true, Some(of_w)) => Walk::Live(of_x.part(now()), of_w.part(now())),
-                        (false, None) => Walk::Places(of_x.part(now())),
-                        (false, Some(of_w)) => Walk::LivePlaces(of_x.part(now()), of_w.part(now())),
-                    },
-                    panels,
-                    pitch,
-                    next,
-                    fetch: match (block, t) {
-                        (0, 0) => self.fetch,
-                        _ => 0,
-                    },
-                    block,
-                    dead,
-                    start: match bias {
-                        _ if t > 0 => Start::Partial,
-                        Some(bias) => Start::Cols(bias),
-                        None => Start::Zero,
-                    },
-                    activation: match terms.end == depth {
-                        true => activation,
-                        false => Activation::None,
-                    },
-                };
-                match along {
-                    Some(height) => pass.rows::<S, EACH, N>(s, height, &mut self.tile),
-                    None => pass.tiles::<S, EACH, N>(s, &mut self.tile),
-                }
-            }
-        }
-        if !activation.in_registers() {
-            for i in 0..N {
-                let row = self.tile.row(block + i);
-                pointwise::apply(s, activation, row);
-                if let Some(live) = self.zeros {
-                    nchwc::clear(s, row.len() / S::LANES, live, first / S::LANES + i, row);
-                }
-            }
-        }
     }
 }

@@ -7,9 +7,11 @@ use crate::isa::F32s;
 use crate::panel::{Below, Beside, Even, Foreseen, GatheredRows, Lhs, Runs, SpacedRows, Terms};
 use crate::pool::{Rows, Tile};
 use crate::tile::gemm::{
-    NV, Place, Start, TALL, Target, each_row, for_height, tallest, tallest_gathered, tile,
+    NV, Place, Start, Target, each_row, for_height, tallest, tallest_gathered, tile,
 };
 
+/// Pixels of the longest tile along a row: with one vector of channels it leaves four registers of 32.
+const LONGEST: usize = 28;
 /// Vectors of the widest panel.
 pub(super) const WIDE: usize = 4;
 
@@ -36,7 +38,7 @@ const fn tallest_anywhere<S: F32s>(vectors: usize) -> usize {
 /// anywhere, and an FMA broadcasts what only it reads. With 32 registers only for one vector: 12 x 2 took 1.0 to 1.04 of 8 x 2 anywhere.
 const fn along<S: F32s>(pixels: usize, vectors: usize) -> bool {
     match (S::REGISTERS >= 32, vectors) {
-        (true, 1) => pixels >= 12 && pixels <= TALL,
+        (true, 1) => pixels >= 12 && pixels <= LONGEST,
         (false, 1) => pixels == 8 || pixels == 12,
         (false, 2) => pixels == 6,
         _ => false,
@@ -50,7 +52,7 @@ pub(super) fn height_along<S: F32s>(area: &Area<'_>, vectors: usize) -> Option<u
     // Steps of FMAs and what else a step takes.
     let cost = |height: usize| width.div_ceil(height) * (height * vectors + 2);
     let others = tallest_anywhere::<S>(vectors);
-    let heights = [6, 8, 12, 14, 16, 20, 24];
+    let heights = [6, 8, 12, 14, 16, 20, 24, 26, 28];
     let best = heights
         .into_iter()
         .filter(|&height| along::<S>(height, vectors) && height <= width)
@@ -118,7 +120,7 @@ impl<const NP: usize> Pass<'_, NP> {
                 (1, false) => tiles.of_rows::<S, MR, EACH, N, 1, false>(s, of_x, (of_w, pitch), &mut out),
                 (_, false) => tiles.of_rows::<S, MR, EACH, N, 2, false>(s, of_x, (of_w, pitch), &mut out),
             }
-        }, 6 8 12 14 16 20 24);
+        }, 6 8 12 14 16 20 24 26 28);
     }
 
     /// Tiles of these pixels, the first of which has this number.

@@ -41,6 +41,8 @@ const KEPT: usize = 128 * 1024;
 #[derive(Debug)]
 pub(super) struct Source {
     shape: ConvShape,
+    /// Channels that a window reads: those of a group.
+    channels: usize,
     /// If the map is copied between zeros, so that all windows are whole: what is round it there.
     border: Option<Border>,
     /// The extents of the map, and of what is read.
@@ -109,15 +111,11 @@ impl Source {
 
     /// Terms that are listed, at most.
     pub(super) fn listed(shape: &ConvShape) -> usize {
-        let windows = shape
-            .kernel
-            .into_iter()
-            .fold(shape.c_in, |listed, k| listed.saturating_mul(Span::taps(k)));
-        let whole = shape
-            .kernel
-            .into_iter()
-            .fold(shape.c_in, usize::saturating_mul);
-        windows.min(LISTED).max(whole)
+        let of = |taps: fn(usize) -> usize| {
+            let listed = |listed: usize, k| listed.saturating_mul(taps(k));
+            shape.kernel.into_iter().fold(read(shape), listed)
+        };
+        of(Span::taps).min(LISTED).max(of(|k| k))
     }
 
     /// For a map that it [serves](Self::serves). `pitch`: from one row of a panel to the next.
@@ -129,8 +127,9 @@ impl Source {
         let output = shape.output(inside)?;
         let [top, left, bottom, right] = shape.pads;
         let (h, w) = (top + inside.0 + bottom, left + inside.1 + right);
-        let channels = extent(&[shape.c_in.div_ceil(lanes), lanes], "map")?;
-        extent(&[channels, h, w], "map")?;
+        let all = extent(&[shape.c_in.div_ceil(lanes), lanes], "map")?;
+        extent(&[all, h, w], "map")?;
+        let channels = read(shape).next_multiple_of(lanes);
         let flat = is_flat(shape);
         let (border, [rows, columns]) = match flat {
             true => (None, whole(shape, output)),
@@ -177,6 +176,7 @@ impl Source {
         });
         let mut source = Self {
             shape: *shape,
+            channels: read(shape),
             border,
             inside,
             map,
@@ -201,7 +201,7 @@ impl Source {
         let (mut terms, mut weights) = (Vec::new(), Vec::new());
         for (_, rows, columns) in self.windows() {
             let (down, across) = (&rows.taps, &columns.span.taps);
-            for c in 0..shape.c_in {
+            for c in 0..self.channels {
                 for (k, l) in down
                     .clone()
                     .flat_map(|k| across.clone().map(move |l| (k, l)))
@@ -229,7 +229,7 @@ impl Source {
                 taps: taps_of,
                 is_whole: taps_of == taps(&self.shape),
             };
-            start += taps_of * self.shape.c_in;
+            start += taps_of * self.channels;
             (window, rows, columns)
         })
     }
@@ -240,7 +240,7 @@ impl Source {
         for (Window { start, taps, .. }, ..) in self.windows() {
             let mut at = start;
             // Written whether live or not: random masks would be mispredicted.
-            for c in 0..self.shape.c_in {
+            for c in 0..self.channels {
                 for i in 0..taps {
                     let t = start + c * taps + i;
                     of_x[at + i] = self.terms[t / each] + (t % each) as u32;
@@ -287,6 +287,11 @@ impl Source {
         copy
     }
 
+    /// Whether all windows have the same taps.
+    pub(super) fn is_one_area(&self) -> bool {
+        self.rows.len() * self.columns.len() <= 1
+    }
+
     /// Whether maps are in blocks.
     pub(super) fn of_blocks(&self) -> bool {
         self.lanes > 1
@@ -300,13 +305,15 @@ impl Source {
         }
     }
 
-    /// The areas of the strip of so many pixels that begins at `pixel`.
+    /// The areas of the strip of so many pixels that begins at `pixel`, as a group reads them.
     pub(super) fn areas<'a>(
         &'a self,
         x: &'a [f32],
+        group: usize,
         (pixel, pixels): (usize, usize),
     ) -> impl Iterator<Item = Area<'a>> {
         let ((h, w), (_, width)) = (self.map, self.output);
+        let x = &x[(group * self.channels * h * w).min(x.len())..];
         let (begin, end) = (pixel / width, (pixel + pixels) / width);
         let behind = move |pixel: usize| &x[(pixel * self.lanes).min(x.len())..];
         self.windows().filter_map(move |(window, rows, columns)| {
@@ -343,6 +350,11 @@ impl Source {
     }
 }
 
+/// Channels of a group.
+fn read(shape: &ConvShape) -> usize {
+    shape.c_in / shape.groups.max(1)
+}
+
 /// Whether the output has the pixels of the map.
 fn is_flat(shape: &ConvShape) -> bool {
     (shape.kernel, shape.stride, shape.pads) == ([1, 1], [1, 1], [0; 4])
@@ -368,10 +380,13 @@ fn spans(
     let spans = [(0, h, output.0), (1, w, output.1)]
         .map(|(axis, extent, outputs)| Span::all(shape, axis, extent, outputs));
     let [rows, columns] = &spans;
-    let group = WIDE * lanes;
-    let loads = LOADS[usize::from(group.saturating_mul(shape.c_in * taps(shape)) > KEPT)];
+    // Outputs of a group that are computed at once, and how often that happens.
+    let outputs = shape.c_out / shape.groups.max(1);
+    let at_once = outputs.min(WIDE * lanes).max(1);
+    let passes = outputs.div_ceil(at_once) * shape.groups;
+    let loads = LOADS[usize::from(at_once.saturating_mul(read(shape) * taps(shape)) > KEPT)];
     let cycles = |r: &Span, c: &Span| {
-        let terms = (r.taps.len() * c.taps.len()).saturating_mul(shape.c_in);
+        let terms = (r.taps.len() * c.taps.len()).saturating_mul(read(shape));
         let pixels = r.outputs.len() * c.outputs.len();
         let tiles = pixels.div_ceil(HIGH);
         let of_a_term = (2 * pixels).max(tiles * loads);
@@ -381,16 +396,15 @@ fn spans(
     };
     let border = Border::new(shape, (h, w), output);
     let all = whole(shape, output);
-    let groups = shape.c_out.div_ceil(group);
     let pays = || {
         let row = COPY[0] + (border.map.1 * lanes).div_ceil(WIDEST) * COPY[1];
         let copy = (border.map.0 * row).saturating_mul(shape.c_in.div_ceil(lanes));
-        let copied = cycles(&all[0][0], &all[1][0]).saturating_mul(groups);
+        let copied = cycles(&all[0][0], &all[1][0]).saturating_mul(passes);
         let areas = pairs(rows, columns).map(|(r, c)| cycles(r, c));
-        let areas = areas.fold(0, usize::saturating_add).saturating_mul(groups);
+        let areas = areas.fold(0, usize::saturating_add).saturating_mul(passes);
         copied.saturating_add(copy) < areas
     };
-    let listed = [rows, columns].iter().fold(shape.c_in, |listed, spans| {
+    let listed = [rows, columns].iter().fold(read(shape), |listed, spans| {
         listed.saturating_mul(spans.iter().map(|span| span.taps.len()).sum())
     });
     match listed > LISTED || pays() {

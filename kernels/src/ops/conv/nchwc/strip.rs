@@ -1,0 +1,185 @@
+//! A strip of pixels: all panels pass over it, with the areas of its windows.
+#![forbid(unsafe_code)]
+
+use super::NchwcConv;
+use super::lists::{Lists, LiveTerms};
+use super::pass::{self, Pass, WIDE, Walk};
+use super::weights::{Chosen, Weights};
+use crate::Channels;
+use crate::epilogue::Activation;
+use crate::isa::{F32s, Task};
+use crate::ops::{nchwc, pointwise};
+use crate::panel::{Runs, Terms};
+use crate::pool::Tile;
+use crate::tile::gemm::{NV, Start};
+
+/// Terms of a depth block, as that of products.
+const KC: usize = 1024;
+/// Elements of some panels above which L2 does not hold those of the next ones besides: 1 MiB.
+const HELD: usize = 1 << 18;
+
+/// Pixels of some blocks.
+pub(super) struct Strip<'a, 't> {
+    pub(super) conv: &'a NchwcConv,
+    pub(super) x: &'a [f32],
+    pub(super) lists: Lists<'a>,
+    pub(super) weights: Weights<'a>,
+    /// What each strip puts together for itself.
+    pub(super) chosen: Option<Chosen<'a>>,
+    /// Outputs that are not among these are zeros.
+    pub(super) zeros: Option<Channels<'a>>,
+    /// Blocks of x that are asked for before they are read.
+    pub(super) fetch: usize,
+    /// The tile's first ones.
+    pub(super) channel: usize,
+    pub(super) pixel: usize,
+    pub(super) tile: Tile<'t>,
+    pub(super) room: &'a mut [f32],
+}
+
+impl Task for Strip<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: F32s>(mut self, s: S) {
+        let conv = self.conv;
+        let panels = core::mem::take(&mut self.room);
+        let pitch = conv.matmul.pitch();
+        // Vectors of a panel whose rows are one behind the other.
+        let panel = match pitch == conv.matmul.panel_width() {
+            true => (pitch / S::LANES).max(1),
+            false => 1,
+        };
+        let (mut block, blocks) = (0, self.tile.rows());
+        let group = conv.outputs_of_a_group();
+        while block < blocks {
+            let first = self.channel + block * S::LANES;
+            let (vector, of_group) = (first / S::LANES, group.div_ceil(S::LANES));
+            let left = (of_group - vector % of_group).min(blocks - block);
+            let wide = const { S::REGISTERS >= 32 } && panel == NV;
+            // Groups may begin within a panel.
+            let begins = vector.is_multiple_of(panel);
+            let vectors = match left {
+                WIDE.. if wide && begins => WIDE,
+                3.. if wide => 3,
+                NV.. if panel == NV && begins => NV,
+                _ => 1,
+            };
+            let weights = match self.chosen {
+                Some(chosen) => chosen.some(s, first, vectors.div_ceil(panel), panels),
+                None => self.weights,
+            };
+            match vectors {
+                WIDE if const { S::REGISTERS >= 32 } => {
+                    self.panel::<S, 2, 2, WIDE>(s, weights, block);
+                }
+                3 if const { S::REGISTERS >= 32 } => {
+                    self.panel::<S, 3, 1, 3>(s, weights, block);
+                }
+                NV => self.panel::<S, 1, 2, 2>(s, weights, block),
+                _ => self.panel::<S, 1, 1, 1>(s, weights, block),
+            }
+            block += vectors;
+        }
+    }
+}
+
+impl Strip<'_, '_> {
+    /// The blocks that some panels are, from this one of the tile on.
+    #[inline(always)]
+    fn panel<S: F32s, const NP: usize, const EACH: usize, const N: usize>(
+        &mut self,
+        s: S,
+        weights: Weights<'_>,
+        block: usize,
+    ) {
+        let conv = self.conv;
+        let activation = conv.matmul.activation();
+        let first = self.channel + block * S::LANES;
+        let pitch = conv.matmul.pitch();
+        let each = conv.source.terms_of_a_run();
+        let mut dead = [0; WIDE];
+        if let Some(live) = self.zeros {
+            for (i, dead) in dead[..N].iter_mut().enumerate() {
+                *dead = nchwc::dead::<S>(live, first / S::LANES + i);
+            }
+        }
+        let (_, bias) = weights.vector(first);
+        let pixels = (self.pixel, self.tile.cols() / S::LANES);
+        // Of several areas the first ones have read all depth blocks, unless L2 does not hold them beside those of the next panels.
+        let in_order = conv.source.is_one_area() || conv.depth * N * S::LANES > HELD;
+        let group = first / conv.outputs_of_a_group();
+        for area in conv.source.areas(self.x, group, pixels) {
+            let window = area.window;
+            let LiveTerms { depth, of_x, of_w } = self.lists.of(window, each);
+            let along = pass::height_along::<S>(&area, N);
+            let blocks = if along.is_some() {
+                1
+            } else {
+                depth.div_ceil(KC).max(1)
+            };
+            let kc = depth.div_ceil(blocks).max(1).next_multiple_of(Runs::LEN);
+            for t in (0..depth.max(1)).step_by(kc) {
+                let terms = t..depth.min(t + kc);
+                // Listed rows are counted from the panel's first.
+                let from = |block: usize, t: usize| {
+                    let (panel, _) = weights.vector(self.channel + block * S::LANES);
+                    let before = if of_w.is_some() { 0 } else { t * pitch };
+                    panel.get(before..).unwrap_or(&[])
+                };
+                let (mut panels, mut next) = ([&[][..]; NP], [&[][..]; NP]);
+                for p in 0..NP {
+                    let (now, then) = (block + p * EACH, block + N + p * EACH);
+                    let is_last = then >= self.tile.rows();
+                    panels[p] = from(now, t);
+                    next[p] = match window.is_whole {
+                        true if in_order && terms.end < depth => from(now, terms.end),
+                        true if in_order && !is_last => from(then, 0),
+                        true if !is_last => from(then, t),
+                        _ => panels[p],
+                    };
+                }
+                let now = || terms.clone();
+                let pass = Pass {
+                    area,
+                    walk: match (each > 1, of_w) {
+                        (true, None) => Walk::Runs(Runs::new(of_x, depth).part(now())),
+                        (true, Some(of_w)) => Walk::Live(of_x.part(now()), of_w.part(now())),
+                        (false, None) => Walk::Places(of_x.part(now())),
+                        (false, Some(of_w)) => Walk::LivePlaces(of_x.part(now()), of_w.part(now())),
+                    },
+                    panels,
+                    pitch,
+                    next,
+                    fetch: match (block, t) {
+                        (0, 0) => self.fetch,
+                        _ => 0,
+                    },
+                    block,
+                    dead,
+                    start: match bias {
+                        _ if t > 0 => Start::Partial,
+                        Some(bias) => Start::Cols(bias),
+                        None => Start::Zero,
+                    },
+                    activation: match terms.end == depth {
+                        true => activation,
+                        false => Activation::None,
+                    },
+                };
+                match along {
+                    Some(height) => pass.rows::<S, EACH, N>(s, height, &mut self.tile),
+                    None => pass.tiles::<S, EACH, N>(s, &mut self.tile),
+                }
+            }
+        }
+        if !activation.in_registers() {
+            for i in 0..N {
+                let row = self.tile.row(block + i);
+                pointwise::apply(s, activation, row);
+                if let Some(live) = self.zeros {
+                    nchwc::clear(s, row.len() / S::LANES, live, first / S::LANES + i, row);
+                }
+            }
+        }
+    }
+}
