@@ -2,33 +2,56 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use sluicegate_kernels::pool::{Pool, Team};
 
 use crate::{Error, Result};
 
-/// How long a helper looks for work after the last: the time between two layers, or two calls that follow each other, and no more.
+/// How long a helper looks for work after the last, unless told otherwise: the time between two layers, or two calls that follow each other, and no
+/// more.
 const LINGER: Duration = Duration::from_micros(500);
 
-/// A pool of threads, of which the caller is one. The others sleep when nothing was forked for half a millisecond, and waking them is
-/// not waited for: the caller does what they do not take.
+/// A pool of threads, of which the caller is one. The others sleep when nothing was forked for a while, and waking them is not waited for: the caller
+/// does what they do not take.
 #[derive(Debug)]
 pub struct Threads {
     team: Arc<Team>,
     /// What the helpers are, if there are any.
     carriers: Option<rayon::ThreadPool>,
-    /// Helpers that are awake.
-    awake: Arc<AtomicUsize>,
+    helpers: Arc<Helpers>,
+    linger: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Helpers {
+    awake: AtomicUsize,
+    /// Nobody will fork any more.
+    dismissed: AtomicBool,
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.helpers.dismissed.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Threads {
-    /// A pool of `threads`, at least one.
+    /// A pool of `threads`, at least one, which sleep half a millisecond after the last fork.
     ///
     /// # Errors
     /// [`Error::Model`] when the system has no more threads.
     pub fn new(threads: usize) -> Result<Self> {
+        Self::lingering(threads, LINGER)
+    }
+
+    /// The same, but they look for work for so long before they sleep. To wake one takes 50 us and more, on a virtual machine up to milliseconds; calls that
+    /// follow each other within `linger` find them awake, and that takes the power of as many busy cores.
+    ///
+    /// # Errors
+    /// As [`Threads::new`].
+    pub fn lingering(threads: usize, linger: Duration) -> Result<Self> {
         let threads = threads.max(1);
         let helpers = rayon::ThreadPoolBuilder::new()
             .num_threads(threads - 1)
@@ -40,7 +63,8 @@ impl Threads {
         Ok(Self {
             team: Arc::new(Team::new(threads)),
             carriers,
-            awake: Arc::new(AtomicUsize::new(0)),
+            helpers: Arc::default(),
+            linger,
         })
     }
 
@@ -49,9 +73,10 @@ impl Threads {
         let Some(carriers) = &self.carriers else {
             return;
         };
-        while self.awake.load(Ordering::Relaxed) + 1 < self.team.threads() {
-            self.awake.fetch_add(1, Ordering::Relaxed);
-            let (team, awake) = (Arc::clone(&self.team), Arc::clone(&self.awake));
+        while self.helpers.awake.load(Ordering::Relaxed) + 1 < self.team.threads() {
+            self.helpers.awake.fetch_add(1, Ordering::Relaxed);
+            let (team, helpers) = (Arc::clone(&self.team), Arc::clone(&self.helpers));
+            let linger = self.linger;
             carriers.spawn(move || {
                 let mut since = Instant::now();
                 // A panic is the caller's: the team tells it.
@@ -60,14 +85,14 @@ impl Threads {
                         if worked {
                             since = Instant::now();
                         }
-                        since.elapsed() < LINGER
+                        since.elapsed() < linger && !helpers.dismissed.load(Ordering::Relaxed)
                     });
                 }))
                 .is_err()
                 {
                     since = Instant::now();
                 }
-                awake.fetch_sub(1, Ordering::Relaxed);
+                helpers.awake.fetch_sub(1, Ordering::Relaxed);
             });
         }
     }

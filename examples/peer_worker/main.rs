@@ -15,6 +15,7 @@ mod layers;
 use std::collections::HashMap;
 use std::error::Error;
 use std::io::{BufRead, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sluicegate::graph::Dim;
@@ -88,6 +89,12 @@ fn check(y: &[f32], expected: impl Fn(usize) -> f64) -> Outcome<()> {
     Ok(())
 }
 
+/// Threads that wait for work as long as those of OpenMP do, which most rivals use: between the bursts of a turn none is woken.
+fn threads(case: &Case<'_>) -> sluicegate::Result<Threads> {
+    let linger = Duration::from_millis(10);
+    Threads::lingering(case.get("threads", 1), linger)
+}
+
 /// A whole model, `onnx` or `models/NAME.onnx`, on inputs that are random.
 fn model(case: &Case<'_>, isa: Isa) -> Outcome<(Run, &'static str)> {
     let named = format!("models/{}.onnx", case.text("name"));
@@ -97,7 +104,7 @@ fn model(case: &Case<'_>, isa: Isa) -> Outcome<(Run, &'static str)> {
     })?;
     let mut session = model.session(Options {
         isa: Some(isa),
-        threads: case.get("threads", 1),
+        pool: Some(Arc::new(threads(case)?)),
         ..Options::default()
     })?;
     let mut inputs = Vec::new();
@@ -130,7 +137,7 @@ fn prepare(case: &Case<'_>) -> Outcome<(Run, &'static str)> {
         Ok(name) => Isa::best_up_to(&name)?,
         Err(_) => Isa::best(),
     };
-    let pool = Threads::new(case.get("threads", 1))?;
+    let pool = threads(case)?;
     match case.text("op") {
         "trivial" => Ok((Box::new(|| ()), "nothing")),
         "gemm" => layers::product(case, isa, pool),

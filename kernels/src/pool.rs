@@ -282,15 +282,21 @@ const SHARES: usize = 16;
 pub(crate) enum Cuts<'a> {
     /// Before every so many.
     Every(usize),
+    /// Into so many blocks of whole units, which differ by one unit at most.
+    Even(usize, usize),
     /// Before each of these, times a unit; what is before the first belongs to it.
     At(&'a [u32], usize),
 }
 
 impl Cuts<'_> {
-    /// Number of blocks that `len` is cut into. Panics unless the cuts ascend within it.
+    /// Number of blocks that `len` is cut into. Panics unless the cuts ascend within it and units are whole.
     fn count(self, len: usize) -> usize {
         match self {
             Cuts::Every(n) => len.div_ceil(n),
+            Cuts::Even(n, unit) => {
+                assert!(len.is_multiple_of(unit), "cuts within a unit");
+                n.min(len / unit)
+            }
             Cuts::At(starts, unit) => {
                 let last = starts.last().map_or(0, |&last| last as usize);
                 let inside = last.checked_mul(unit).is_some_and(|last| last < len);
@@ -304,6 +310,10 @@ impl Cuts<'_> {
     fn block(self, i: usize, len: usize) -> Range<usize> {
         match self {
             Cuts::Every(n) => i * n..len.min((i + 1) * n),
+            Cuts::Even(n, unit) => {
+                let (units, n) = (len / unit, n.min(len / unit));
+                i * units / n * unit..(i + 1) * units / n * unit
+            }
             Cuts::At(starts, unit) => {
                 let start = if i == 0 { 0 } else { starts[i] as usize * unit };
                 start..starts.get(i + 1).map_or(len, |&next| next as usize * unit)

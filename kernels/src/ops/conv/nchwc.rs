@@ -23,7 +23,7 @@ use crate::ops::nchwc::{self, Live, compacted, held, is_compact};
 use crate::ops::{ConvShape, ConvSpec};
 use crate::pack::{check_len, check_mask, extent};
 use crate::panel::{Below, LINE, from_line, lines, take_indices};
-use crate::pool::{Pool, Tile, worth};
+use crate::pool::{Cuts, Pool, Tile, worth};
 use crate::{Channels, Error, Isa};
 
 use lists::Lists;
@@ -205,7 +205,7 @@ impl NchwcConv {
         }
         let size = self.source.len(held(compact, shape.c_in));
         check_len(x.len(), size, "x")?;
-        let (pixels, strip) = (self.pixels, self.source.strip);
+        let pixels = self.pixels;
         let outputs = held(live_out, shape.c_out);
         let blocks = outputs.div_ceil(lanes);
         let row = pixels * lanes;
@@ -237,16 +237,18 @@ impl NchwcConv {
         let tile = Tile::new(&mut y[..blocks * row], blocks, row, row);
         // Threads share the channels of a small map, some whole panels each: each reads its part of the weights, and a depthwise layer, which shares
         // them the same way, finds its own in its caches. Of a large map, or where there are not so many panels, they share the strips.
-        let (threads, strips) = (pool.threads().max(1), pixels.div_ceil(strip));
+        let threads = pool.threads().max(1);
+        let (strips, unit) = self.source.strips(threads);
         let panel = (self.matmul.panel_width() / lanes).max(1);
         let each = blocks.div_ceil(threads).next_multiple_of(panel);
         let together = match strips < threads || (size <= SMALL && blocks >= WIDE * threads) {
             true => each,
             false => blocks,
         };
-        tile.split_with(
+        let cuts = (Cuts::Every(together), Cuts::Even(strips, unit * lanes));
+        tile.cut(
             pool,
-            (together, strip * lanes),
+            cuts,
             rest,
             self.room_len(masked),
             |block, first, tile, room| {

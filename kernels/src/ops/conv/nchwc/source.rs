@@ -58,7 +58,7 @@ pub(super) struct Source {
     /// Of all windows, one after the other: where their terms are, seen from the first one of a pixel, and where the rows of these are in a panel.
     pub(super) terms: Vec<u32>,
     pub(super) weights: Vec<u32>,
-    /// Output pixels of a strip.
+    /// Output pixels of a strip, at most.
     pub(super) strip: usize,
 }
 
@@ -285,6 +285,17 @@ impl Source {
             }
         });
         copy
+    }
+
+    /// Strips of the output where threads share them, and the pixels that strips are whole numbers of.
+    pub(super) fn strips(&self, threads: usize) -> (usize, usize) {
+        let ((h, w), each) = (self.output, self.strip.max(1));
+        let strips = (h * w).div_ceil(each);
+        let even = match strips < threads {
+            true => strips,
+            false => strips.next_multiple_of(threads),
+        };
+        (even, if self.flat { 1 } else { w })
     }
 
     /// Whether all windows have the same taps.
