@@ -235,17 +235,26 @@ impl NchwcConv {
         let chosen = chosen.filter(|_| self.has_few_strips());
         let pool = worth(pool, row * blocks * lists.channels * taps(shape));
         let tile = Tile::new(&mut y[..blocks * row], blocks, row, row);
-        // Threads share the channels of a small map, some whole panels each: each reads its part of the weights, and a depthwise layer, which shares
-        // them the same way, finds its own in its caches. Of a large map, or where there are not so many panels, they share the strips.
+        // Threads share the channels of a small map: each reads its part of the weights, and a depthwise layer, which shares them the same way, finds its
+        // own in its caches. Of a large map, or where there are not so many channels, they share the strips.
         let threads = pool.threads().max(1);
-        let (strips, unit) = self.source.strips(threads);
-        let panel = (self.matmul.panel_width() / lanes).max(1);
-        let each = blocks.div_ceil(threads).next_multiple_of(panel);
-        let together = match strips < threads || (size <= SMALL && blocks >= WIDE * threads) {
-            true => each,
-            false => blocks,
+        let (strips, unit) = self.source.strips();
+        let by_channels =
+            blocks >= WIDE * threads && (size <= SMALL || strips < threads) && threads > 1;
+        let cuts = match by_channels {
+            true if self.isa.registers() >= 32 => {
+                (Cuts::Even(threads, 1), Cuts::Even(strips, unit * lanes))
+            }
+            true => {
+                let panel = (self.matmul.panel_width() / lanes).max(1);
+                let each = blocks.div_ceil(threads).next_multiple_of(panel);
+                (Cuts::Every(each), Cuts::Even(strips, unit * lanes))
+            }
+            false => {
+                let strips = strips.next_multiple_of(threads);
+                (Cuts::Every(blocks), Cuts::Even(strips, unit * lanes))
+            }
         };
-        let cuts = (Cuts::Every(together), Cuts::Even(strips, unit * lanes));
         tile.cut(
             pool,
             cuts,
