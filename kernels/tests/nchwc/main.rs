@@ -421,6 +421,23 @@ fn masks() -> [[Option<u64>; 2]; 6] {
     ]
 }
 
+/// Live channels are put side by side first.
+#[test]
+fn many_outputs_read_what_lives() {
+    for (c_in, map) in [(70, (7, 7)), (96, (13, 20))] {
+        let shape = ConvShape {
+            c_in,
+            c_out: 2050,
+            groups: 1,
+            ..square(1, 1, 1)
+        };
+        for live in masks() {
+            let case = Case::new(shape, map, c_in as u64);
+            Case { live, ..case }.check();
+        }
+    }
+}
+
 /// Strips of whole rows, with zeros round the map in some.
 #[test]
 fn windows_of_several_strips() {

@@ -22,7 +22,7 @@ use crate::ops::matmul::{MatMul, MatMulSpec};
 use crate::ops::nchwc::{self, Live, compacted, held, is_compact};
 use crate::ops::{ConvShape, ConvSpec};
 use crate::pack::{check_len, check_mask, extent};
-use crate::panel::{Below, LINE, from_line, lines, take_indices};
+use crate::panel::{Below, LINE, from_line, lines, take, take_indices};
 use crate::pool::{Cuts, Pool, Tile, worth};
 use crate::{Channels, Error, Isa};
 
@@ -218,8 +218,18 @@ impl NchwcConv {
             _ => None,
         };
         let read = (in_place, held(compact, shape.c_in));
-        let x = self.source.between_zeros(pool, x, read, &mut rest);
-        let lists = self.lists(live_in, &mut rest);
+        let beside = in_place.filter(|live| {
+            self.source.is_read_often() && live.count() <= shape.c_in / 2 && is_compact(*live)
+        });
+        let x = match beside {
+            Some(live) => {
+                let copy = take(&mut rest, self.source.len(live.count()));
+                nchwc::compact(self.isa, pool, x, pixels, live, copy)?;
+                copy
+            }
+            None => self.source.between_zeros(pool, x, read, &mut rest),
+        };
+        let lists = self.lists(live_in, beside.is_some(), &mut rest);
         let few = self.pixels < FEW_PIXELS && live_out.is_none() && lists.in_place;
         let (lists, chosen) = match masked && !few {
             true => {
@@ -285,7 +295,12 @@ impl NchwcConv {
     }
 
     /// Where the terms of the live channels are.
-    fn lists<'a>(&'a self, live: Option<Live<'_>>, rest: &mut &'a mut [f32]) -> Lists<'a> {
+    fn lists<'a>(
+        &'a self,
+        live: Option<Live<'_>>,
+        beside: bool,
+        rest: &mut &'a mut [f32],
+    ) -> Lists<'a> {
         let source = &self.source;
         let all = Lists {
             of_x: &source.terms,
@@ -300,7 +315,7 @@ impl NchwcConv {
         };
         let len = source.weights.len();
         let (of_x, of_w) = (take_indices(rest, len), take_indices(rest, len));
-        source.live(live, of_x, of_w);
+        source.live(live, beside, (of_x, of_w));
         Lists {
             of_x,
             of_w,
