@@ -114,3 +114,28 @@ impl Pool for Threads {
         self.team.least_macs()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn helpers_leave_with_their_pool() {
+        let pool = Threads::lingering(3, Duration::from_secs(3600)).expect("three threads");
+        let sum = AtomicUsize::new(0);
+        pool.run(100, &|i| {
+            sum.fetch_add(i, Ordering::Relaxed);
+        });
+        assert_eq!(sum.into_inner(), 4950);
+        let helpers = Arc::clone(&pool.helpers);
+        drop(pool);
+        let since = Instant::now();
+        while Arc::strong_count(&helpers) > 1 {
+            assert!(
+                since.elapsed() < Duration::from_secs(60),
+                "they still look for work"
+            );
+            std::thread::yield_now();
+        }
+    }
+}

@@ -245,26 +245,8 @@ impl NchwcConv {
         let chosen = chosen.filter(|_| self.has_few_strips());
         let pool = worth(pool, row * blocks * lists.channels * taps(shape));
         let tile = Tile::new(&mut y[..blocks * row], blocks, row, row);
-        // Threads share the channels of a small map: each reads its part of the weights, and a depthwise layer, which shares them the same way, finds its
-        // own in its caches. Of a large map, or where there are not so many channels, they share the strips.
         let threads = pool.threads().max(1);
-        let (strips, unit) = self.source.strips();
-        let by_channels =
-            blocks >= WIDE * threads && (size <= SMALL || strips < threads) && threads > 1;
-        let cuts = match by_channels {
-            true if self.isa.registers() >= 32 => {
-                (Cuts::Even(threads, 1), Cuts::Even(strips, unit * lanes))
-            }
-            true => {
-                let panel = (self.matmul.panel_width() / lanes).max(1);
-                let each = blocks.div_ceil(threads).next_multiple_of(panel);
-                (Cuts::Every(each), Cuts::Even(strips, unit * lanes))
-            }
-            false => {
-                let strips = strips.next_multiple_of(threads);
-                (Cuts::Every(blocks), Cuts::Even(strips, unit * lanes))
-            }
-        };
+        let cuts = self.shares(threads, (blocks, size));
         tile.cut(
             pool,
             cuts,
@@ -292,6 +274,26 @@ impl NchwcConv {
             },
         );
         Ok(())
+    }
+
+    /// What threads share of `blocks` that are made of a map of a size, as many parts each.
+    ///
+    /// The channels of a small map: each thread reads its part of the weights, and a depthwise layer, which shares them the same way, finds its own in its
+    /// caches. Of a large map, or where there are not so many channels, the strips.
+    fn shares(&self, threads: usize, (blocks, size): (usize, usize)) -> (Cuts<'_>, Cuts<'_>) {
+        let lanes = self.isa.lanes();
+        let (strips, unit) = self.source.strips();
+        if blocks >= WIDE * threads && (size <= SMALL || strips < threads) {
+            let panel = (self.matmul.panel_width() / lanes).max(1);
+            let channels = match self.isa.registers() {
+                32.. => Cuts::Even(threads, 1),
+                // Half a panel has tiles of one vector.
+                _ => Cuts::Every(blocks.div_ceil(threads).next_multiple_of(panel)),
+            };
+            return (channels, Cuts::Even(strips, unit * lanes));
+        }
+        let strips = strips.next_multiple_of(threads);
+        (Cuts::Every(blocks), Cuts::Even(strips, unit * lanes))
     }
 
     /// Where the terms of the live channels are.
