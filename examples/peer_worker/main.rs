@@ -89,14 +89,11 @@ fn check(y: &[f32], expected: impl Fn(usize) -> f64) -> Outcome<()> {
     Ok(())
 }
 
-/// Threads that wait for work as long as those of OpenMP do, which most rivals use: between the bursts of a turn none is woken.
-fn threads(case: &Case<'_>) -> sluicegate::Result<Threads> {
-    let linger = Duration::from_millis(10);
-    Threads::lingering(case.get("threads", 1), linger)
-}
+/// How long threads wait for work: as long as those of OpenMP do, which most rivals use, so that between the bursts of a turn none is woken.
+const LINGER: Duration = Duration::from_millis(10);
 
 /// A whole model, `onnx` or `models/NAME.onnx`, on inputs that are random.
-fn model(case: &Case<'_>, isa: Isa) -> Outcome<(Run, &'static str)> {
+fn model(case: &Case<'_>, isa: Isa, pool: Threads) -> Outcome<(Run, &'static str)> {
     let named = format!("models/{}.onnx", case.text("name"));
     let model = Model::load(match case.text("onnx") {
         "" => &named,
@@ -104,7 +101,7 @@ fn model(case: &Case<'_>, isa: Isa) -> Outcome<(Run, &'static str)> {
     })?;
     let mut session = model.session(Options {
         isa: Some(isa),
-        pool: Some(Arc::new(threads(case)?)),
+        pool: Some(Arc::new(pool)),
         ..Options::default()
     })?;
     let mut inputs = Vec::new();
@@ -137,13 +134,13 @@ fn prepare(case: &Case<'_>) -> Outcome<(Run, &'static str)> {
         Ok(name) => Isa::best_up_to(&name)?,
         Err(_) => Isa::best(),
     };
-    let pool = threads(case)?;
+    let pool = Threads::lingering(case.get("threads", 1), LINGER)?;
     match case.text("op") {
         "trivial" => Ok((Box::new(|| ()), "nothing")),
         "gemm" => layers::product(case, isa, pool),
         "conv" => layers::convolution(case, isa, pool),
         "attn" => attention::attention(case, isa, pool),
-        "model" => model(case, isa),
+        "model" => model(case, isa, pool),
         op => Err(format!("op {op}").into()),
     }
 }

@@ -9,13 +9,9 @@ use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec};
 use sluicegate_kernels::pool::Serial;
 use sluicegate_kernels::{Channels, Error, Isa};
 
-#[test]
-fn what_blocks_cannot_do_is_refused() {
-    let isa = Isa::best();
-    let words = [!0u64 >> 44];
-    let live = Some(Channels::new(&words, 20).expect("20 bits"));
-    let weights = vec![0.0; 4 * 400];
-    let spec = |shape: ConvShape| ConvSpec {
+/// The first of these weights, and nothing else.
+fn plain(shape: ConvShape, weights: &[f32]) -> ConvSpec<'_> {
+    ConvSpec {
         shape,
         weights: &weights[..shape.weights_len().expect("small")],
         bias: None,
@@ -23,7 +19,16 @@ fn what_blocks_cannot_do_is_refused() {
         live_in: None,
         live_out: None,
         algorithm: Algorithm::Direct,
-    };
+    }
+}
+
+#[test]
+fn what_blocks_cannot_do_is_refused() {
+    let isa = Isa::best();
+    let words = [!0u64 >> 44];
+    let live = Some(Channels::new(&words, 20).expect("20 bits"));
+    let weights = vec![0.0; 4 * 400];
+    let spec = |shape| plain(shape, &weights);
     let (good, hw) = (spec(square(20, 3, 1)), (4, 5));
     let refused = [
         ConvSpec {
@@ -112,16 +117,8 @@ fn masks_of_groups_are_refused() {
             ..square(channels, 3, 1)
         };
         let weights = vec![0.0; shape.weights_len().expect("small")];
-        let spec = ConvSpec {
-            shape,
-            weights: &weights,
-            bias: None,
-            activation: Activation::None,
-            live_in: None,
-            live_out: None,
-            algorithm: Algorithm::Direct,
-        };
-        let conv = NchwcConv::pack_blocks(isa, &spec, (4, 5)).expect("whole blocks");
+        let conv =
+            NchwcConv::pack_blocks(isa, &plain(shape, &weights), (4, 5)).expect("whole blocks");
         let all = nchwc::elements(isa, channels, 20).expect("small");
         let (x, mut y) = (vec![0.0; all], vec![0.0; all]);
         let mut scratch = vec![0.0; conv.scratch_len(1, true)];
