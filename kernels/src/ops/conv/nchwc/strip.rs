@@ -56,7 +56,7 @@ impl Task for Strip<'_, '_> {
             let (vector, of_group) = (first / S::LANES, group.div_ceil(S::LANES));
             let left = (of_group - vector % of_group).min(blocks - block);
             let wide = const { S::REGISTERS >= 32 } && panel == NV;
-            // Groups may begin within a panel.
+            // Groups, and what threads share, may begin within a panel.
             let begins = vector.is_multiple_of(panel);
             let vectors = match left {
                 WIDE.. if wide && begins => WIDE,
