@@ -33,7 +33,7 @@ use crate::{Channels, Error, Isa, isa};
 
 pub use bias::{Bias, Scores};
 
-/// Keys of a block of queries that is two vectors wide, or of few queries: their scores stay in L1 beside what passes by.
+/// Keys of a block of few queries.
 const KC: usize = 256;
 
 /// Vectors of queries side by side, at most.
@@ -50,9 +50,9 @@ const fn pitch<S: F32s>() -> usize {
     across(S::REGISTERS) * S::LANES
 }
 
-/// Keys of a block: its scores take as much, whatever the vectors side by side.
+/// Keys of a block of queries: 32 KiB of scores, which stay in L1 beside what passes by, and whole tiles of 6 keys.
 const fn keys_of_block(registers: usize) -> usize {
-    KC * NV / across(registers)
+    if across(registers) == WIDE { 132 } else { KC }
 }
 
 /// Blocks of queries, at most, that one job has side by side.
@@ -257,7 +257,7 @@ impl Attention {
     ///
     /// # Shapes    see [`AttentionSpec`], [`Operands`]
     /// # Masks     a dead key is no key; dead queries and elements of heads are not written. Of a dead head nothing is read, and nothing dead shows
-    /// # Numerics  scores as matmul sums them; sums over keys in order in blocks of 128 or 256 live ones, joined with factors that are rounded.
+    /// # Numerics  scores as matmul sums them; sums over keys in order in blocks of 132 or 256 live ones, joined with factors that are rounded.
     ///   `scale` goes into Q, together with 1 / ln 2
     /// # Errors    [`Error::TooShort`], [`Error::TooLarge`], [`Error::Mismatch`]; nothing is written then
     /// # Panics    never

@@ -30,6 +30,8 @@ pub(crate) enum Start<'a> {
     Cols(&'a [f32]),
     /// What the output holds.
     Partial,
+    /// What the output holds, times a value for each column of the tile.
+    Times(&'a [f32]),
 }
 
 /// The lanes of one vector that are kept (bits), and the column of the first, from where on they go side by side.
@@ -327,6 +329,15 @@ fn first_sums<S: F32s, const MR: usize, const NV: usize>(
         Start::Cols(bias) => acc = [Whole(0).load(s, bias); MR],
         Start::Partial => {
             each_row!(MR, i => acc[i] = place.to.load(s, i));
+        }
+        Start::Times(factors) => {
+            let factors: [S::V; NV] = Whole(0).load(s, factors);
+            each_row!(MR, i => {
+                let before = place.to.load(s, i);
+                for j in 0..NV {
+                    acc[i][j] = s.mul(before[j], factors[j]);
+                }
+            });
         }
     }
     acc

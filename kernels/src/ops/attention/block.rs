@@ -145,16 +145,12 @@ impl<'a> Block<'a, '_> {
                     #[inline(always)]
                     || exponentials::<S, N>(s, p, max, sum),
                 );
-                if from > 0 {
-                    each_vector::<S, N>(
-                        s,
-                        o,
-                        #[inline(always)]
-                        |j, v| s.mul(v, factor[j]),
-                    );
+                let mut factors = [0.0; WIDE * WIDEST];
+                for j in 0..N {
+                    s.store(factor[j], &mut factors[j * S::LANES..]);
                 }
                 let start = if from > 0 {
-                    Start::Partial
+                    Start::Times(&factors)
                 } else {
                     Start::Zero
                 };
