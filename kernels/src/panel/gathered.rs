@@ -76,7 +76,7 @@ impl<'a, const MR: usize> GatheredRows<'a, MR> {
 }
 
 impl<const MR: usize> Lhs<MR> for Gathered<'_, MR> {
-    const GROUP: usize = if MR <= 6 { 2 } else { 1 };
+    const GROUP: usize = 4;
     #[inline(always)]
     fn len(self) -> usize {
         self.list.len()

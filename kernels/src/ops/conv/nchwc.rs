@@ -17,18 +17,20 @@ mod source;
 mod strip;
 mod weights;
 
+use alloc::borrow::Cow;
+
 use super::taps;
 use crate::ops::matmul::{MatMul, MatMulSpec};
 use crate::ops::nchwc::{self, Live, compacted, held, is_compact};
 use crate::ops::{ConvShape, ConvSpec};
-use crate::pack::{check_len, check_mask, extent};
+use crate::pack::{check_len, check_mask, extent, gather};
 use crate::panel::{Below, LINE, from_line, lines, take, take_indices};
 use crate::pool::{Cuts, Pool, Tile, worth};
 use crate::{Channels, Error, Isa};
 
 use lists::Lists;
 use pass::WIDE;
-use source::Source;
+use source::{Places, Source};
 use strip::Strip;
 use weights::{Chosen, Weights};
 
@@ -49,7 +51,7 @@ pub struct NchwcConv {
     source: Source,
     /// Pixels of the output.
     pixels: usize,
-    /// The weights as `[terms, c_out]`.
+    /// The weights as `[terms, c_out]`, terms being `[kh, kw, c_in]`.
     matmul: MatMul,
     /// Number of terms.
     depth: usize,
@@ -102,14 +104,16 @@ impl NchwcConv {
         nchwc::refuse_masks(spec)?;
         let pixels = extent(&[output.0, output.1], "y")?;
         nchwc::elements(isa, shape.c_out, pixels)?;
-        let depth = shape.c_in / shape.groups * taps(&shape);
+        let channels = shape.c_in / shape.groups;
+        let depth = channels * taps(&shape);
+        let weights = by_taps(spec.weights, (channels, taps(&shape)));
         let matmul = MatMul::pack(
             isa,
             &MatMulSpec {
                 transposed: true,
                 bias: spec.bias,
                 activation: spec.activation,
-                ..MatMulSpec::new(depth, shape.c_out, spec.weights)
+                ..MatMulSpec::new(depth, shape.c_out, &weights)
             },
         )?;
         Ok(Self {
@@ -134,6 +138,7 @@ impl NchwcConv {
     /// Elements of scratch that [`NchwcConv::run`] needs; `masked` for calls in which the map that is read or written is compact, too.
     pub fn scratch_len(&self, threads: usize, masked: bool) -> usize {
         let lists = lines(self.source.weights.len()).saturating_mul(2);
+        let lists = lists.saturating_add(lines(self.shape.c_in));
         let [bias, weights] = Chosen::scratch_len(&self.matmul, (self.depth, self.shape.c_out));
         let together = match (masked, self.has_few_strips()) {
             (false, _) => 0,
@@ -168,7 +173,7 @@ impl NchwcConv {
     /// # Shapes    `x` planes `[c_in, h, w]` or a map in blocks, as it was packed for; `y` a map `[c_out, oh, ow]` in blocks
     /// # Masks     what dead inputs hold is no part of any sum, and [`nchwc::Live`] says where live ones are: those of planes in place;
     ///   with `live_out`, y is what [`nchwc`] says. None of several groups, but outputs of which so many live that the map is not compact
-    /// # Numerics  one chain an output, upwards from the bias in (ci, kh, kw), one mul_add a term of a live channel, the padding being zeros;
+    /// # Numerics  one chain an output, upwards from the bias in (kh, kw, ci), one mul_add a term of a live channel, the padding being zeros;
     ///   then the activation. The bits depend neither on threads nor on how a channel died
     /// # Errors    [`Error::TooShort`], [`Error::Mismatch`], [`Error::Invalid`] for compact planes and for masks of groups; nothing is written then
     /// # Panics    never
@@ -229,15 +234,12 @@ impl NchwcConv {
             }
             None => self.source.between_zeros(pool, x, read, &mut rest),
         };
-        let lists = self.lists(live_in, beside.is_some(), &mut rest);
-        let few = self.pixels < FEW_PIXELS && live_out.is_none() && lists.in_place;
-        let (lists, chosen) = match masked && !few {
-            true => {
-                let (lists, chosen) = self.choose(lists, live_in, live_out, &mut rest);
-                (lists, Some(chosen))
-            }
-            false => (lists, None),
-        };
+        let few = self.pixels < FEW_PIXELS && live_out.is_none() && in_place.is_some();
+        let chooses = masked && !few;
+        let places = |beside| if beside { Places::Beside } else { Places::Kept };
+        let beside = beside.is_some() || compact.is_some();
+        let lists = self.lists(live_in, (places(beside), places(chooses)), &mut rest);
+        let chosen = chooses.then(|| self.choose(live_in, live_out, &mut rest));
         let weights = match chosen {
             Some(chosen) if !self.has_few_strips() => chosen.gather(self.isa, pool, &mut rest),
             _ => Weights::all(&self.matmul),
@@ -296,11 +298,11 @@ impl NchwcConv {
         (Cuts::Every(blocks), Cuts::Even(strips, unit * lanes))
     }
 
-    /// Where the terms of the live channels are.
+    /// Where the terms of the live channels are, in x and in the panels.
     fn lists<'a>(
         &'a self,
         live: Option<Live<'_>>,
-        beside: bool,
+        places: (Places, Places),
         rest: &mut &'a mut [f32],
     ) -> Lists<'a> {
         let source = &self.source;
@@ -312,46 +314,54 @@ impl NchwcConv {
             }),
             in_place: false,
         };
-        let Some(Live::InPlace(live)) = live else {
-            return all;
+        let in_place = match live {
+            None => return all,
+            // The first terms of all.
+            Some(Live::Compact(_)) if taps(&self.shape) == 1 => return all,
+            Some(live) => matches!(live, Live::InPlace(_)),
         };
+        let channels = take_indices(rest, all.channels);
+        gather::list(live.map(Live::channels), 0, channels);
         let len = source.weights.len();
         let (of_x, of_w) = (take_indices(rest, len), take_indices(rest, len));
-        source.live(live, beside, (of_x, of_w));
+        source.live(channels, places, (of_x, of_w));
         Lists {
             of_x,
             of_w,
-            in_place: true,
+            in_place,
             ..all
         }
     }
 
-    /// The weights of live terms and outputs, and the terms of what is put together of them: their rows are those of the first channels.
+    /// The weights of live terms and outputs.
     fn choose<'a>(
         &'a self,
-        lists: Lists<'a>,
         live_in: Option<Live<'_>>,
         live_out: Option<Channels<'a>>,
         rest: &mut &'a mut [f32],
-    ) -> (Lists<'a>, Chosen<'a>) {
-        let (taps, pitch) = (taps(&self.shape), self.matmul.pitch());
-        let rows = take_indices(rest, lists.channels * taps);
-        let channels = rows.chunks_exact_mut(taps);
-        let of = |(rows, c): (&mut [u32], usize)| {
-            for (tap, row) in rows.iter_mut().enumerate() {
-                *row = ((c * taps + tap) * pitch) as u32;
+    ) -> Chosen<'a> {
+        let pitch = self.matmul.pitch();
+        let (all, live) = (self.shape.c_in, live_in.map(Live::channels));
+        let count = live.map_or(all, |live| live.count());
+        let rows = take_indices(rest, count * taps(&self.shape));
+        for (tap, rows) in rows.chunks_exact_mut(count.max(1)).enumerate() {
+            gather::list(live, 0, rows);
+            for row in rows {
+                *row = ((tap * all + *row as usize) * pitch) as u32;
             }
-        };
-        match live_in {
-            Some(live) => channels.zip(live.channels().live()).for_each(of),
-            None => channels.zip(0..).for_each(of),
         }
         let outputs = (live_out, self.shape.c_out);
-        let chosen = Chosen::new(&self.matmul, Below::all(rows), outputs, rest);
-        let lists = Lists {
-            of_w: &self.source.weights,
-            ..lists
-        };
-        (lists, chosen)
+        Chosen::new(&self.matmul, Below::all(rows), outputs, rest)
     }
+}
+
+/// `[c_out, kh, kw, c_in]` of weights `[c_out, c_in, kh, kw]`.
+fn by_taps(weights: &[f32], (channels, taps): (usize, usize)) -> Cow<'_, [f32]> {
+    if taps == 1 || channels == 1 {
+        return Cow::Borrowed(weights);
+    }
+    let outputs = weights.chunks_exact((channels * taps).max(1));
+    let ordered = outputs
+        .flat_map(|of| (0..taps).flat_map(move |tap| of[tap..].iter().step_by(taps).copied()));
+    Cow::Owned(ordered.collect())
 }

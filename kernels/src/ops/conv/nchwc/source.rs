@@ -56,6 +56,8 @@ pub(super) struct Source {
     output: (usize, usize),
     /// Channels of a block.
     lanes: usize,
+    /// From one row of a panel of weights to the next.
+    pitch: usize,
     /// Whether the output has the pixels of x.
     flat: bool,
     rows: Vec<Span>,
@@ -95,6 +97,14 @@ pub(super) struct Area<'a> {
     pub(super) of_blocks: bool,
     /// Elements from one block of channels to the next.
     pub(super) plane: usize,
+}
+
+/// Where live channels are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Places {
+    /// Where they are if all live.
+    Kept,
+    Beside,
 }
 
 /// The taps of a window that are on the map.
@@ -187,6 +197,7 @@ impl Source {
             map,
             output,
             lanes,
+            pitch,
             flat,
             rows,
             columns: columns.collect(),
@@ -194,25 +205,23 @@ impl Source {
             weights: Vec::new(),
             strip: each * pixels,
         };
-        source.list(pitch);
+        source.list();
         Ok(source)
     }
 
     /// Lists the terms of all windows.
-    fn list(&mut self, pitch: usize) {
+    fn list(&mut self) {
         let (shape, (h, w), lanes) = (self.shape, self.map, self.lanes);
         let ([_, kw], [dh, dw]) = (shape.kernel, shape.dilation);
         let each = self.terms_of_a_run();
         let (mut terms, mut weights) = (Vec::new(), Vec::new());
         for (_, rows, columns) in self.windows() {
             let (down, across) = (&rows.taps, &columns.span.taps);
-            for c in 0..self.channels {
-                for (k, l) in down
-                    .clone()
-                    .flat_map(|k| across.clone().map(move |l| (k, l)))
-                {
-                    let number = c * taps(&shape) + k * kw + l;
-                    weights.push((number * pitch) as u32);
+            let taps = |k: usize| across.clone().map(move |l| (k, l));
+            for (k, l) in down.clone().flat_map(taps) {
+                for c in 0..self.channels {
+                    let number = (k * kw + l) * self.channels + c;
+                    weights.push((number * self.pitch) as u32);
                     if number.is_multiple_of(each) {
                         let row = c / lanes * h + (k - down.start) * dh;
                         let pixel = row * w + (l - across.start) * dw;
@@ -239,26 +248,32 @@ impl Source {
         })
     }
 
-    /// Of all windows, one after the other, where the terms of the live channels are, in their places or `beside` each other, and where the rows of these
-    /// are in a panel.
+    /// Of all windows, one after the other, where the terms of some channels are in x, and where their rows are in a panel: in the places of these channels,
+    /// or beside each other.
     pub(super) fn live(
         &self,
-        live: Channels<'_>,
-        beside: bool,
+        channels: &[u32],
+        (x, w): (Places, Places),
         (of_x, of_w): (&mut [u32], &mut [u32]),
     ) {
         let each = self.terms_of_a_run();
         for (Window { start, taps, .. }, ..) in self.windows() {
-            let mut at = start;
-            // Written whether live or not: random masks would be mispredicted.
-            for c in 0..self.channels {
-                for i in 0..taps {
-                    let t = start + c * taps + i;
-                    let place = if beside { at + i } else { t };
-                    of_x[at + i] = self.terms[place / each] + (place % each) as u32;
-                    of_w[at + i] = self.weights[t];
+            let mut to = of_x[start..].iter_mut().zip(&mut of_w[start..]);
+            let of_taps = (start..).step_by(self.channels.max(1)).take(taps);
+            for tap in of_taps.filter(|_| !channels.is_empty()) {
+                // Of the tap's first row, if a row was as long as there are channels.
+                let first = self.weights[tap] as usize / self.channels * channels.len();
+                for ((n, &c), (of_x, of_w)) in channels.iter().enumerate().zip(&mut to) {
+                    let place = match x {
+                        Places::Kept => tap + c as usize,
+                        Places::Beside => tap + n,
+                    };
+                    *of_x = self.terms[place / each] + (place % each) as u32;
+                    *of_w = match w {
+                        Places::Kept => self.weights[tap + c as usize],
+                        Places::Beside => (first + n * self.pitch) as u32,
+                    };
                 }
-                at += taps * usize::from(live.contains(c));
             }
         }
     }
