@@ -115,7 +115,7 @@ pub(crate) fn gather_rows<S: F32s>(
                     transpose_rows::<S, MR>(s, &mut out[t * MR..], data, starts, first);
                 }
                 for (t, to) in (whole..list.len()).zip(out[whole * MR..].chunks_exact_mut(MR)) {
-                    rows.each::<1>(t, 0, #[inline(always)] |i, x| to[i] = x);
+                    rows.each::<1>(t, 0, #[inline(always)] |i, _, x| to[i] = x);
                 }
             });
         }

@@ -13,7 +13,7 @@ use core::ops::Range;
 use crate::isa::F32s;
 
 pub(crate) use gathered::{Gathered, GatheredRows};
-pub(crate) use spaced::{Beside, Spaced, SpacedRows};
+pub(crate) use spaced::{Beside, Paired, Spaced, SpacedRows};
 pub(crate) use terms::{Below, Bounded, Even, Runs, Terms};
 
 /// Floats in a cache line.
@@ -51,9 +51,12 @@ pub(crate) trait Lhs<const MR: usize>: Copy {
     fn len(self) -> usize;
     /// These steps alone, so that a loop over them need not check each. Panics when they are not all there.
     fn part(self, steps: Range<usize>) -> Self;
-    /// Calls `f(i, scalar)` for each row `i` of step `u` of the `n`-th group of `U`, in order. Not an array of them: one scalar at a time is
-    /// in a register.
-    fn each<const U: usize>(self, n: usize, u: usize, f: impl FnMut(usize, f32));
+    /// Steps whose scalars of a row are read one after the other: two of one cache line are read in one cycle, two of different lines, at the same place in
+    /// them, are not.
+    const TOGETHER: usize = 1;
+    /// Calls `f(i, k, scalar)` for each row `i` and each step `u + k` of those together, in the `n`-th group of `U`, in order. Not an array of
+    /// them: one scalar at a time is in a register.
+    fn each<const U: usize>(self, n: usize, u: usize, f: impl FnMut(usize, usize, f32));
 }
 
 /// Step `t` is row `t` of a `[depth][MR]` panel.
@@ -70,10 +73,10 @@ impl<const MR: usize> Lhs<MR> for Packed<'_, MR> {
         Self(&self.0[steps])
     }
     #[inline(always)]
-    fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, f32)) {
+    fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, usize, f32)) {
         let row = &in_one_register(&self.0.as_chunks::<U>().0[n])[u];
         for i in 0..MR {
-            f(i, row[i]);
+            f(i, 0, row[i]);
         }
     }
 }
@@ -119,11 +122,11 @@ impl<T: Terms, const MR: usize> Lhs<MR> for Listed<'_, T, MR> {
         Self { list, ..self }
     }
     #[inline(always)]
-    fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, f32)) {
+    fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, usize, f32)) {
         let at = self.list.at::<U>(n, u) * self.stride;
         for i in 0..MR {
             // SAFETY: a term is below the bound of all (`Terms`), and the panel holds `MR` elements there (`new`).
-            f(i, unsafe { *self.panel.get_unchecked(at + i) });
+            f(i, 0, unsafe { *self.panel.get_unchecked(at + i) });
         }
     }
 }

@@ -87,11 +87,11 @@ impl<const MR: usize> Lhs<MR> for Gathered<'_, MR> {
         Self { list, ..self }
     }
     #[inline(always)]
-    fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, f32)) {
+    fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, usize, f32)) {
         let at = self.list.at::<U>(n, u) * self.stride;
         for i in 0..MR {
             // SAFETY: a term is below the bound of all (`Terms`), and rows hold `(bound - 1) * stride` (`new`).
-            f(i, unsafe { *self.rows[i].get_unchecked(at) });
+            f(i, 0, unsafe { *self.rows[i].get_unchecked(at) });
         }
     }
 }

@@ -312,14 +312,14 @@ impl NchwcConv {
             channels: live.map_or(self.shape.c_in / self.shape.groups, |live| {
                 live.channels().count()
             }),
-            in_place: false,
+            listed: false,
         };
-        let in_place = match live {
+        match live {
             None => return all,
             // The first terms of all.
-            Some(Live::Compact(_)) if taps(&self.shape) == 1 => return all,
-            Some(live) => matches!(live, Live::InPlace(_)),
-        };
+            Some(Live::Compact(_)) if source.flat => return all,
+            Some(_) => {}
+        }
         let channels = take_indices(rest, all.channels);
         gather::list(live.map(Live::channels), 0, channels);
         let len = source.weights.len();
@@ -328,7 +328,7 @@ impl NchwcConv {
         Lists {
             of_x,
             of_w,
-            in_place,
+            listed: true,
             ..all
         }
     }

@@ -12,8 +12,8 @@ pub(super) struct Lists<'a> {
     pub(super) of_w: &'a [u32],
     /// Live channels.
     pub(super) channels: usize,
-    /// Dead ones are among them.
-    pub(super) in_place: bool,
+    /// Dead ones are among them, or of x only so many channels are there: nothing is where it is if all live.
+    pub(super) listed: bool,
 }
 
 impl<'a> Lists<'a> {
@@ -21,7 +21,7 @@ impl<'a> Lists<'a> {
     #[inline(always)]
     pub(super) fn of(&self, window: Window, each: usize) -> LiveTerms<'a> {
         let depth = self.channels * window.taps;
-        let starts = if self.in_place {
+        let starts = if self.listed {
             depth
         } else {
             depth.div_ceil(each)
@@ -30,7 +30,7 @@ impl<'a> Lists<'a> {
         LiveTerms {
             depth,
             of_x: Below::all(&self.of_x[window.start..][..starts]),
-            of_w: (self.in_place || !window.is_whole).then(rows),
+            of_w: (self.listed || !window.is_whole).then(rows),
         }
     }
 }

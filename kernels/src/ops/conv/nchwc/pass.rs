@@ -4,7 +4,9 @@
 use super::source::Area;
 use crate::epilogue::Activation;
 use crate::isa::F32s;
-use crate::panel::{Below, Beside, Even, Foreseen, GatheredRows, Lhs, Runs, SpacedRows, Terms};
+use crate::panel::{
+    Below, Beside, Even, Foreseen, GatheredRows, Lhs, Paired, Runs, Spaced, SpacedRows, Terms,
+};
 use crate::pool::{Rows, Tile};
 use crate::tile::gemm::{
     NV, Place, Start, Target, each_row, for_height, tallest, tallest_gathered, tile,
@@ -69,6 +71,8 @@ pub(super) enum Walk<'a> {
     Live(Below<'a>, Below<'a>),
     /// Of pixels anywhere.
     Places(Below<'a>),
+    /// Of pixels along a row of a map in blocks, with 32 registers.
+    PlacesOfRuns(Runs<'a>),
     LivePlaces(Below<'a>, Below<'a>),
 }
 
@@ -101,11 +105,6 @@ impl<const NP: usize> Pass<'_, NP> {
         out: &mut Tile<'_>,
     ) {
         let area = self.area;
-        let (of_x, of_w) = match self.walk {
-            Walk::Places(of_x) => (of_x, None),
-            Walk::LivePlaces(of_x, of_w) => (of_x, Some(of_w)),
-            Walk::Runs(_) | Walk::Live(..) => unreachable!("pixels are listed"),
-        };
         let mut out = out.sub(0..out.rows(), 0..out.cols());
         let count = area.pixels / area.width * area.width.div_ceil(height);
         let tiles = Tiles {
@@ -113,6 +112,20 @@ impl<const NP: usize> Pass<'_, NP> {
             ..self.of(area, 0)
         };
         let pitch = self.pitch;
+        let (of_x, of_w) = match self.walk {
+            Walk::Places(of_x) => (of_x, None),
+            Walk::LivePlaces(of_x, of_w) => (of_x, Some(of_w)),
+            Walk::PlacesOfRuns(of_x) => {
+                for_height!(@ height, MR, if const { S::REGISTERS >= 32 && along::<S>(MR, N) } {
+                    match area.stride {
+                        1 => tiles.of_runs::<S, MR, EACH, N, 1>(s, of_x, pitch, &mut out),
+                        _ => tiles.of_runs::<S, MR, EACH, N, 2>(s, of_x, pitch, &mut out),
+                    }
+                }, 6 8 12 14 16 20 24 26 28);
+                return;
+            }
+            Walk::Runs(_) | Walk::Live(..) => unreachable!("pixels are listed"),
+        };
         for_height!(@ height, MR, if const { along::<S>(MR, N) } {
             match (area.stride, area.of_blocks) {
                 (1, true) => tiles.of_rows::<S, MR, EACH, N, 1, true>(s, of_x, (of_w, pitch), &mut out),
@@ -151,7 +164,7 @@ impl<const NP: usize> Pass<'_, NP> {
         let pixels = area.pixels;
         let most = match self.walk {
             Walk::Runs(_) | Walk::Live(..) => tallest_of::<S>(N),
-            Walk::Places(_) | Walk::LivePlaces(..) => tallest_anywhere::<S>(N),
+            _ => tallest_anywhere::<S>(N),
         };
         let tiles = pixels.div_ceil(most).max(1);
         let (low, higher) = (pixels / tiles, pixels % tiles);
@@ -204,6 +217,7 @@ impl<const NP: usize> Pass<'_, NP> {
                             move || tiles.anywhere::<S, MR, EACH, N>(s, of_x, of_w, &mut out),
                         );
                     },
+                    Walk::PlacesOfRuns(_) => unreachable!("pixels are along rows"),
                 }
             });
         }
@@ -239,7 +253,26 @@ struct Tiles<'a, const NP: usize> {
     activation: Activation,
 }
 
-impl<const NP: usize> Tiles<'_, NP> {
+impl<'a, const NP: usize> Tiles<'a, NP> {
+    /// Pixels `T` pixels of a map in blocks apart.
+    #[inline(always)]
+    fn of_runs<S: F32s, const MR: usize, const EACH: usize, const N: usize, const T: usize>(
+        self,
+        s: S,
+        of_x: Runs<'a>,
+        pitch: usize,
+        out: &mut Tile<'_>,
+    ) {
+        s.outline(
+            #[inline(always)]
+            move || {
+                let of_w = in_order::<S, N>(pitch, of_x.len());
+                let apart = const { T * S::LANES };
+                self.along::<S, _, _, MR, EACH, N>(s, apart, of_x, of_w, Paired, out);
+            },
+        );
+    }
+
     /// Pixels `T` pixels of a map in blocks (`B`) or of planes apart.
     #[inline(always)]
     fn of_rows<
@@ -252,35 +285,36 @@ impl<const NP: usize> Tiles<'_, NP> {
     >(
         self,
         s: S,
-        of_x: Below<'_>,
+        of_x: Below<'a>,
         (of_w, pitch): (Option<Below<'_>>, usize),
         out: &mut Tile<'_>,
     ) {
         s.outline(
             #[inline(always)]
-            move || match of_w {
-                None => {
-                    let of_w = in_order::<S, N>(pitch, of_x.len());
-                    self.along::<S, MR, EACH, N, T, B>(s, of_x, of_w, out);
+            move || {
+                let apart = if B { T * S::LANES } else { T };
+                match of_w {
+                    None => {
+                        let of_w = in_order::<S, N>(pitch, of_x.len());
+                        self.along::<S, _, _, MR, EACH, N>(s, apart, of_x, of_w, Beside, out);
+                    }
+                    Some(of_w) => {
+                        self.along::<S, _, _, MR, EACH, N>(s, apart, of_x, of_w, Beside, out);
+                    }
                 }
-                Some(of_w) => self.along::<S, MR, EACH, N, T, B>(s, of_x, of_w, out),
             },
         );
     }
 
+    /// Pixels so many elements apart. To be called with a constant.
     #[inline(always)]
-    fn along<
-        S: F32s,
-        const MR: usize,
-        const EACH: usize,
-        const N: usize,
-        const T: usize,
-        const B: bool,
-    >(
+    fn along<S: F32s, X: Terms, L: Lhs<MR>, const MR: usize, const EACH: usize, const N: usize>(
         self,
         s: S,
-        of_x: Below<'_>,
+        apart: usize,
+        of_x: X,
         of_w: impl Terms,
+        read: impl Fn(Spaced<'a, X, MR>) -> L,
         out: &mut Tile<'_>,
     ) {
         let Area {
@@ -291,7 +325,6 @@ impl<const NP: usize> Tiles<'_, NP> {
             width,
             ..
         } = self.area;
-        let apart = if B { T * S::LANES } else { T };
         let mut n = 0;
         for (from, to) in from.chunks_exact(width).zip(to.chunks_exact(width)) {
             let data = &data[(from[0] as usize).min(data.len())..];
@@ -299,7 +332,7 @@ impl<const NP: usize> Tiles<'_, NP> {
             for pixel in (0..width).step_by(MR) {
                 let pixel = pixel.min(width - MR);
                 let at = (first + to[0] as usize + pixel) * S::LANES;
-                let lhs = Beside(rows.tile::<MR>(pixel));
+                let lhs = read(rows.tile::<MR>(pixel));
                 self.one::<S, MR, EACH, N>(s, lhs, of_w, n, (at, None), out);
                 n += 1;
             }

@@ -10,7 +10,7 @@ use crate::isa::WIDEST;
 use crate::ops::ConvShape;
 use crate::ops::span::{Border, Span, pairs};
 use crate::pack::{even_height, extent};
-use crate::panel::{Runs, lines, take};
+use crate::panel::{Below, Runs, lines, take};
 use crate::pool::{Pool, Tile, worth};
 use crate::{Channels, Error};
 
@@ -59,12 +59,14 @@ pub(super) struct Source {
     /// From one row of a panel of weights to the next.
     pitch: usize,
     /// Whether the output has the pixels of x.
-    flat: bool,
+    pub(super) flat: bool,
     rows: Vec<Span>,
     columns: Vec<Columns>,
     /// Of all windows, one after the other: where their terms are, seen from the first one of a pixel, and where the rows of these are in a panel.
     pub(super) terms: Vec<u32>,
     pub(super) weights: Vec<u32>,
+    /// Where those of the window with all taps begin that are side by side, if they come in whole runs.
+    runs: Vec<u32>,
     /// Output pixels of a strip, at most.
     pub(super) strip: usize,
 }
@@ -203,6 +205,7 @@ impl Source {
             columns: columns.collect(),
             terms: Vec::new(),
             weights: Vec::new(),
+            runs: Vec::new(),
             strip: each * pixels,
         };
         source.list();
@@ -230,6 +233,17 @@ impl Source {
                 }
             }
         }
+        if self.of_blocks() && !self.flat && self.channels.is_multiple_of(Runs::LEN) {
+            let whole = self.windows().find(|(window, ..)| window.is_whole);
+            let terms = whole.map_or(&[][..], |(window, ..)| &terms[window.start..]);
+            let depth = self.channels * taps(&shape);
+            self.runs = terms
+                .iter()
+                .take(depth)
+                .step_by(Runs::LEN)
+                .copied()
+                .collect();
+        }
         (self.terms, self.weights) = (terms, weights);
     }
 
@@ -246,6 +260,12 @@ impl Source {
             start += taps_of * self.channels;
             (window, rows, columns)
         })
+    }
+
+    /// The terms of the window with all taps, if they come in whole runs.
+    pub(super) fn runs(&self) -> Option<Runs<'_>> {
+        let starts = Below::all(&self.runs);
+        (!self.runs.is_empty()).then(|| Runs::new(starts, self.runs.len() * Runs::LEN))
     }
 
     /// Of all windows, one after the other, where the terms of some channels are in x, and where their rows are in a panel: in the places of these channels,

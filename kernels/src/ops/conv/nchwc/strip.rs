@@ -112,6 +112,10 @@ impl Strip<'_, '_> {
             let window = area.window;
             let LiveTerms { depth, of_x, of_w } = self.lists.of(window, each);
             let along = pass::height_along::<S>(&area, N);
+            let runs = match along {
+                Some(_) if window.is_whole && !self.lists.listed => conv.source.runs(),
+                _ => None,
+            };
             let blocks = if along.is_some() {
                 1
             } else {
@@ -144,7 +148,10 @@ impl Strip<'_, '_> {
                     walk: match (each > 1, of_w) {
                         (true, None) => Walk::Runs(Runs::new(of_x, depth).part(now())),
                         (true, Some(of_w)) => Walk::Live(of_x.part(now()), of_w.part(now())),
-                        (false, None) => Walk::Places(of_x.part(now())),
+                        (false, None) => match runs {
+                            Some(runs) if const { S::REGISTERS >= 32 } => Walk::PlacesOfRuns(runs),
+                            _ => Walk::Places(of_x.part(now())),
+                        },
                         (false, Some(of_w)) => Walk::LivePlaces(of_x.part(now()), of_w.part(now())),
                     },
                     panels,

@@ -204,7 +204,7 @@ impl<const MR: usize> Steps<MR> for Anywhere<'_, MR> {
             place,
             0,
             #[inline(always)]
-            |i, x| row[i] = x,
+            |i, _, x| row[i] = x,
         );
         row
     }
