@@ -28,6 +28,8 @@ const LISTED: usize = 1 << 20;
 
 /// Pixels of a tile.
 const HIGH: usize = 6;
+/// Pixels along a row that are one tile by one vector of outputs, at least: 9/16 of a cycle each. Of pixels anywhere eight take 5 cycles.
+const ALONG: usize = 12;
 /// Cycles of an area and of a tile beside its terms; of a row and of a vector that are copied.
 const AREA: usize = 400;
 const TILE: usize = 60;
@@ -449,7 +451,11 @@ fn spans(
         let terms = (r.taps.len() * c.taps.len()).saturating_mul(read(shape));
         let pixels = r.outputs.len() * c.outputs.len();
         let tiles = pixels.div_ceil(HIGH);
-        let of_a_term = (2 * pixels).max(tiles * loads);
+        let of_a_term = match at_once <= lanes {
+            true if c.outputs.len() >= ALONG => pixels - pixels * 7 / 16,
+            true => pixels.div_ceil(8) * 5,
+            false => (2 * pixels).max(tiles * loads),
+        };
         terms
             .saturating_mul(of_a_term)
             .saturating_add(AREA + tiles * TILE)
