@@ -137,7 +137,7 @@ impl NchwcConv {
 
     /// Elements of scratch that [`NchwcConv::run`] needs; `masked` for calls in which the map that is read or written is compact, too.
     pub fn scratch_len(&self, threads: usize, masked: bool) -> usize {
-        let lists = lines(self.source.weights.len()).saturating_mul(2);
+        let lists = lines(self.source.depths()).saturating_mul(2);
         let lists = lists.saturating_add(lines(self.shape.c_in));
         let [bias, weights] = Chosen::scratch_len(&self.matmul, (self.depth, self.shape.c_out));
         let together = match (masked, self.has_few_strips()) {
@@ -308,7 +308,7 @@ impl NchwcConv {
         let source = &self.source;
         let all = Lists {
             of_x: &source.terms,
-            of_w: &source.weights,
+            of_w: None,
             channels: live.map_or(self.shape.c_in / self.shape.groups, |live| {
                 live.channels().count()
             }),
@@ -322,12 +322,13 @@ impl NchwcConv {
         }
         let channels = take_indices(rest, all.channels);
         gather::list(live.map(Live::channels), 0, channels);
-        let len = source.weights.len();
+        let len = source.depths();
         let (of_x, of_w) = (take_indices(rest, len), take_indices(rest, len));
         source.live(channels, places, (of_x, of_w));
+        let in_order = matches!(live, Some(Live::Compact(_)));
         Lists {
             of_x,
-            of_w,
+            of_w: (!in_order).then_some(&*of_w),
             listed: true,
             ..all
         }

@@ -5,6 +5,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::super::taps;
+use super::lists::InOrder;
 use super::pass::WIDE;
 use crate::isa::WIDEST;
 use crate::ops::ConvShape;
@@ -64,9 +65,8 @@ pub(super) struct Source {
     pub(super) flat: bool,
     rows: Vec<Span>,
     columns: Vec<Columns>,
-    /// Of all windows, one after the other: where their terms are, seen from the first one of a pixel, and where the rows of these are in a panel.
+    /// Of all windows, one after the other: where their terms are, seen from the first one of a pixel.
     pub(super) terms: Vec<u32>,
-    pub(super) weights: Vec<u32>,
     /// Where those of the window with all taps begin that are side by side, if they come in whole runs.
     runs: Vec<u32>,
     /// Output pixels of a strip, at most.
@@ -119,6 +119,32 @@ pub(super) struct Window {
     pub(super) taps: usize,
     /// All taps.
     pub(super) is_whole: bool,
+    /// Which tap of the kernel the first one is, how many of a row of the kernel there are, and how many a row has.
+    first: usize,
+    across: usize,
+    of_a_row: usize,
+}
+
+impl Window {
+    /// Which tap of the kernel that is.
+    fn tap(&self, tap: usize) -> usize {
+        self.first + tap / self.across * self.of_a_row + tap % self.across
+    }
+
+    /// The rows of its terms in panels of so many channels.
+    #[inline(always)]
+    pub(super) fn rows(&self, channels: usize) -> InOrder {
+        let taps = if self.across == self.of_a_row {
+            self.taps
+        } else {
+            self.across
+        };
+        InOrder {
+            first: self.first * channels,
+            stretch: taps * channels,
+            apart: self.of_a_row * channels,
+        }
+    }
 }
 
 impl Source {
@@ -206,7 +232,6 @@ impl Source {
             rows,
             columns: columns.collect(),
             terms: Vec::new(),
-            weights: Vec::new(),
             runs: Vec::new(),
             strip: each * pixels,
         };
@@ -216,37 +241,35 @@ impl Source {
 
     /// Lists the terms of all windows.
     fn list(&mut self) {
-        let (shape, (h, w), lanes) = (self.shape, self.map, self.lanes);
-        let ([_, kw], [dh, dw]) = (shape.kernel, shape.dilation);
+        let ((h, w), lanes) = (self.map, self.lanes);
+        let [dh, dw] = self.shape.dilation;
         let each = self.terms_of_a_run();
-        let (mut terms, mut weights) = (Vec::new(), Vec::new());
-        for (_, rows, columns) in self.windows() {
-            let (down, across) = (&rows.taps, &columns.span.taps);
-            let taps = |k: usize| across.clone().map(move |l| (k, l));
-            for (k, l) in down.clone().flat_map(taps) {
-                for c in 0..self.channels {
-                    let number = (k * kw + l) * self.channels + c;
-                    weights.push((number * self.pitch) as u32);
-                    if number.is_multiple_of(each) {
-                        let row = c / lanes * h + (k - down.start) * dh;
-                        let pixel = row * w + (l - across.start) * dw;
-                        terms.push((pixel * lanes + c % lanes) as u32);
-                    }
+        let (mut terms, mut runs) = (Vec::new(), Vec::new());
+        for (window, rows, columns) in self.windows() {
+            let (down, across) = (rows.taps.len(), columns.span.taps.len());
+            for (k, l) in (0..down).flat_map(|k| (0..across).map(move |l| (k, l))) {
+                for c in (0..self.channels).step_by(each) {
+                    let pixel = (c / lanes * h + k * dh) * w + l * dw;
+                    terms.push((pixel * lanes + c % lanes) as u32);
                 }
             }
+            let in_runs = self.of_blocks() && self.channels.is_multiple_of(Runs::LEN);
+            if window.is_whole && in_runs && !self.flat {
+                runs = terms[window.start..]
+                    .iter()
+                    .step_by(Runs::LEN)
+                    .copied()
+                    .collect();
+            }
         }
-        if self.of_blocks() && !self.flat && self.channels.is_multiple_of(Runs::LEN) {
-            let whole = self.windows().find(|(window, ..)| window.is_whole);
-            let terms = whole.map_or(&[][..], |(window, ..)| &terms[window.start..]);
-            let depth = self.channels * taps(&shape);
-            self.runs = terms
-                .iter()
-                .take(depth)
-                .step_by(Runs::LEN)
-                .copied()
-                .collect();
-        }
-        (self.terms, self.weights) = (terms, weights);
+        (self.terms, self.runs) = (terms, runs);
+    }
+
+    /// Terms of all windows.
+    pub(super) fn depths(&self) -> usize {
+        self.windows()
+            .map(|(window, ..)| window.taps * self.channels)
+            .sum()
     }
 
     /// All windows, and the rows and columns of the output that have them.
@@ -258,6 +281,9 @@ impl Source {
                 start,
                 taps: taps_of,
                 is_whole: taps_of == taps(&self.shape),
+                first: rows.taps.start * self.shape.kernel[1] + columns.span.taps.start,
+                across: columns.span.taps.len(),
+                of_a_row: self.shape.kernel[1],
             };
             start += taps_of * self.channels;
             (window, rows, columns)
@@ -279,22 +305,23 @@ impl Source {
         (of_x, of_w): (&mut [u32], &mut [u32]),
     ) {
         let each = self.terms_of_a_run();
-        for (Window { start, taps, .. }, ..) in self.windows() {
-            let mut to = of_x[start..].iter_mut().zip(&mut of_w[start..]);
-            let of_taps = (start..).step_by(self.channels.max(1)).take(taps);
-            for tap in of_taps.filter(|_| !channels.is_empty()) {
-                // Of the tap's first row, if a row was as long as there are channels.
-                let first = self.weights[tap] as usize / self.channels * channels.len();
+        for (window, ..) in self.windows() {
+            let to = window.start..;
+            let mut to = of_x[to.clone()].iter_mut().zip(&mut of_w[to]);
+            for tap in 0..window.taps {
+                let first = window.start + tap * self.channels;
+                let number = window.tap(tap);
                 for ((n, &c), (of_x, of_w)) in channels.iter().enumerate().zip(&mut to) {
                     let place = match x {
-                        Places::Kept => tap + c as usize,
-                        Places::Beside => tap + n,
+                        Places::Kept => first + c as usize,
+                        Places::Beside => first + n,
                     };
                     *of_x = self.terms[place / each] + (place % each) as u32;
-                    *of_w = match w {
-                        Places::Kept => self.weights[tap + c as usize],
-                        Places::Beside => (first + n * self.pitch) as u32,
+                    let row = match w {
+                        Places::Kept => number * self.channels + c as usize,
+                        Places::Beside => number * channels.len() + n,
                     };
+                    *of_w = (row * self.pitch) as u32;
                 }
             }
         }

@@ -110,8 +110,13 @@ impl Strip<'_, '_> {
         let group = first / conv.outputs_of_a_group();
         for area in conv.source.areas(self.x, group, pixels) {
             let window = area.window;
-            let LiveTerms { depth, of_x, of_w } = self.lists.of(window, each);
-            let along = pass::height_along::<S>(&area, N);
+            let LiveTerms {
+                depth,
+                of_x,
+                of_w,
+                rows,
+            } = self.lists.of(window, each);
+            let along = pass::height_along::<S>(&area, N).filter(|_| rows.stretch == depth);
             let runs = match along {
                 Some(_) if window.is_whole && !self.lists.listed => conv.source.runs(),
                 _ => None,
@@ -119,26 +124,25 @@ impl Strip<'_, '_> {
             let blocks = if along.is_some() {
                 1
             } else {
-                depth.div_ceil(KC).max(1)
+                rows.stretch.div_ceil(KC).max(1)
             };
-            let kc = depth.div_ceil(blocks).max(1).next_multiple_of(Runs::LEN);
-            for t in (0..depth.max(1)).step_by(kc) {
-                let terms = t..depth.min(t + kc);
-                // Listed rows are counted from the panel's first.
-                let from = |block: usize, t: usize| {
+            let kc = rows.stretch.div_ceil(blocks).max(1);
+            for (terms, row) in rows.blocks(depth, kc.next_multiple_of(Runs::LEN)) {
+                let t = terms.start;
+                let from = |block: usize, row: usize| {
                     let (panel, _) = weights.vector(self.channel + block * S::LANES);
-                    let before = if of_w.is_some() { 0 } else { t * pitch };
+                    let before = if of_w.is_some() { 0 } else { row * pitch };
                     panel.get(before..).unwrap_or(&[])
                 };
                 let (mut panels, mut next) = ([&[][..]; NP], [&[][..]; NP]);
                 for p in 0..NP {
                     let (now, then) = (block + p * EACH, block + N + p * EACH);
                     let is_last = then >= self.tile.rows();
-                    panels[p] = from(now, t);
+                    panels[p] = from(now, row);
                     next[p] = match window.is_whole {
                         true if in_order && terms.end < depth => from(now, terms.end),
                         true if in_order && !is_last => from(then, 0),
-                        true if !is_last => from(then, t),
+                        true if !is_last => from(then, row),
                         _ => panels[p],
                     };
                 }
