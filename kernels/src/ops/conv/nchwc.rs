@@ -11,6 +11,7 @@
 //! between zeros instead.
 #![forbid(unsafe_code)]
 
+mod edges;
 mod lists;
 mod pass;
 mod source;

@@ -5,9 +5,8 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::super::taps;
+use super::edges::{LISTED, spans};
 use super::lists::InOrder;
-use super::pass::WIDE;
-use crate::isa::WIDEST;
 use crate::ops::ConvShape;
 use crate::ops::span::{Border, Span, pairs};
 use crate::pack::{even_height, extent};
@@ -24,27 +23,11 @@ const FAR: usize = 128 * 1024;
 const LEAST: usize = 96;
 /// Rows and columns of a map that windows go over, at most.
 const MOST: usize = 1 << 20;
-/// Terms of all windows that are listed, at most: 8 MiB.
-const LISTED: usize = 1 << 20;
-
-/// Pixels of a tile.
-const HIGH: usize = 6;
-/// Pixels along a row that are one tile by one vector of outputs, at least: 9/16 of a cycle each. Of pixels anywhere eight take 5 cycles.
-const ALONG: usize = 12;
-/// Cycles of an area and of a tile beside its terms; of a row and of a vector that are copied.
-const AREA: usize = 400;
-const TILE: usize = 60;
-const COPY: [usize; 2] = [10, 6];
-/// Cycles of a term of a tile, at least: it loads four vectors of weights, from L2 or from farther away.
-const LOADS: [usize; 2] = [8, 14];
 /// Outputs that read a pixel often. Of 512 channels on 7 x 7, a quarter live, 2048 outputs take 0.90 of the time with the copy; with 1024 it costs what it
 /// brings.
 const OFTEN: usize = 2048;
 /// Multiplications that a copied element costs.
 const COPIED: usize = 4;
-/// Elements of the weights that a strip reads at once, above which L2 does not keep them.
-const KEPT: usize = 128 * 1024;
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Source {
@@ -440,7 +423,7 @@ impl Source {
 }
 
 /// Channels of a group.
-fn read(shape: &ConvShape) -> usize {
+pub(super) fn read(shape: &ConvShape) -> usize {
     shape.c_in / shape.groups.max(1)
 }
 
@@ -450,58 +433,10 @@ fn is_flat(shape: &ConvShape) -> bool {
 }
 
 /// All outputs, whose windows are whole.
-fn whole(shape: &ConvShape, output: (usize, usize)) -> [Vec<Span>; 2] {
+pub(super) fn whole(shape: &ConvShape, output: (usize, usize)) -> [Vec<Span>; 2] {
     let [down, across] = shape.kernel;
     [
         vec![Span::whole(down, output.0)],
         vec![Span::whole(across, output.1)],
     ]
-}
-
-/// The outputs of a map, row by row and column by column, by which of their taps are on it. Where tiles of small areas would take longer than a copy
-/// between zeros, the border of that, and all of them.
-fn spans(
-    shape: &ConvShape,
-    (h, w): (usize, usize),
-    output: (usize, usize),
-    lanes: usize,
-) -> (Option<Border>, [Vec<Span>; 2]) {
-    let spans = [(0, h, output.0), (1, w, output.1)]
-        .map(|(axis, extent, outputs)| Span::all(shape, axis, extent, outputs));
-    let [rows, columns] = &spans;
-    // Outputs of a group that are computed at once, and how often that happens.
-    let outputs = shape.c_out / shape.groups.max(1);
-    let at_once = outputs.min(WIDE * lanes).max(1);
-    let passes = outputs.div_ceil(at_once) * shape.groups;
-    let loads = LOADS[usize::from(at_once.saturating_mul(read(shape) * taps(shape)) > KEPT)];
-    let cycles = |r: &Span, c: &Span| {
-        let terms = (r.taps.len() * c.taps.len()).saturating_mul(read(shape));
-        let pixels = r.outputs.len() * c.outputs.len();
-        let tiles = pixels.div_ceil(HIGH);
-        let of_a_term = match at_once <= lanes {
-            true if c.outputs.len() >= ALONG => pixels - pixels * 7 / 16,
-            true => pixels.div_ceil(8) * 5,
-            false => (2 * pixels).max(tiles * loads),
-        };
-        terms
-            .saturating_mul(of_a_term)
-            .saturating_add(AREA + tiles * TILE)
-    };
-    let border = Border::new(shape, (h, w), output);
-    let all = whole(shape, output);
-    let pays = || {
-        let row = COPY[0] + (border.map.1 * lanes).div_ceil(WIDEST) * COPY[1];
-        let copy = (border.map.0 * row).saturating_mul(shape.c_in.div_ceil(lanes));
-        let copied = cycles(&all[0][0], &all[1][0]).saturating_mul(passes);
-        let areas = pairs(rows, columns).map(|(r, c)| cycles(r, c));
-        let areas = areas.fold(0, usize::saturating_add).saturating_mul(passes);
-        copied.saturating_add(copy) < areas
-    };
-    let listed = [rows, columns].iter().fold(read(shape), |listed, spans| {
-        listed.saturating_mul(spans.iter().map(|span| span.taps.len()).sum())
-    });
-    match listed > LISTED || pays() {
-        true => (Some(border), all),
-        false => (None, spans),
-    }
 }
