@@ -76,7 +76,7 @@ impl<'a, const MR: usize> GatheredRows<'a, MR> {
 }
 
 impl<const MR: usize> Lhs<MR> for Gathered<'_, MR> {
-    const GROUP: usize = 4;
+    const GROUP: usize = if MR <= 6 { 2 } else { 1 };
     #[inline(always)]
     fn len(self) -> usize {
         self.list.len()
@@ -93,5 +93,26 @@ impl<const MR: usize> Lhs<MR> for Gathered<'_, MR> {
             // SAFETY: a term is below the bound of all (`Terms`), and rows hold `(bound - 1) * stride` (`new`).
             f(i, 0, unsafe { *self.rows[i].get_unchecked(at) });
         }
+    }
+}
+
+/// As [`Gathered`], four steps from branch to branch, for which there are registers where the other operand's terms are even. What counts and compares takes
+/// turns of the FMA units: of 8 rows by two vectors 0.94 of the time, of 5 by three 0.92.
+#[derive(Clone, Copy)]
+pub(crate) struct InFours<'a, const MR: usize>(pub(crate) Gathered<'a, MR>);
+
+impl<const MR: usize> Lhs<MR> for InFours<'_, MR> {
+    const GROUP: usize = 4;
+    #[inline(always)]
+    fn len(self) -> usize {
+        self.0.len()
+    }
+    #[inline(always)]
+    fn part(self, steps: Range<usize>) -> Self {
+        Self(self.0.part(steps))
+    }
+    #[inline(always)]
+    fn each<const U: usize>(self, n: usize, u: usize, f: impl FnMut(usize, usize, f32)) {
+        self.0.each::<U>(n, u, f);
     }
 }

@@ -120,7 +120,7 @@ impl NchwcConv {
         Ok(Self {
             isa,
             shape,
-            source: Source::new(&shape, hw, (lanes, matmul.pitch()))?,
+            source: Source::new(&shape, hw, [lanes, isa.lanes()], matmul.pitch())?,
             pixels,
             matmul,
             depth,

@@ -31,7 +31,7 @@ pub(super) fn spans(
     shape: &ConvShape,
     (h, w): (usize, usize),
     output: (usize, usize),
-    lanes: usize,
+    [lanes, of_y]: [usize; 2],
 ) -> (Option<Border>, [Vec<Span>; 2]) {
     let areas = [(0, h, output.0), (1, w, output.1)]
         .map(|(axis, extent, outputs)| Span::all(shape, axis, extent, outputs));
@@ -58,7 +58,7 @@ pub(super) fn spans(
             let row = COPY[0] + (border.map.1 * lanes).div_ceil(WIDEST) * COPY[1];
             (border.map.0 * row).saturating_mul(shape.c_in.div_ceil(lanes))
         });
-        let cycles = copy.saturating_add(cycles(shape, spans, lanes));
+        let cycles = copy.saturating_add(cycles(shape, spans, of_y));
         (listed(spans) > LISTED, cycles)
     });
     best.expect("there are three")

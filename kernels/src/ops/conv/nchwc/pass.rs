@@ -5,7 +5,8 @@ use super::source::Area;
 use crate::epilogue::Activation;
 use crate::isa::F32s;
 use crate::panel::{
-    Below, Beside, Even, Foreseen, GatheredRows, Lhs, Paired, Runs, Spaced, SpacedRows, Terms,
+    Below, Beside, Even, Foreseen, GatheredRows, InFours, Lhs, Paired, Runs, Spaced, SpacedRows,
+    Terms,
 };
 use crate::pool::{Rows, Tile};
 use crate::tile::gemm::{
@@ -207,14 +208,14 @@ impl<const NP: usize> Pass<'_, NP> {
                             #[inline(always)]
                             move || {
                                 let of_w = in_order::<S, N>(pitch, of_x.len());
-                                tiles.anywhere::<S, MR, EACH, N>(s, of_x, of_w, &mut out);
+                                tiles.anywhere::<S, _, MR, EACH, N>(s, of_x, of_w, &mut out);
                             },
                         );
                     },
                     Walk::LivePlaces(of_x, of_w) => if const { MR <= tallest_anywhere::<S>(N) } {
                         s.outline(
                             #[inline(always)]
-                            move || tiles.anywhere::<S, MR, EACH, N>(s, of_x, of_w, &mut out),
+                            move || tiles.anywhere::<S, _, MR, EACH, N>(s, of_x, of_w, &mut out),
                         );
                     },
                     Walk::PlacesOfRuns(_) => unreachable!("pixels are along rows"),
@@ -365,11 +366,11 @@ impl<'a, const NP: usize> Tiles<'a, NP> {
     }
 
     #[inline(always)]
-    fn anywhere<S: F32s, const MR: usize, const EACH: usize, const N: usize>(
+    fn anywhere<S: F32s, W: Terms, const MR: usize, const EACH: usize, const N: usize>(
         self,
         s: S,
         of_x: Below<'_>,
-        of_w: impl Terms,
+        of_w: W,
         out: &mut Tile<'_>,
     ) {
         let Area {
@@ -390,7 +391,12 @@ impl<'a, const NP: usize> Tiles<'a, NP> {
                 Some(to) => (first, Some(to)),
             };
             let place = (at * S::LANES, apart);
-            self.one::<S, MR, EACH, N>(s, rows.tile(n), of_w, n, place, out);
+            let lhs = rows.tile(n);
+            if const { W::GROUP == Runs::LEN } {
+                self.one::<S, MR, EACH, N>(s, InFours(lhs), of_w, n, place, out);
+            } else {
+                self.one::<S, MR, EACH, N>(s, lhs, of_w, n, place, out);
+            }
         }
     }
 

@@ -146,11 +146,12 @@ impl Source {
         of(Span::taps).min(LISTED).max(of(|k| k))
     }
 
-    /// For a map that it [serves](Self::serves). `pitch`: from one row of a panel to the next.
+    /// For a map that it [serves](Self::serves), in blocks of `lanes` channels; those of y have `of_y`. `pitch`: from one row of a panel to the next.
     pub(super) fn new(
         shape: &ConvShape,
         inside: (usize, usize),
-        (lanes, pitch): (usize, usize),
+        [lanes, of_y]: [usize; 2],
+        pitch: usize,
     ) -> Result<Self, Error> {
         let output = shape.output(inside)?;
         let [top, left, bottom, right] = shape.pads;
@@ -161,7 +162,7 @@ impl Source {
         let flat = is_flat(shape);
         let (border, [rows, columns]) = match flat {
             true => (None, whole(shape, output)),
-            false => spans(shape, inside, output, lanes),
+            false => spans(shape, inside, output, [lanes, of_y]),
         };
         let map = border.map_or(inside, |border| border.map);
         // Of a row of the output, or of one of its pixels.
