@@ -219,7 +219,7 @@ fn in_blocks(
         } else {
             NchwcConv::pack_blocks(isa, spec, map)?
         };
-        let mut scratch = Buffer::zeros(conv.scratch_len(threads, false));
+        let mut scratch = Buffer::zeros(conv.scratch_len(threads, words.is_some()));
         let run = move |pool: &Threads, y: &mut [f32]| {
             let live = words
                 .as_deref()

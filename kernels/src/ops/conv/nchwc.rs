@@ -39,8 +39,9 @@ use weights::{Chosen, Weights};
 /// strips, 256 of 28 x 28 0.93 to 1.01, and the depthwise layers behind them 0.68 to 0.83.
 const SMALL: usize = 1 << 18;
 
-/// Pixels for which the rows of live terms are put together, at least, when all outputs live: walking a list of them takes some hundredths longer.
-const FEW_PIXELS: usize = 96;
+/// Pixels whose windows read the rows of live terms so often that these are put together, at least, when all outputs live: of 784 it saves 2 to 5 %, of 225 it
+/// costs as much.
+const MANY_PIXELS: usize = 400;
 /// Strips that are few.
 const FEW_STRIPS: usize = 2;
 
@@ -136,7 +137,7 @@ impl NchwcConv {
         self.shape.c_out / self.shape.groups
     }
 
-    /// Elements of scratch that [`NchwcConv::run`] needs; `masked` for calls in which the map that is read or written is compact, too.
+    /// Elements of scratch that [`NchwcConv::run`] needs; `masked` for calls with masks, too.
     pub fn scratch_len(&self, threads: usize, masked: bool) -> usize {
         let lists = lines(self.source.depths()).saturating_mul(2);
         let lists = lists.saturating_add(lines(self.shape.c_in));
@@ -216,7 +217,7 @@ impl NchwcConv {
         let blocks = outputs.div_ceil(lanes);
         let row = pixels * lanes;
         check_len(y.len(), blocks * row, "y")?;
-        let masked = compact.is_some() || live_out.is_some();
+        let masked = live_in.is_some() || live_out.is_some();
         check_len(scratch.len(), self.scratch_len(1, masked), "scratch")?;
         let mut rest = from_line(scratch);
         let in_place = match live_in {
@@ -235,8 +236,10 @@ impl NchwcConv {
             }
             None => self.source.between_zeros(pool, x, read, &mut rest),
         };
-        let few = self.pixels < FEW_PIXELS && live_out.is_none() && in_place.is_some();
-        let chooses = masked && !few;
+        let chooses = match in_place.filter(|_| live_out.is_none()) {
+            Some(live) => !self.source.flat && self.pixels >= MANY_PIXELS && is_compact(live),
+            None => masked,
+        };
         let places = |beside| if beside { Places::Beside } else { Places::Kept };
         let beside = beside.is_some() || compact.is_some();
         let lists = self.lists(live_in, (places(beside), places(chooses)), &mut rest);
@@ -326,7 +329,7 @@ impl NchwcConv {
         let len = source.depths();
         let (of_x, of_w) = (take_indices(rest, len), take_indices(rest, len));
         source.live(channels, places, (of_x, of_w));
-        let in_order = matches!(live, Some(Live::Compact(_)));
+        let in_order = !source.flat && places.1 == Places::Beside;
         Lists {
             of_x,
             of_w: (!in_order).then_some(&*of_w),
