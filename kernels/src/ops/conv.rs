@@ -35,7 +35,7 @@ use winograd::Winograd;
 /// Planes of dead inputs are never read. Planes of dead outputs are neither computed nor written; without a mask all are written,
 /// except those that the static mask dropped. With a static mask the intersection counts.
 /// # Numerics
-/// One chain an element: from the bias (or 0) upwards in (ci, kh, kw), one `mul_add` a term of a live channel, taps on the padding
+/// One chain an element: from the bias (or 0) upwards in (kh, kw, ci), one `mul_add` a term of a live channel, taps on the padding
 /// included; then the activation. The bits depend neither on threads nor on how a channel died.
 ///
 /// By Winograd's filtering ([`Algorithm`](crate::ops::Algorithm)) the chains run over the points of a tile: transforms, one chain over
@@ -187,10 +187,11 @@ impl Conv {
         for (g, group) in groups.iter().enumerate() {
             let extents = (group.rows.len(), group.channels.len() * taps);
             let out = &mut panels[group.panels..];
+            let count = group.channels.len();
             pack::row_panels(out, group.height, extents, |i, t| {
-                let ci = group.channels[t / taps] as usize - g * ci_each;
+                let ci = group.channels[t % count] as usize - g * ci_each;
                 let row = (g * co_each + group.rows[i] as usize) * ci_each + ci;
-                spec.weights[row * taps + t % taps]
+                spec.weights[row * taps + t / count]
             });
         }
         let longest = groups.iter().map(|group| group.rows.len()).max();
@@ -250,7 +251,7 @@ impl Conv {
         let most = |of: fn(&Group) -> usize| self.groups.iter().map(of).max().unwrap_or(0);
         let (terms, channels) = (most(|g| g.offsets.len()), most(|g| g.channels.len()));
         let rows = most(|g| g.rows.len());
-        let lists = 2 * lines(terms) + lines(channels) + 2 * lines(rows);
+        let lists = 2 * lines(terms) + 2 * lines(channels) + 2 * lines(rows);
         let lanes = self.groups.iter().filter(|g| g.lanes);
         let lanes = lanes.map(|g| g.height).max();
         let room = Strip::room(&self.geometry, (channels, terms), rows, lanes);
@@ -343,32 +344,34 @@ impl Conv {
                 channels: &group.channels,
             };
         };
-        let taps = taps(&self.shape);
-        let starts = take_indices(rest, group.offsets.len());
-        let in_place = self.geometry.in_place;
-        let offsets = take_indices(rest, if in_place { group.offsets.len() } else { 0 });
-        let channels = take_indices(rest, group.channels.len());
-        let mut slots = 0;
+        let all = group.channels.len();
+        let [places, channels] = [(); 2].map(|()| take_indices(rest, all));
+        let mut count = 0;
         // Written whether live or not: random masks would be mispredicted.
         for (i, &c) in group.channels.iter().enumerate() {
-            channels[slots] = c;
-            for tap in 0..taps {
-                starts[slots * taps + tap] = group.starts[i * taps + tap];
-            }
-            if in_place {
-                offsets[slots] = group.offsets[i];
-            }
-            slots += usize::from(live.contains(c as usize));
+            (places[count], channels[count]) = (i as u32, c);
+            count += usize::from(live.contains(c as usize));
         }
-        let depth = slots * taps;
+        let depth = count * taps(&self.shape);
+        let [starts, offsets] = [(); 2].map(|()| take_indices(rest, depth));
+        let mut t = 0;
+        for tap in (0..group.offsets.len()).step_by(all.max(1)) {
+            for (slot, &place) in places[..count].iter().enumerate() {
+                starts[t] = group.starts[tap + place as usize];
+                // Copies lie side by side, whichever channels they are of.
+                let slot = if self.geometry.in_place {
+                    place as usize
+                } else {
+                    slot
+                };
+                offsets[t] = group.offsets[tap + slot];
+                t += 1;
+            }
+        }
         LiveTerms {
-            starts: &starts[..depth],
-            // Copies lie side by side, whichever channels they are of.
-            offsets: match in_place {
-                true => &offsets[..depth],
-                false => &group.offsets[..depth],
-            },
-            channels: &channels[..slots],
+            starts,
+            offsets,
+            channels: &channels[..count],
         }
     }
 }

@@ -184,7 +184,7 @@ impl Geometry {
         (0..vectors).map(entry).collect()
     }
 
-    /// For each tap of each of `channels`, where the tap of the first output pixel is.
+    /// For each tap, where it is for the first output pixel in each of `channels`.
     pub(super) fn offsets(&self, channels: &[u32]) -> Vec<u32> {
         if self.in_place {
             let pixels = self.pixels() as u32;
@@ -193,19 +193,17 @@ impl Geometry {
         let [kernel_h, kernel_w] = self.shape.kernel;
         let ([sh, sw], [dh, dw]) = (self.shape.stride, self.shape.dilation);
         let mut offsets = Vec::with_capacity(channels.len() * kernel_h * kernel_w);
-        for slot in 0..channels.len() {
-            for kh in 0..kernel_h {
-                for kw in 0..kernel_w {
-                    let (line, right) = if self.unrolled {
-                        (kw, 0)
-                    } else {
-                        (kw * dw % sw % self.across, kw * dw / sw)
-                    };
-                    let line = kh * dh % sh % self.phases * self.across + line;
-                    let row = kh * dh / sh;
-                    let at = slot * self.plane() + line * self.line() + row * self.pitch + right;
-                    offsets.push(at as u32);
-                }
+        for kh in 0..kernel_h {
+            for kw in 0..kernel_w {
+                let (line, right) = if self.unrolled {
+                    (kw, 0)
+                } else {
+                    (kw * dw % sw % self.across, kw * dw / sw)
+                };
+                let line = kh * dh % sh % self.phases * self.across + line;
+                let first = line * self.line() + kh * dh / sh * self.pitch + right;
+                offsets
+                    .extend((0..channels.len()).map(|slot| (slot * self.plane() + first) as u32));
             }
         }
         offsets
