@@ -1,14 +1,17 @@
-//! A product of as many rows as a tile of one vector has: every vector of B is read once.
+//! A product of as many rows as a tile of one vector has: every vector of B is read once, or by two tiles of two vectors.
 //!
 //! ```text
-//! for each depth block of KC live terms       partial sums stay in C between them
-//!     pack A                                  [terms][rows]
-//!     for each vector of the panels
+//! for each depth block of live terms          partial sums stay in C between them
+//!     pack A                                  [terms][rows], or twice [terms][rows / 2]
+//!     for each vector of the panels           of B from L3
 //!         for each live term                  the micro-kernel, all rows
 //!             fetch the vector some terms ahead
 //!             an FMA for each row, which broadcasts an element of A from memory
+//!     for each panel                          of B from L2
+//!         for each half of the rows           the micro-kernel, two vectors, while the next panel comes
 //! ```
-//! Lower and wider tiles read B once each: half of 1024 terms at random, from L3, keep 16 lines under way for longer than the FMAs of 16 rows take.
+//! Lower and wider tiles read B once each: half of 1024 terms at random, from L3, keep 16 lines under way for longer than the FMAs of 16 rows take. Of B in
+//! L2 the loads are what counts: 16 rows by one vector are 16 broadcasts, a vector, a prefetch and a term for 16 FMAs, half of them by two vectors nine fewer.
 #![forbid(unsafe_code)]
 
 use super::block::{KC, Product};
@@ -16,9 +19,9 @@ use super::panels::Panels;
 use crate::epilogue::Activation;
 use crate::isa::F32s;
 use crate::pack::gather_rows;
-use crate::panel::{Ahead, Even, Packed, Side, Terms, take};
+use crate::panel::{Ahead, Even, Foreseen, Packed, Side, Terms, take};
 use crate::pool::Tile;
-use crate::tile::gemm::{Place, Start, TALL, for_height, tile};
+use crate::tile::gemm::{NV, Place, Start, TALL, for_height, tile};
 
 /// Terms between a prefetch and the use of what it brings.
 const AHEAD: usize = 16;
@@ -27,6 +30,10 @@ const AHEAD: usize = 16;
 /// live: 1.07 of the time with 12 rows, 0.88 with 16 and with 24; a quarter live, 16 rows: 0.74. With 28 rows 1.08, with 64 columns 1.14.
 const ROWS: usize = 14;
 const COLUMNS: usize = 128;
+
+/// Live elements of B that L2 holds beside the rest, or so: 24 x 768 x 768 with a quarter live takes 0.92 of the time in halves, 16 x 1024 x 1024 with a tenth
+/// 0.91, with 3 % 0.86, with a quarter 1.0, with half 1.07. Of B in long rows, more than one vector of a row is read at a time: 16 x 4096 x 1024 with a quarter 0.77.
+const NEAR: usize = 200 * 1024;
 
 /// Whether it serves: an FMA must broadcast, and the vectors of a panel must go to C as they are.
 pub(super) fn serves<S: F32s>(p: &Product<'_>, rows: usize, panels: Panels<'_>) -> bool {
@@ -47,18 +54,30 @@ pub(super) fn tall<S: F32s>(
     rest: &mut &mut [f32],
 ) {
     let (rows, depth) = (to.len(), p.of_b.len());
-    let kc = depth.div_ceil(depth.div_ceil(KC).max(1)).max(1);
+    let near = depth * p.n <= NEAR || p.pitch > p.nr;
+    let halves = near && p.nr == const { NV * S::LANES };
+    let most = if halves { KC / 2 } else { KC };
+    let kc = depth.div_ceil(depth.div_ceil(most).max(1)).max(1);
     let packed = take(rest, rows * kc);
+    let (high, low) = packed.split_at_mut(if halves {
+        rows.div_ceil(2) * kc
+    } else {
+        rows * kc
+    });
     let mut starts = [0; TALL];
     for (i, start) in starts[..rows].iter_mut().enumerate() {
         *start = p.a_start(first_row + i);
     }
     for t in (0..depth.max(1)).step_by(kc) {
         let terms = t..depth.min(t + kc);
-        gather_rows(s, packed, p.a, &starts[..rows], p.of_a.part(terms.clone()));
+        let (first, second) = starts[..rows].split_at(high.len() / kc);
+        gather_rows(s, high, p.a, first, p.of_a.part(terms.clone()));
+        if halves {
+            gather_rows(s, low, p.a, second, p.of_a.part(terms.clone()));
+        }
         let block = Block {
             p,
-            packed,
+            packed: [&*high, &*low],
             terms: (terms.start, terms.len()),
             activation: match terms.end == depth {
                 true => p.activation,
@@ -66,8 +85,14 @@ pub(super) fn tall<S: F32s>(
             },
         };
         for_height!(@ rows, MR, {
+            const HIGH: usize = MR.div_ceil(2);
+            const LOW: usize = MR / 2;
             if const { S::BROADCASTS } {
-                s.outline(#[inline(always)] || block.run::<S, MR>(s, panels, width, to, out));
+                if halves {
+                    s.outline(#[inline(always)] || block.halves::<S, HIGH, LOW>(s, panels, width, to, out));
+                } else {
+                    s.outline(#[inline(always)] || block.run::<S, MR>(s, panels, width, to, out));
+                }
             }
         }, 14 15 16 17 18 19 20 21 22 23 24);
     }
@@ -78,10 +103,10 @@ pub(super) fn tall<S: F32s>(
     }
 }
 
-/// Packed A of a depth block.
+/// Packed A of a depth block, whole or in halves.
 struct Block<'a> {
     p: &'a Product<'a>,
-    packed: &'a [f32],
+    packed: [&'a [f32]; 2],
     /// Its first live term, and how many.
     terms: (usize, usize),
     activation: Activation,
@@ -99,7 +124,7 @@ impl Block<'_> {
     ) {
         let p = self.p;
         let (t, depth) = self.terms;
-        let lhs = Packed(&self.packed.as_chunks::<MR>().0[..depth]);
+        let lhs = Packed(&self.packed[0].as_chunks::<MR>().0[..depth]);
         let to = to.first_chunk::<MR>().expect("a row each");
         for first in (0..width).step_by(S::LANES) {
             let (x, inside) = (first / p.nr, first % p.nr);
@@ -128,6 +153,63 @@ impl Block<'_> {
                 let rhs = Ahead::<S, _, 1, 1, AHEAD>(Side::new([panel], terms));
                 tile::<S, MR, 1, _>(s, depth, lhs, rhs, place);
             }
+        }
+    }
+    /// Panel by panel, in tiles of `HIGH` rows and of the `LOW` ones behind them.
+    #[inline(always)]
+    fn halves<S: F32s, const HIGH: usize, const LOW: usize>(
+        &self,
+        s: S,
+        panels: Panels<'_>,
+        width: usize,
+        to: &[u32],
+        out: &mut Tile<'_>,
+    ) {
+        let (high, low) = to.split_at(HIGH);
+        let count = width.div_ceil(self.p.nr);
+        for x in 0..count {
+            let next = if x + 1 < count { x + 1 } else { x };
+            let columns = self.p.nr.min(width - x * self.p.nr);
+            let at = ([x, next], columns);
+            self.half::<S, HIGH>(s, 0, panels, at, high, out);
+            self.half::<S, LOW>(s, 1, panels, at, low, out);
+        }
+    }
+
+    /// The `nth` half of the rows over a panel.
+    #[inline(always)]
+    fn half<S: F32s, const MR: usize>(
+        &self,
+        s: S,
+        nth: usize,
+        panels: Panels<'_>,
+        ([x, next], columns): ([usize; 2], usize),
+        to: &[u32],
+        out: &mut Tile<'_>,
+    ) {
+        let p = self.p;
+        let (t, depth) = self.terms;
+        let lhs = Packed(&self.packed[nth].as_chunks::<MR>().0[..depth]);
+        let to = to.first_chunk::<MR>().expect("a row each");
+        let [panel, next] = [x, next].map(|x| p.panel(panels.nth(x), S::LANES));
+        let target = panels.target((x, 1), p.nr, columns);
+        let place = Place {
+            to: (out.listed::<MR>(to, 0), target.columns::<S, NV>()),
+            start: match p.bias {
+                _ if t > 0 => Start::Partial,
+                Some(bias) => Start::Cols(&bias[panels.nth(x) * p.nr..]),
+                None => Start::Zero,
+            },
+            activation: self.activation,
+        };
+        if p.in_order {
+            let terms = Even::new(t * p.pitch, p.pitch, depth);
+            let rhs = Foreseen::<S, _, 1, NV>::new([panel], terms, [next], (nth, 2));
+            tile::<S, MR, NV, _>(s, depth, lhs, rhs, place);
+        } else {
+            let terms = p.of_b.part(t..t + depth);
+            let rhs = Foreseen::<S, _, 1, NV>::new([panel], terms, [next], (nth, 2));
+            tile::<S, MR, NV, _>(s, depth, lhs, rhs, place);
         }
     }
 }
