@@ -308,7 +308,7 @@ fn every_tile_edge() {
         let wide = 8 * isa.lanes();
         let ns = (1..wide + 2).step_by(3).chain([wide - 1, wide, wide + 1]);
         for n in ns {
-            for m in (1..=14).chain([24, 25]) {
+            for m in 1..=25 {
                 let live_in = Mask::new(&[true; 5]);
                 let live_out = Mask::new(&vec![true; n]);
                 let case = Case {
@@ -336,6 +336,27 @@ fn every_tile_edge() {
                 }
             }
         }
+    }
+}
+
+/// Weights that L2 holds, in several depth blocks, and ones that it does not.
+#[test]
+fn a_tile_of_rows_by_many_terms() {
+    for (m, every) in [(14, 1), (17, 2), (24, 3)] {
+        let (k, n) = (1700, 130);
+        let case = Case {
+            m,
+            k,
+            n,
+            transposed: false,
+            bias: true,
+            activation: Activation::None,
+            live_in: Mask::new(&(0..k).map(|t| t % every == 0).collect::<Vec<_>>()),
+            live_out: Mask::new(&(0..n).map(|j| j % 7 != 3).collect::<Vec<_>>()),
+            masked_rows: None,
+            seed: 11,
+        };
+        check(&case).expect("the laws hold");
     }
 }
 
