@@ -30,8 +30,6 @@ pub(crate) enum Start<'a> {
     Cols(&'a [f32]),
     /// What the output holds.
     Partial,
-    /// What the output holds, times a value for each column of the tile.
-    Times(&'a [f32]),
 }
 
 /// The lanes of one vector that are kept (bits), and the column of the first, from where on they go side by side.
@@ -74,9 +72,6 @@ pub(crate) const fn without_lists<S: F32s>() -> bool {
     S::LANES > 4 || cfg!(not(target_arch = "x86_64"))
 }
 
-/// Steps that an operand reads together, at most.
-const PAIR: usize = 2;
-
 /// See the module. To be called in a loop over tiles that is a function of its own and decides nothing else: what other callers ask for
 /// takes registers and cycles.
 #[inline(always)]
@@ -89,7 +84,7 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, L: Lhs<MR>>(
 ) {
     assert!(fits::<S>(MR, NV), "tile spills");
     const { assert!(matches!(L::GROUP, 1 | 2 | 4), "no loop of such groups") };
-    const { assert!(L::TOGETHER <= PAIR, "no loop of so many") };
+    const { assert!(matches!(L::TOGETHER, 1 | 2), "no loop of so many") };
     let mut acc = first_sums::<S, MR, NV>(s, &mut place);
     // Some steps from branch to branch: where scalars share ports with vectors (Intel), what a loop counts and compares takes turns of the
     // FMA units.
@@ -99,11 +94,13 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, L: Lhs<MR>>(
         0
     };
     if const { S::REGISTERS >= 32 && L::GROUP == 2 } {
-        steps::<S, L, MR, NV, 2>(s, 0..whole, lhs, rhs, &mut acc);
+        steps::<S, MR, NV, 2>(s, 0..whole, lhs, rhs, &mut acc);
+    } else if const { S::REGISTERS >= 32 && L::GROUP == 4 && L::TOGETHER == 2 } {
+        pairs::<S, MR, NV, 4>(s, 0..whole, lhs, rhs, &mut acc);
     } else if const { S::REGISTERS >= 32 && L::GROUP == 4 } {
-        steps::<S, L, MR, NV, 4>(s, 0..whole, lhs, rhs, &mut acc);
+        steps::<S, MR, NV, 4>(s, 0..whole, lhs, rhs, &mut acc);
     }
-    steps::<S, L, MR, NV, 1>(s, whole..depth, lhs, rhs, &mut acc);
+    steps::<S, MR, NV, 1>(s, whole..depth, lhs, rhs, &mut acc);
     epilogue::finish(s, place.activation, &mut acc);
     place.to.store(s, &acc);
 }
@@ -111,10 +108,10 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, L: Lhs<MR>>(
 /// Adds the terms `range`, whole groups of `U`. Loads and FMAs only, without a branch between them: a load and its broadcast are one instruction only
 /// in one basic block, and as two they take a turn of an FMA unit.
 #[inline(always)]
-fn steps<S: F32s, L: Lhs<MR>, const MR: usize, const NV: usize, const U: usize>(
+fn steps<S: F32s, const MR: usize, const NV: usize, const U: usize>(
     s: S,
     range: Range<usize>,
-    lhs: L,
+    lhs: impl Lhs<MR>,
     rhs: impl Rhs<S, NV>,
     acc: &mut [[S::V; NV]; MR],
 ) {
@@ -122,12 +119,37 @@ fn steps<S: F32s, L: Lhs<MR>, const MR: usize, const NV: usize, const U: usize>(
     // All the same, which the optimizer does not see through every pair of operands: with a check in its block the loop spills.
     let count = lhs.len().min(rhs.len()) / U;
     for n in 0..count {
-        let together = L::TOGETHER.min(U);
-        for u in (0..U).step_by(together) {
-            let mut b = [[s.splat(0.0); NV]; PAIR];
-            for k in 0..together {
-                b[k] = rhs.at::<U>(s, n, u + k);
-            }
+        for u in 0..U {
+            let b = rhs.at::<U>(s, n, u);
+            lhs.each::<U>(
+                n,
+                u,
+                #[inline(always)]
+                |i, _, a| {
+                    let a = s.splat(a);
+                    for j in 0..NV {
+                        acc[i][j] = s.mul_add(a, b[j], acc[i][j]);
+                    }
+                },
+            );
+        }
+    }
+}
+
+/// As [`steps`], two steps [together](Lhs::TOGETHER). Of its own: whatever else [`steps`] does has the optimizer spill elsewhere.
+#[inline(always)]
+fn pairs<S: F32s, const MR: usize, const NV: usize, const U: usize>(
+    s: S,
+    range: Range<usize>,
+    lhs: impl Lhs<MR>,
+    rhs: impl Rhs<S, NV>,
+    acc: &mut [[S::V; NV]; MR],
+) {
+    let (lhs, rhs) = (lhs.part(range.clone()), rhs.part(range));
+    let count = lhs.len().min(rhs.len()) / U;
+    for n in 0..count {
+        for u in (0..U).step_by(2) {
+            let b = [rhs.at::<U>(s, n, u), rhs.at::<U>(s, n, u + 1)];
             lhs.each::<U>(
                 n,
                 u,
@@ -337,15 +359,6 @@ fn first_sums<S: F32s, const MR: usize, const NV: usize>(
         Start::Cols(bias) => acc = [Whole(0).load(s, bias); MR],
         Start::Partial => {
             each_row!(MR, i => acc[i] = place.to.load(s, i));
-        }
-        Start::Times(factors) => {
-            let factors: [S::V; NV] = Whole(0).load(s, factors);
-            each_row!(MR, i => {
-                let before = place.to.load(s, i);
-                for j in 0..NV {
-                    acc[i][j] = s.mul(before[j], factors[j]);
-                }
-            });
         }
     }
     acc

@@ -11,7 +11,8 @@ use crate::pack::even_height;
 use crate::panel::{Below, Even, Gathered, Listed, Side, Spaced, Terms, take};
 use crate::pool::{NOWHERE, Tile};
 use crate::tile::gemm::{
-    NV, Place, Start, Whole, for_height, tallest, tallest_gathered, tile, without_lists,
+    Columns, NV, Place, Start, Target, Whole, for_height, tallest, tallest_gathered, tile,
+    without_lists,
 };
 use crate::transpose::{to_pixels, to_rows};
 
@@ -150,10 +151,11 @@ impl<'a> Block<'a, '_> {
                     s.store(factor[j], &mut factors[j * S::LANES..]);
                 }
                 let start = if from > 0 {
-                    Start::Times(&factors)
+                    Start::Partial
                 } else {
                     Start::Zero
                 };
+                let start = (start, &factors[..]);
                 self.values::<S, N>(s, kv, keys, p, o, start);
             }
         }
@@ -246,7 +248,7 @@ impl<'a> Block<'a, '_> {
         );
     }
 
-    /// o[c] += Σ_j v[j, c] p[j]
+    /// o[c] = o[c] factors + Σ_j v[j, c] p[j]
     #[inline(always)]
     fn values<S: F32s, const N: usize>(
         &self,
@@ -255,7 +257,7 @@ impl<'a> Block<'a, '_> {
         keys: Below<'_>,
         p: &[f32],
         o: &mut [f32],
-        start: Start<'_>,
+        (start, factors): (Start<'_>, &[f32]),
     ) {
         let a = self.attention;
         let v = &self.x.v;
@@ -282,7 +284,7 @@ impl<'a> Block<'a, '_> {
                             let rows = Even::new(0, const { super::pitch::<S>() }, depth);
                             let rhs = Side::<S, _, 1, N>::new([p], rows);
                             let place = Place {
-                                to: (out.in_order::<MR>(c), Whole(0)),
+                                to: Rescaled((out.in_order::<MR>(c), Whole(0)), factors),
                                 start,
                                 activation: Activation::None,
                             };
@@ -320,7 +322,7 @@ impl<'a> Block<'a, '_> {
                         let rows = Even::new(0, const { super::pitch::<S>() }, depth);
                         let rhs = Side::<S, _, 1, N>::new([p], rows);
                         let place = Place {
-                            to: (out.listed::<MR>(list, 0), Whole(0)),
+                            to: Rescaled((out.listed::<MR>(list, 0), Whole(0)), factors),
                             start,
                             activation: Activation::None,
                         };
@@ -411,6 +413,27 @@ impl<'a> Block<'a, '_> {
             None => to.copy_from_slice(row),
             Some(live) => live.for_each(|c| to[c] = row[c]),
         }
+    }
+}
+
+/// Sums that are multiplied by a factor for each lane as a tile takes them up.
+struct Rescaled<'a, T>(T, &'a [f32]);
+
+impl<S: F32s, T: Target<S, MR, NV>, const MR: usize, const NV: usize> Target<S, MR, NV>
+    for Rescaled<'_, T>
+{
+    #[inline(always)]
+    fn load(&mut self, s: S, i: usize) -> [S::V; NV] {
+        let mut sums = self.0.load(s, i);
+        let factors: [S::V; NV] = Whole(0).load(s, self.1);
+        for j in 0..NV {
+            sums[j] = s.mul(sums[j], factors[j]);
+        }
+        sums
+    }
+    #[inline(always)]
+    fn store(&mut self, s: S, sums: &[[S::V; NV]; MR]) {
+        self.0.store(s, sums);
     }
 }
 

@@ -25,6 +25,7 @@ const COPY: [usize; 2] = [10, 6];
 /// Cycles of a term of a tile, at least, and of each vector of weights that it loads, from L2 or from farther away.
 const LEAST_OF_A_TERM: usize = 5;
 const LOAD: [usize; 2] = [2, 3];
+
 /// The outputs of a map, row by row and column by column, by which of their taps are on it. Where tiles of small areas would take longer than a copy
 /// with zeros beside each row, or with zeros all round, the border of that, and all columns, or all, as one.
 pub(super) fn spans(
@@ -88,9 +89,10 @@ fn cycles(shape: &ConvShape, [rows, columns]: &[Vec<Span>; 2], lanes: usize) -> 
         } else {
             r.taps.len()
         };
+        let beside = tiles.saturating_mul(blocks).saturating_mul(TILE);
         terms
             .saturating_mul(of_a_term)
-            .saturating_add(AREA + tiles * blocks * TILE)
+            .saturating_add(beside.saturating_add(AREA))
     };
     let areas = pairs(rows, columns).map(|(r, c)| area(r, c));
     areas.fold(0, usize::saturating_add).saturating_mul(passes)
