@@ -155,7 +155,7 @@ impl<'a> Block<'a, '_> {
                 } else {
                     Start::Zero
                 };
-                let start = (start, &factors[..]);
+                let start = (start, &factors);
                 self.values::<S, N>(s, kv, keys, p, o, start);
             }
         }
@@ -257,7 +257,7 @@ impl<'a> Block<'a, '_> {
         keys: Below<'_>,
         p: &[f32],
         o: &mut [f32],
-        (start, factors): (Start<'_>, &[f32]),
+        (start, factors): (Start<'_>, &Factors),
     ) {
         let a = self.attention;
         let v = &self.x.v;
@@ -416,8 +416,11 @@ impl<'a> Block<'a, '_> {
     }
 }
 
+/// One for each lane. As many as there may be: then no tile checks their number.
+type Factors = [f32; WIDE * WIDEST];
+
 /// Sums that are multiplied by a factor for each lane as a tile takes them up.
-struct Rescaled<'a, T>(T, &'a [f32]);
+struct Rescaled<'a, T>(T, &'a Factors);
 
 impl<S: F32s, T: Target<S, MR, NV>, const MR: usize, const NV: usize> Target<S, MR, NV>
     for Rescaled<'_, T>
