@@ -72,6 +72,9 @@ pub(crate) const fn without_lists<S: F32s>() -> bool {
     S::LANES > 4 || cfg!(not(target_arch = "x86_64"))
 }
 
+/// Steps that an operand reads together, at most.
+const PAIR: usize = 2;
+
 /// See the module. To be called in a loop over tiles that is a function of its own and decides nothing else: what other callers ask for
 /// takes registers and cycles.
 #[inline(always)]
@@ -84,7 +87,7 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, L: Lhs<MR>>(
 ) {
     assert!(fits::<S>(MR, NV), "tile spills");
     const { assert!(matches!(L::GROUP, 1 | 2 | 4), "no loop of such groups") };
-    const { assert!(matches!(L::TOGETHER, 1 | 2), "no loop of so many") };
+    const { assert!(matches!(L::TOGETHER, 1 | PAIR), "no loop of so many") };
     let mut acc = first_sums::<S, MR, NV>(s, &mut place);
     // Some steps from branch to branch: where scalars share ports with vectors (Intel), what a loop counts and compares takes turns of the
     // FMA units.
@@ -94,13 +97,11 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, L: Lhs<MR>>(
         0
     };
     if const { S::REGISTERS >= 32 && L::GROUP == 2 } {
-        steps::<S, MR, NV, 2>(s, 0..whole, lhs, rhs, &mut acc);
-    } else if const { S::REGISTERS >= 32 && L::GROUP == 4 && L::TOGETHER == 2 } {
-        pairs::<S, MR, NV, 4>(s, 0..whole, lhs, rhs, &mut acc);
+        steps::<S, L, MR, NV, 2>(s, 0..whole, lhs, rhs, &mut acc);
     } else if const { S::REGISTERS >= 32 && L::GROUP == 4 } {
-        steps::<S, MR, NV, 4>(s, 0..whole, lhs, rhs, &mut acc);
+        steps::<S, L, MR, NV, 4>(s, 0..whole, lhs, rhs, &mut acc);
     }
-    steps::<S, MR, NV, 1>(s, whole..depth, lhs, rhs, &mut acc);
+    steps::<S, L, MR, NV, 1>(s, whole..depth, lhs, rhs, &mut acc);
     epilogue::finish(s, place.activation, &mut acc);
     place.to.store(s, &acc);
 }
@@ -108,48 +109,23 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, L: Lhs<MR>>(
 /// Adds the terms `range`, whole groups of `U`. Loads and FMAs only, without a branch between them: a load and its broadcast are one instruction only
 /// in one basic block, and as two they take a turn of an FMA unit.
 #[inline(always)]
-fn steps<S: F32s, const MR: usize, const NV: usize, const U: usize>(
+fn steps<S: F32s, L: Lhs<MR>, const MR: usize, const NV: usize, const U: usize>(
     s: S,
     range: Range<usize>,
-    lhs: impl Lhs<MR>,
+    lhs: L,
     rhs: impl Rhs<S, NV>,
     acc: &mut [[S::V; NV]; MR],
 ) {
     let (lhs, rhs) = (lhs.part(range.clone()), rhs.part(range));
     // All the same, which the optimizer does not see through every pair of operands: with a check in its block the loop spills.
     let count = lhs.len().min(rhs.len()) / U;
+    let together = const { if L::TOGETHER < U { L::TOGETHER } else { U } };
     for n in 0..count {
-        for u in 0..U {
-            let b = rhs.at::<U>(s, n, u);
-            lhs.each::<U>(
-                n,
-                u,
-                #[inline(always)]
-                |i, _, a| {
-                    let a = s.splat(a);
-                    for j in 0..NV {
-                        acc[i][j] = s.mul_add(a, b[j], acc[i][j]);
-                    }
-                },
-            );
-        }
-    }
-}
-
-/// As [`steps`], two steps [together](Lhs::TOGETHER). Of its own: whatever else [`steps`] does has the optimizer spill elsewhere.
-#[inline(always)]
-fn pairs<S: F32s, const MR: usize, const NV: usize, const U: usize>(
-    s: S,
-    range: Range<usize>,
-    lhs: impl Lhs<MR>,
-    rhs: impl Rhs<S, NV>,
-    acc: &mut [[S::V; NV]; MR],
-) {
-    let (lhs, rhs) = (lhs.part(range.clone()), rhs.part(range));
-    let count = lhs.len().min(rhs.len()) / U;
-    for n in 0..count {
-        for u in (0..U).step_by(2) {
-            let b = [rhs.at::<U>(s, n, u), rhs.at::<U>(s, n, u + 1)];
+        for u in (0..U).step_by(together) {
+            let mut b = [[s.splat(0.0); NV]; PAIR];
+            for k in 0..together {
+                b[k] = rhs.at::<U>(s, n, u + k);
+            }
             lhs.each::<U>(
                 n,
                 u,

@@ -139,7 +139,7 @@ impl NchwcConv {
 
     /// Elements of scratch that [`NchwcConv::run`] needs; `masked` for calls with masks, too.
     pub fn scratch_len(&self, threads: usize, masked: bool) -> usize {
-        let lists = lines(self.source.depths()).saturating_mul(2);
+        let lists = lines(self.source.depths).saturating_mul(2);
         let lists = lists.saturating_add(lines(self.shape.c_in));
         let [bias, weights] = Chosen::scratch_len(&self.matmul, (self.depth, self.shape.c_out));
         let together = match (masked, self.has_few_strips()) {
@@ -326,7 +326,7 @@ impl NchwcConv {
         }
         let channels = take_indices(rest, all.channels);
         gather::list(live.map(Live::channels), 0, channels);
-        let len = source.depths();
+        let len = source.depths;
         let (of_x, of_w) = (take_indices(rest, len), take_indices(rest, len));
         source.live(channels, places, (of_x, of_w));
         let in_order = !source.flat && places.1 == Places::Beside;

@@ -112,7 +112,17 @@ struct Block<'a> {
     activation: Activation,
 }
 
-impl Block<'_> {
+impl<'a> Block<'a> {
+    /// Where the sums of the packed columns from this one on begin.
+    #[inline(always)]
+    fn start(&self, column: usize) -> Start<'a> {
+        match self.p.bias {
+            _ if self.terms.0 > 0 => Start::Partial,
+            Some(bias) => Start::Cols(&bias[column..]),
+            None => Start::Zero,
+        }
+    }
+
     #[inline(always)]
     fn run<S: F32s, const MR: usize>(
         &self,
@@ -137,11 +147,7 @@ impl Block<'_> {
             let panel = p.panel(from, S::LANES).get(inside..).unwrap_or(&[]);
             let place = Place {
                 to: (out.listed::<MR>(to, 0), target.columns::<S, 1>()),
-                start: match p.bias {
-                    _ if t > 0 => Start::Partial,
-                    Some(bias) => Start::Cols(&bias[from * p.nr + inside..]),
-                    None => Start::Zero,
-                },
+                start: self.start(from * p.nr + inside),
                 activation: self.activation,
             };
             if p.in_order {
@@ -195,11 +201,7 @@ impl Block<'_> {
         let target = panels.target((x, 1), p.nr, columns);
         let place = Place {
             to: (out.listed::<MR>(to, 0), target.columns::<S, NV>()),
-            start: match p.bias {
-                _ if t > 0 => Start::Partial,
-                Some(bias) => Start::Cols(&bias[panels.nth(x) * p.nr..]),
-                None => Start::Zero,
-            },
+            start: self.start(panels.nth(x) * p.nr),
             activation: self.activation,
         };
         if p.in_order {

@@ -10,7 +10,7 @@ use super::lists::InOrder;
 use crate::ops::ConvShape;
 use crate::ops::span::{Border, Span, pairs};
 use crate::pack::{even_height, extent};
-use crate::panel::{Below, Runs, lines, take};
+use crate::panel::{Bounded, Runs, lines, take};
 use crate::pool::{Pool, Tile, worth};
 use crate::{Channels, Error};
 
@@ -51,7 +51,9 @@ pub(super) struct Source {
     /// Of all windows, one after the other: where their terms are, seen from the first one of a pixel.
     pub(super) terms: Vec<u32>,
     /// Where those of the window with all taps begin that are side by side, if they come in whole runs.
-    runs: Vec<u32>,
+    runs: Bounded,
+    /// Terms of all windows.
+    pub(super) depths: usize,
     /// Output pixels of a strip, at most.
     pub(super) strip: usize,
 }
@@ -216,7 +218,8 @@ impl Source {
             rows,
             columns: columns.collect(),
             terms: Vec::new(),
-            runs: Vec::new(),
+            runs: Bounded::all_of(Vec::new()),
+            depths: 0,
             strip: each * pixels,
         };
         source.list();
@@ -228,8 +231,9 @@ impl Source {
         let ((h, w), lanes) = (self.map, self.lanes);
         let [dh, dw] = self.shape.dilation;
         let each = self.terms_of_a_run();
-        let (mut terms, mut runs) = (Vec::new(), Vec::new());
+        let (mut terms, mut runs, mut depths) = (Vec::new(), Vec::new(), 0);
         for (window, rows, columns) in self.windows() {
+            depths += window.taps * self.channels;
             let (down, across) = (rows.taps.len(), columns.span.taps.len());
             for (k, l) in (0..down).flat_map(|k| (0..across).map(move |l| (k, l))) {
                 for c in (0..self.channels).step_by(each) {
@@ -246,14 +250,8 @@ impl Source {
                     .collect();
             }
         }
-        (self.terms, self.runs) = (terms, runs);
-    }
-
-    /// Terms of all windows.
-    pub(super) fn depths(&self) -> usize {
-        self.windows()
-            .map(|(window, ..)| window.taps * self.channels)
-            .sum()
+        self.depths = depths;
+        (self.terms, self.runs) = (terms, Bounded::all_of(runs));
     }
 
     /// All windows, and the rows and columns of the output that have them.
@@ -276,8 +274,8 @@ impl Source {
 
     /// The terms of the window with all taps, if they come in whole runs.
     pub(super) fn runs(&self) -> Option<Runs<'_>> {
-        let starts = Below::all(&self.runs);
-        (!self.runs.is_empty()).then(|| Runs::new(starts, self.runs.len() * Runs::LEN))
+        let runs = self.runs.len();
+        (runs > 0).then(|| Runs::new(self.runs.all(), runs * Runs::LEN))
     }
 
     /// Of all windows, one after the other, where the terms of some channels are in x, and where their rows are in a panel: in the places of these channels,
