@@ -6,10 +6,13 @@ use core::ops::Range;
 /// An offset for each step of a loop over terms.
 ///
 /// # Safety
-/// What [`Terms::at`] returns is less than [`Terms::bound`], and no part has a greater bound.
+/// What [`Terms::at`] returns is less than [`Terms::bound`], and no part has a greater bound. In groups of [`Terms::GROUP`] the offsets of
+/// [`Terms::TOGETHER`] steps, from a multiple of it on, follow one another.
 pub(crate) unsafe trait Terms: Copy {
     /// Steps that a loop takes between two branches: as many as one address serves, or two.
     const GROUP: usize = 2;
+    /// Steps whose offsets follow one another and which are read together where that pays.
+    const TOGETHER: usize = 1;
     /// Elements from each offset to the next, if that is the same for all.
     fn step(self) -> Option<usize> {
         None
@@ -172,9 +175,10 @@ impl<'a> Runs<'a> {
     }
 }
 
-// SAFETY: a term is less than LEN behind the start of its run, which is below the bound of the starts; a part has some of them.
+// SAFETY: a term is less than LEN behind the start of its run, which is below the bound of the starts; a part has some of them. A group is a run.
 unsafe impl Terms for Runs<'_> {
     const GROUP: usize = Self::LEN;
+    const TOGETHER: usize = 2;
     #[inline(always)]
     fn len(self) -> usize {
         self.len

@@ -5,8 +5,7 @@ use super::source::Area;
 use crate::epilogue::Activation;
 use crate::isa::F32s;
 use crate::panel::{
-    Below, Beside, Even, Foreseen, GatheredRows, InFours, Lhs, Paired, Runs, Spaced, SpacedRows,
-    Terms,
+    Below, Beside, Even, Foreseen, GatheredRows, InFours, Lhs, Runs, SpacedRows, Terms,
 };
 use crate::pool::{Rows, Tile};
 use crate::tile::gemm::{
@@ -254,13 +253,13 @@ struct Tiles<'a, const NP: usize> {
     activation: Activation,
 }
 
-impl<'a, const NP: usize> Tiles<'a, NP> {
+impl<const NP: usize> Tiles<'_, NP> {
     /// Pixels `T` pixels of a map in blocks apart.
     #[inline(always)]
     fn of_runs<S: F32s, const MR: usize, const EACH: usize, const N: usize, const T: usize>(
         self,
         s: S,
-        of_x: Runs<'a>,
+        of_x: Runs<'_>,
         pitch: usize,
         out: &mut Tile<'_>,
     ) {
@@ -269,7 +268,7 @@ impl<'a, const NP: usize> Tiles<'a, NP> {
             move || {
                 let of_w = in_order::<S, N>(pitch, of_x.len());
                 let apart = const { T * S::LANES };
-                self.along::<S, _, _, MR, EACH, N>(s, apart, of_x, of_w, Paired, out);
+                self.along::<S, MR, EACH, N>(s, apart, of_x, of_w, out);
             },
         );
     }
@@ -286,7 +285,7 @@ impl<'a, const NP: usize> Tiles<'a, NP> {
     >(
         self,
         s: S,
-        of_x: Below<'a>,
+        of_x: Below<'_>,
         (of_w, pitch): (Option<Below<'_>>, usize),
         out: &mut Tile<'_>,
     ) {
@@ -297,10 +296,10 @@ impl<'a, const NP: usize> Tiles<'a, NP> {
                 match of_w {
                     None => {
                         let of_w = in_order::<S, N>(pitch, of_x.len());
-                        self.along::<S, _, _, MR, EACH, N>(s, apart, of_x, of_w, Beside, out);
+                        self.along::<S, MR, EACH, N>(s, apart, of_x, of_w, out);
                     }
                     Some(of_w) => {
-                        self.along::<S, _, _, MR, EACH, N>(s, apart, of_x, of_w, Beside, out);
+                        self.along::<S, MR, EACH, N>(s, apart, of_x, of_w, out);
                     }
                 }
             },
@@ -309,13 +308,12 @@ impl<'a, const NP: usize> Tiles<'a, NP> {
 
     /// Pixels so many elements apart. To be called with a constant.
     #[inline(always)]
-    fn along<S: F32s, X: Terms, L: Lhs<MR>, const MR: usize, const EACH: usize, const N: usize>(
+    fn along<S: F32s, const MR: usize, const EACH: usize, const N: usize>(
         self,
         s: S,
         apart: usize,
-        of_x: X,
+        of_x: impl Terms,
         of_w: impl Terms,
-        read: impl Fn(Spaced<'a, X, MR>) -> L,
         out: &mut Tile<'_>,
     ) {
         let Area {
@@ -333,7 +331,7 @@ impl<'a, const NP: usize> Tiles<'a, NP> {
             for pixel in (0..width).step_by(MR) {
                 let pixel = pixel.min(width - MR);
                 let at = (first + to[0] as usize + pixel) * S::LANES;
-                let lhs = read(rows.tile::<MR>(pixel));
+                let lhs = Beside(rows.tile::<MR>(pixel));
                 self.one::<S, MR, EACH, N>(s, lhs, of_w, n, (at, None), out);
                 n += 1;
             }
