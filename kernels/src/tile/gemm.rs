@@ -91,19 +91,28 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, L: Lhs<MR>>(
     let mut acc = first_sums::<S, MR, NV>(s, &mut place);
     // Some steps from branch to branch: where scalars share ports with vectors (Intel), what a loop counts and compares takes turns of the
     // FMA units.
-    let whole = if const { S::REGISTERS >= 32 && L::GROUP > 1 } {
-        depth / L::GROUP * L::GROUP
-    } else {
-        0
+    let whole = match const { group_of::<S, NV>(L::GROUP) } {
+        1 => 0,
+        group => depth - depth % group,
     };
-    if const { S::REGISTERS >= 32 && L::GROUP == 2 } {
+    if const { group_of::<S, NV>(L::GROUP) == 2 } {
         steps::<S, L, MR, NV, 2>(s, 0..whole, lhs, rhs, &mut acc);
-    } else if const { S::REGISTERS >= 32 && L::GROUP == 4 } {
+    } else if const { group_of::<S, NV>(L::GROUP) == 4 } {
         steps::<S, L, MR, NV, 4>(s, 0..whole, lhs, rhs, &mut acc);
     }
     steps::<S, L, MR, NV, 1>(s, whole..depth, lhs, rhs, &mut acc);
     epilogue::finish(s, place.activation, &mut acc);
     place.to.store(s, &acc);
+}
+
+/// Steps from branch to branch for an operand that has registers for so many. With 16 they come singly, unless one address serves all in both operands: rows
+/// of narrow panels may be any distance apart.
+const fn group_of<S: F32s, const NV: usize>(most: usize) -> usize {
+    match most {
+        _ if S::REGISTERS >= 32 => most,
+        4 if S::LANES > 4 && NV > 1 => 4,
+        _ => 1,
+    }
 }
 
 /// Adds the terms `range`, whole groups of `U`. Loads and FMAs only, without a branch between them: a load and its broadcast are one instruction only

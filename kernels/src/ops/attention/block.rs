@@ -8,7 +8,7 @@ use crate::epilogue::Activation;
 use crate::isa::{F32s, Task, WIDEST};
 use crate::ops::pointwise::exp2;
 use crate::pack::even_height;
-use crate::panel::{Below, Even, Gathered, Listed, Side, Spaced, Terms, take};
+use crate::panel::{Apart, Below, Even, Gathered, Listed, Side, Spaced, Terms, take};
 use crate::pool::{NOWHERE, Tile};
 use crate::tile::gemm::{
     Columns, NV, Place, Start, Target, Whole, for_height, tallest, tallest_gathered, tile,
@@ -233,7 +233,8 @@ impl<'a> Block<'a, '_> {
                         (&*rest, width)
                     };
                     for_height!(list.len(), MR => if const { MR <= tallest_of::<S>(N) } {
-                        let lhs = Spaced::<_, MR>::new(data, ld, Even::new(0, 1, width));
+                        let keys = Spaced::new(data, ld, Even::new(0, 1, width));
+                        let lhs = Apart::<MR>::new(keys);
                         let columns = Even::new(0, const { super::pitch::<S>() }, width);
                         let rhs = Side::<S, _, 1, N>::new([q], columns);
                         let place = Place {

@@ -427,7 +427,7 @@ impl Pass<'_> {
             };
             let next = &panel[ahead.min(panel.len())..];
             let tiles = (nth, self.targets.len() / MR);
-            let rhs = Foreseen::<S, _, 1, NV>::new([panel], offsets, [next], tiles);
+            let rhs = Foreseen::<S, _, 1, NV, false>::new([panel], offsets, [next], tiles);
             let place = Place {
                 to: (
                     &mut rows,

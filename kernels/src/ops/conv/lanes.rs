@@ -362,7 +362,7 @@ impl Pass<'_> {
             start: self.start,
             activation: self.activation,
         };
-        let rhs = Foreseen::<S, _, 1, N>::new([self.panel], starts, [self.next], tiles);
+        let rhs = Foreseen::<S, _, 1, N, false>::new([self.panel], starts, [self.next], tiles);
         tile::<S, MR, N, _>(s, self.offsets.len(), lhs, rhs, place);
     }
 }

@@ -9,7 +9,7 @@ use super::spread::{self, Lanes};
 use crate::epilogue::Activation;
 use crate::isa::F32s;
 use crate::pack::even_height;
-use crate::panel::{Below, Even, Foreseen, Lhs, SpacedRows, Terms};
+use crate::panel::{Apart, Below, Even, Foreseen, Lhs, SpacedRows, Terms};
 use crate::pool::Tile;
 use crate::tile::gemm::{NV, Place, Start, Target, for_height, tallest, tile, without_lists};
 
@@ -161,9 +161,9 @@ impl Pass<'_> {
                         1 => p.nr,
                         _ => const { NV * S::LANES },
                     };
-                    let of_a = Even::new(of_a, 1, depth);
+                    let of_a = rows.apart::<MR>(Even::new(of_a, 1, depth));
                     let of_b = Even::new(of_b * nr, nr, depth);
-                    rows.in_order::<S, MR, EACH, N>(s, of_a, of_b, cols, &mut out);
+                    rows.in_order::<S, _, MR, EACH, N>(s, of_a, of_b, cols, &mut out);
                 },
             );
             return;
@@ -178,7 +178,7 @@ impl Pass<'_> {
             s.outline(
                 #[inline(always)]
                 move || {
-                    let of_a = Even::new(0, 1, depth);
+                    let of_a = rows.apart::<MR>(Even::new(0, 1, depth));
                     rows.listed::<S, MR, EACH, N>(s, of_a, of_b, cols, to, out);
                 },
             );
@@ -188,7 +188,17 @@ impl Pass<'_> {
         let mut out = out.sub(r + range.start..r + range.end, all);
         s.outline(
             #[inline(always)]
-            move || rows.in_order::<S, MR, EACH, N>(s, of_a, of_b, cols, &mut out),
+            move || {
+                let of_a = rows.of_a::<_, MR>(of_a);
+                rows.in_order::<S, _, MR, EACH, N>(
+                    s,
+                    #[inline(always)]
+                    move |n| of_a.tile::<MR>(n * MR),
+                    of_b,
+                    cols,
+                    &mut out,
+                );
+            },
         );
     }
 }
@@ -207,22 +217,37 @@ struct Rows<'a, const NP: usize> {
     activation: Activation,
 }
 
-impl<const NP: usize> Rows<'_, NP> {
+impl<'a, const NP: usize> Rows<'a, NP> {
+    /// What all tiles read.
+    #[inline(always)]
+    fn of_a<T: Terms, const MR: usize>(&self, terms: T) -> SpacedRows<'a, T> {
+        SpacedRows::new(self.a, self.lda, terms, self.count * MR)
+    }
+
+    /// What the `n`-th tile reads.
+    #[inline(always)]
+    fn apart<const MR: usize>(
+        &self,
+        terms: Even,
+    ) -> impl Fn(usize) -> Apart<'a, MR> + use<'a, MR, NP> {
+        let rows = self.of_a::<_, MR>(terms);
+        #[inline(always)]
+        move |n| Apart::new(rows.tile(n * MR))
+    }
+
     /// Into the rows of `out` in order.
     #[inline(always)]
-    fn in_order<S: F32s, const MR: usize, const EACH: usize, const N: usize>(
+    fn in_order<S: F32s, L: Lhs<MR>, const MR: usize, const EACH: usize, const N: usize>(
         self,
         s: S,
-        of_a: impl Terms,
+        of_a: impl Fn(usize) -> L,
         of_b: impl Terms,
         cols: Lanes<'_, N>,
         out: &mut Tile<'_>,
     ) {
-        let all = self.count * MR;
-        let rows = SpacedRows::new(self.a, self.lda, of_a, all);
         for n in 0..self.count {
-            let (lhs, to) = (rows.tile::<MR>(n * MR), out.in_order::<MR>(n * MR));
-            self.one::<S, MR, EACH, N>(s, n, lhs, of_b, (to, cols));
+            let to = out.in_order::<MR>(n * MR);
+            self.one::<S, MR, EACH, N>(s, n, of_a(n), of_b, (to, cols));
         }
     }
 
@@ -231,22 +256,20 @@ impl<const NP: usize> Rows<'_, NP> {
     fn listed<S: F32s, const MR: usize, const EACH: usize, const N: usize>(
         self,
         s: S,
-        of_a: impl Terms,
+        of_a: impl Fn(usize) -> Apart<'a, MR>,
         of_b: impl Terms,
         cols: Lanes<'_, N>,
         (index, first): (Option<&[u32]>, usize),
         out: &mut Tile<'_>,
     ) {
-        let all = self.count * MR;
-        let rows = SpacedRows::new(self.a, self.lda, of_a, all);
         for n in 0..self.count {
             let (list, shift) = match index {
                 Some(index) => (&index[n * MR..], 0),
                 None => (&IN_ORDER[..], first + n * MR),
             };
             let list = list.first_chunk().expect("a row each");
-            let (lhs, to) = (rows.tile::<MR>(n * MR), out.listed(list, shift as isize));
-            self.one::<S, MR, EACH, N>(s, n, lhs, of_b, (to, cols));
+            let to = out.listed(list, shift as isize);
+            self.one::<S, MR, EACH, N>(s, n, of_a(n), of_b, (to, cols));
         }
     }
 
@@ -266,7 +289,7 @@ impl<const NP: usize> Rows<'_, NP> {
             start: self.start,
             activation: self.activation,
         };
-        let rhs = Foreseen::<S, _, NP, EACH>::new(self.panels, of_b, self.next, nth);
+        let rhs = Foreseen::<S, _, NP, EACH, true>::new(self.panels, of_b, self.next, nth);
         tile::<S, MR, N, _>(s, of_b.len(), lhs, rhs, place);
     }
 }

@@ -390,7 +390,7 @@ impl<const NP: usize> Tiles<'_, NP> {
             };
             let place = (at * S::LANES, apart);
             let lhs = rows.tile(n);
-            if const { W::GROUP == Runs::LEN } {
+            if const { S::REGISTERS >= 32 && W::GROUP == Runs::LEN } {
                 self.one::<S, MR, EACH, N>(s, InFours(lhs), of_w, n, place, out);
             } else {
                 self.one::<S, MR, EACH, N>(s, lhs, of_w, n, place, out);
@@ -411,7 +411,7 @@ impl<const NP: usize> Tiles<'_, NP> {
     ) {
         let (depth, (before, _, tiles)) = (lhs.len(), self.nth);
         let nth = (before + n, tiles);
-        let rhs = Foreseen::<S, _, NP, EACH>::new(self.panels, of_w, self.next, nth);
+        let rhs = Foreseen::<S, _, NP, EACH, true>::new(self.panels, of_w, self.next, nth);
         let to = Pixels {
             blocks: out.in_order::<N>(self.block),
             at,
