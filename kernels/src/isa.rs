@@ -172,12 +172,6 @@ pub trait F32s: Copy + Send + Sync + 'static {
     /// The inverse of [`F32s::compress`]: lanes from the front go to the lanes whose bit is set, in order; the others are unspecified.
     fn expand(self, v: Self::V, to: u32) -> Self::V;
 
-    /// Asks for the cache line of the first element, to come to L1. A hint.
-    #[inline(always)]
-    fn prefetch_near(self, from: &[f32]) {
-        let _ = from;
-    }
-
     /// Asks for the cache line of the element `by` behind the first, which need not be there, to come to L1. A hint.
     #[inline(always)]
     fn prefetch_ahead(self, from: &[f32], by: usize) {

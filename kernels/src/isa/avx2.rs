@@ -383,11 +383,6 @@ impl F32s for Avx2 {
         unsafe { _mm256_permutevar8x32_ps(v, _mm256_loadu_si256(lanes.as_ptr().cast())) }
     }
     #[inline(always)]
-    fn prefetch_near(self, from: &[f32]) {
-        // SAFETY: see above the impl; a prefetch cannot fault.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().cast()) }
-    }
-    #[inline(always)]
     fn prefetch_ahead(self, from: &[f32], by: usize) {
         // SAFETY: see above the impl; a prefetch cannot fault.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(by).cast()) }

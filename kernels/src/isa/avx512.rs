@@ -386,11 +386,6 @@ impl F32s for Avx512 {
         unsafe { _mm512_maskz_expand_ps(to as __mmask16, v) }
     }
     #[inline(always)]
-    fn prefetch_near(self, from: &[f32]) {
-        // SAFETY: see above the impl; a prefetch cannot fault.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().cast()) }
-    }
-    #[inline(always)]
     fn prefetch_ahead(self, from: &[f32], by: usize) {
         // SAFETY: see above the impl; a prefetch cannot fault.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(from.as_ptr().wrapping_add(by).cast()) }

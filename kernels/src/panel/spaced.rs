@@ -162,12 +162,17 @@ impl<T: Terms, const MR: usize> Lhs<MR> for Beside<'_, T, MR> {
     fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, usize, f32)) {
         let together = if U == T::GROUP { T::TOGETHER } else { 1 };
         let Spaced { data, ld, list } = self.0;
-        let first = one_register(data.as_ptr().wrapping_add(list.at::<U>(n, u)));
+        // One address for a group where that is known.
+        let (at, behind) = match list.step() {
+            Some(step) => (list.at::<U>(n, 0), u * step),
+            None => (list.at::<U>(n, u), 0),
+        };
+        let first = one_register(data.as_ptr().wrapping_add(at));
         // Repeated here: loops of so many FMAs are not unrolled.
         each_row!(MR, i => {
             for k in 0..together {
                 // SAFETY: a term is below the bound of all, and so is one `k` behind it (`Terms`); row `MR - 1` holds them (`SpacedRows::tile`).
-                f(i, k, unsafe { *first.wrapping_add(i * ld + k) });
+                f(i, k, unsafe { *first.wrapping_add(behind + i * ld + k) });
             }
         });
     }

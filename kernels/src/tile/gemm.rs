@@ -91,13 +91,13 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, L: Lhs<MR>>(
     let mut acc = first_sums::<S, MR, NV>(s, &mut place);
     // Some steps from branch to branch: where scalars share ports with vectors (Intel), what a loop counts and compares takes turns of the
     // FMA units.
-    let whole = match const { group_of::<S, NV>(L::GROUP) } {
+    let whole = match const { group_of::<S>(L::GROUP, NV) } {
         1 => 0,
         group => depth - depth % group,
     };
-    if const { group_of::<S, NV>(L::GROUP) == 2 } {
+    if const { group_of::<S>(L::GROUP, NV) == 2 } {
         steps::<S, L, MR, NV, 2>(s, 0..whole, lhs, rhs, &mut acc);
-    } else if const { group_of::<S, NV>(L::GROUP) == 4 } {
+    } else if const { group_of::<S>(L::GROUP, NV) == 4 } {
         steps::<S, L, MR, NV, 4>(s, 0..whole, lhs, rhs, &mut acc);
     }
     steps::<S, L, MR, NV, 1>(s, whole..depth, lhs, rhs, &mut acc);
@@ -105,12 +105,11 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, L: Lhs<MR>>(
     place.to.store(s, &acc);
 }
 
-/// Steps from branch to branch for an operand that has registers for so many. With 16 they come singly, unless one address serves all in both operands: rows
-/// of narrow panels may be any distance apart.
-const fn group_of<S: F32s, const NV: usize>(most: usize) -> usize {
+/// Steps from branch to branch for an operand that has registers for so many. With 16 they come singly, unless one address serves all and a tile has several vectors.
+const fn group_of<S: F32s>(most: usize, vectors: usize) -> usize {
     match most {
         _ if S::REGISTERS >= 32 => most,
-        4 if S::LANES > 4 && NV > 1 => 4,
+        4 if S::LANES > 4 && vectors > 1 => 4,
         _ => 1,
     }
 }

@@ -15,13 +15,16 @@
 #![forbid(unsafe_code)]
 
 use super::maps::{Tiles, back, inputs, place};
-use super::product::{Anywhere, Weights, from_row, panel_product, picked_product, product};
+use super::product::{Weights, from_row, panel_product, picked_product, product};
 use super::rows::{Order, gathered, order};
 use super::{Form, Live, Packed, Sizes, height};
 use crate::isa::{F32s, Task};
 use crate::ops::pointwise;
 use crate::panel::{Gathered, take};
 use crate::pool::{NOWHERE, Tile};
+
+/// Panels that are asked for at once, at most.
+const PANELS: usize = 2;
 
 /// A part of the output: rows of tiles x channels.
 pub(super) struct Block<'a, 't> {
@@ -223,7 +226,7 @@ impl Block<'_, '_> {
         if picked < hi {
             let m = &mut m[(picked - lo) * step..];
             let rows = &rows[picked..hi];
-            if S::REGISTERS >= 32 {
+            if const { S::REGISTERS >= 32 } {
                 self.gathered::<S, 8, NV>(s, point, (rows, rows[0]), v, m, step);
             } else {
                 self.gathered::<S, 4, NV>(s, point, (rows, rows[0]), v, m, step);
@@ -267,11 +270,11 @@ impl Block<'_, '_> {
                     packed.panels.get(next..next + panel).unwrap_or(this),
                     inside,
                 ),
-                offsets: live.offsets.as_slice(),
+                offsets: live.offsets,
             };
             let m = &mut m[(at - lo) * step..];
             let all = live.channels.len() == packed.depth;
-            if S::REGISTERS >= 32 {
+            if const { S::REGISTERS >= 32 } {
                 if NV == 1 && tall {
                     panel_product::<S, 16, 1, 16>(s, all, lhs, v, m, step);
                 } else {
@@ -318,15 +321,15 @@ impl Block<'_, '_> {
             let of = Weights {
                 panel,
                 next: all.get(next..next + len).unwrap_or(panel),
-                offsets: self.live.offsets.as_slice(),
+                offsets: self.live.offsets,
             };
             let m = &mut m[done * step..];
-            let place = |i: usize| rest[i.min(count - 1)] as usize;
+            let place = |i: usize| rest[i.min(count - 1)] as usize % HIGH;
             // What is missing in a tile is computed twice, and overwritten by the next one or behind the rows of M.
             match count {
-                0..=8 => picked_product::<S, 8, HIGH>(s, of, place, v, m, step),
-                9..=10 => picked_product::<S, 10, HIGH>(s, of, place, v, m, step),
-                _ => picked_product::<S, 12, HIGH>(s, of, place, v, m, step),
+                0..=8 => picked_product::<S, 8>(s, of, place, v, m, step),
+                9..=10 => picked_product::<S, 10>(s, of, place, v, m, step),
+                _ => picked_product::<S, 12>(s, of, place, v, m, step),
             }
             done += count;
         }
@@ -363,15 +366,12 @@ impl Block<'_, '_> {
                 let row = panels_of.next().map(|rows| rows[0] as usize / high);
                 row.map_or(panels, |row| later(point * plane + row * panel))
             });
-            let lhs = Anywhere {
-                rows: Gathered::new(panels, starts, 1, self.live.offsets),
-                next,
-                offsets: self.live.offsets.as_slice(),
-            };
+            let offsets = self.live.offsets;
+            let rows = Gathered::new(panels, starts, 1, offsets);
             let m = &mut m[i * MR * step..];
             s.outline(
                 #[inline(always)]
-                || product::<S, MR, NV>(s, lhs, v, m, step),
+                || product::<S, _, _, MR, NV, PANELS>(s, rows, (next, offsets), v, m, step),
             );
         }
     }
