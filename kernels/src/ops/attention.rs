@@ -18,6 +18,7 @@
 mod bias;
 mod block;
 mod few;
+mod lanes;
 mod reach;
 
 use alloc::vec::Vec;
@@ -153,8 +154,6 @@ pub struct Attention {
     tokens: usize,
     /// Blocks of a job.
     blocks: usize,
-    /// Where the lanes of each element of the queries are.
-    columns: Vec<u32>,
     /// 0, 1, 2, ...: keys.
     keys: Bounded,
 }
@@ -208,16 +207,13 @@ impl Attention {
         let most = BLOCKS * NV / across;
         let many = spec.q_heads.saturating_mul(spec.queries) >= 16 * most * lanes;
         let blocks = if heads == 1 && far && many { most } else { 1 };
-        let count =
-            |n: usize, step: usize| -> Vec<u32> { (0..n).map(|i| (i * step) as u32).collect() };
         Ok(Self {
             isa,
             spec,
             heads,
             tokens: tokens * blocks,
             blocks,
-            columns: count(spec.width, lanes),
-            keys: Bounded::new(count(spec.keys, 1), spec.keys.max(1)),
+            keys: Bounded::new((0..spec.keys as u32).collect(), spec.keys.max(1)),
         })
     }
 

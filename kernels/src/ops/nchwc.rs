@@ -135,7 +135,7 @@ impl Task for ToBlock<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: F32s>(self, s: S) {
-        to_pixels(s, &self.rows, None, self.block);
+        to_pixels::<S, 1>(s, &self.rows, self.block);
         if let Some(live) = self.zeros {
             clear(s, self.rows[0].len(), live, self.number, self.block);
         }
@@ -223,10 +223,9 @@ impl Task for ToPlanes<'_, '_> {
     #[inline(always)]
     fn run<S: F32s>(self, s: S) {
         let pixels = self.tile.cols();
-        to_rows(
+        to_rows::<S, 1>(
             s,
             self.block,
-            S::LANES,
             pixels,
             self.tile.listed_or::<WIDEST>(&self.rows, 0, self.spare),
         );

@@ -9,12 +9,11 @@ use crate::isa::{F32s, Task, WIDEST};
 use crate::ops::pointwise::exp2;
 use crate::pack::even_height;
 use crate::panel::{Apart, Below, Even, Gathered, Listed, Side, Spaced, Terms, take};
-use crate::pool::{NOWHERE, Tile};
+use crate::pool::Tile;
 use crate::tile::gemm::{
     Columns, NV, Place, Start, Target, Whole, for_height, tallest, tallest_gathered, tile,
     without_lists,
 };
-use crate::transpose::{to_pixels, to_rows};
 
 /// Queries of some heads that share K and V.
 pub(super) struct Block<'a, 't> {
@@ -168,37 +167,6 @@ impl<'a> Block<'a, '_> {
         }
     }
 
-    /// Queries as lanes, times the scale.
-    #[inline(always)]
-    fn load_queries<S: F32s, const N: usize>(
-        &self,
-        s: S,
-        lanes: &[Lane],
-        q: &mut [f32],
-        rest: &mut [f32],
-    ) {
-        let spec = &self.attention.spec;
-        let from = &self.x.q;
-        let columns = &self.attention.columns;
-        let zeros = &mut rest[..spec.width];
-        zeros.fill(0.0);
-        for j in 0..N {
-            let mut rows = [&*zeros; WIDEST];
-            let lanes = &lanes[lanes.len().min(j * S::LANES)..];
-            for (row, &(head, token)) in rows.iter_mut().zip(lanes).take(S::LANES) {
-                *row = &from.data[head * from.head + token * from.token..][..spec.width];
-            }
-            to_pixels(s, &rows, Some(columns), &mut q[j * S::LANES..]);
-        }
-        let scale = s.splat(self.scale());
-        each_vector::<S, N>(
-            s,
-            q,
-            #[inline(always)]
-            |_, v| s.mul(v, scale),
-        );
-    }
-
     /// p[j] = k[j] · q
     #[inline(always)]
     fn scores<S: F32s, const N: usize>(
@@ -334,61 +302,9 @@ impl<'a> Block<'a, '_> {
         );
     }
 
-    /// y = o / sum
-    #[inline(always)]
-    fn store<S: F32s, const N: usize>(
-        &mut self,
-        s: S,
-        lanes: &[Lane],
-        sum: &[S::V; N],
-        o: &mut [f32],
-        rest: &mut [f32],
-    ) {
-        let width = self.attention.spec.v_width;
-        let pitch = pitch::<S>();
-        let direct = self.attention.heads == 1 && self.live_in(self.head).is_none();
-        let mut factor = *sum;
-        for factor in &mut factor {
-            // A query that saw no key has a sum of zero, and sums of zero.
-            let one = s.splat(1.0);
-            let none = s.lt(*factor, s.splat(f32::MIN_POSITIVE));
-            *factor = s.div(one, s.select(none, one, *factor));
-        }
-        each_vector::<S, N>(
-            s,
-            o,
-            #[inline(always)]
-            |j, v| s.mul(v, factor[j]),
-        );
-        for j in 0..N {
-            let from = &o[j * S::LANES..];
-            let lanes = &lanes[lanes.len().min(j * S::LANES)..];
-            let lanes = &lanes[..lanes.len().min(S::LANES)];
-            if direct {
-                let mut rows = [NOWHERE; WIDEST];
-                for (row, &(_, token)) in rows.iter_mut().zip(lanes) {
-                    *row = (token - self.tokens.start) as u32;
-                }
-                if self.by_token {
-                    to_rows(s, from, pitch, width, self.out.listed_or(&rows, 0, rest));
-                } else {
-                    let all = self.out.row(0);
-                    let mut out = Tile::new(all, self.tokens.len(), width, width);
-                    to_rows(s, from, pitch, width, out.listed_or(&rows, 0, rest));
-                }
-                continue;
-            }
-            let mut rows = Tile::new(rest, WIDEST, width, width);
-            to_rows(s, from, pitch, width, rows.in_order::<WIDEST>(0));
-            for (i, &lane) in lanes.iter().enumerate() {
-                self.write(lane, rows.row(i));
-            }
-        }
-    }
-
     /// The live elements of a head of the result, if some are dead.
     #[inline(always)]
-    fn live_in(&self, head: usize) -> Option<impl Iterator<Item = usize> + use<'a>> {
+    pub(super) fn live_in(&self, head: usize) -> Option<impl Iterator<Item = usize> + use<'a>> {
         let width = self.attention.spec.v_width;
         let (from, to) = (head * width, (head + 1) * width);
         let live = self.live.outputs?;
@@ -438,21 +354,6 @@ impl<S: F32s, T: Target<S, MR, NV>, const MR: usize, const NV: usize> Target<S, 
     #[inline(always)]
     fn store(&mut self, s: S, sums: &[[S::V; NV]; MR]) {
         self.0.store(s, sums);
-    }
-}
-
-/// Puts `f(j, v)` in the place of vector `j` of each row of lanes.
-#[inline(always)]
-pub(super) fn each_vector<S: F32s, const N: usize>(
-    s: S,
-    rows: &mut [f32],
-    f: impl Fn(usize, S::V) -> S::V,
-) {
-    for row in rows.chunks_exact_mut(pitch::<S>()) {
-        for j in 0..N {
-            let at = &mut row[j * S::LANES..];
-            s.store(f(j, s.load(at)), at);
-        }
     }
 }
 

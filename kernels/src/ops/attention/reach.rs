@@ -3,7 +3,8 @@
 
 use core::ops::Range;
 
-use super::block::{Block, Lane, each_vector};
+use super::block::{Block, Lane};
+use super::lanes::each_vector;
 use super::{WIDE, pitch};
 use crate::isa::{F32s, WIDEST};
 use crate::ops::pointwise::tanh;

@@ -414,6 +414,12 @@ fn transpose<S: F32s>(
         let mut list = [NOWHERE; WIDEST];
         list[..S::LANES].copy_from_slice(targets);
         let rows = out.listed_or(&list, -(first_row as isize), spare);
-        to_rows(s, &product[vector * S::LANES..], pitch, pixels, rows);
+        let product = &product[vector * S::LANES..];
+        match pitch / S::LANES {
+            1 => to_rows::<S, 1>(s, product, pixels, rows),
+            2 => to_rows::<S, 2>(s, product, pixels, rows),
+            3 => to_rows::<S, 3>(s, product, pixels, rows),
+            _ => to_rows::<S, 4>(s, product, pixels, rows),
+        }
     }
 }

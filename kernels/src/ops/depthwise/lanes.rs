@@ -19,7 +19,7 @@ use crate::ops::conv_shape::ConvShape;
 use crate::pack::even_height;
 use crate::panel::{Below, LINE, Terms, lines, take, take_indices};
 use crate::pool::NOWHERE;
-use crate::transpose::{to_pixels, to_rows};
+use crate::transpose::{to_pixels, to_places, to_rows};
 
 /// Cycles of a group beside its parts, of a vector of those that are transposed (near, and where L1 does not hold the group), of a tile beside
 /// its taps, of a tap beside its FMAs, of an FMA.
@@ -234,8 +234,8 @@ fn compute<S: F32s>(
         maps[lane] = &call.x[c * h * w..][..h * w];
         bias[lane] = call.packed.bias[o];
     }
-    to_pixels(s, &weights, None, room.weights);
-    to_pixels(s, &maps, Some(room.places), room.map);
+    to_pixels::<S, 1>(s, &weights, room.weights);
+    to_places(s, &maps, room.places, room.map);
     let sums = Sums {
         layout,
         taps: room.taps,
@@ -253,7 +253,7 @@ fn compute<S: F32s>(
     );
     let pixels = job.tile.cols();
     let rows = job.tile.listed_or(&group, 0, room.spare);
-    to_rows(s, room.sums, S::LANES, pixels, rows);
+    to_rows::<S, 1>(s, room.sums, pixels, rows);
 }
 
 /// A transposed group.
