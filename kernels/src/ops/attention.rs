@@ -21,8 +21,6 @@ mod few;
 mod lanes;
 mod reach;
 
-use alloc::vec::Vec;
-
 use self::block::Block;
 use super::check;
 use crate::isa::F32s;
