@@ -74,7 +74,9 @@ impl<const MR: usize> Lhs<MR> for Packed<'_, MR> {
     }
     #[inline(always)]
     fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, usize, f32)) {
-        let row = &in_one_register(&self.0.as_chunks::<U>().0[n])[u];
+        let group: *const [[f32; MR]; U] = &self.0.as_chunks::<U>().0[n];
+        // SAFETY: it is that group.
+        let row = unsafe { &(*one_register(group))[u] };
         for i in 0..MR {
             f(i, 0, row[i]);
         }
@@ -146,13 +148,6 @@ pub(crate) fn one_register<T>(at: *const T) -> *const T {
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     at
-}
-
-/// As [`one_register`].
-#[inline(always)]
-pub(crate) fn in_one_register<T>(of: &T) -> &T {
-    // SAFETY: it is `of`.
-    unsafe { &*one_register(of) }
 }
 
 /// `NV` vectors a step.

@@ -419,7 +419,8 @@ fn transpose<S: F32s>(
             1 => to_rows::<S, 1>(s, product, pixels, rows),
             2 => to_rows::<S, 2>(s, product, pixels, rows),
             3 => to_rows::<S, 3>(s, product, pixels, rows),
-            _ => to_rows::<S, 4>(s, product, pixels, rows),
+            4 => to_rows::<S, 4>(s, product, pixels, rows),
+            _ => unreachable!("a panel of more vectors"),
         }
     }
 }

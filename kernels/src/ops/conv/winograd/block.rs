@@ -14,13 +14,15 @@
 //! axis finds the rows of every tile as vectors of consecutive tiles, wherever the vector begins.
 #![forbid(unsafe_code)]
 
+use core::array::from_fn;
+
 use super::maps::{Tiles, back, inputs, place};
-use super::product::{Weights, from_row, panel_product, picked_product, product};
+use super::product::{Weights, from_row, gathered_product, panel_product};
 use super::rows::{Order, gathered, order};
 use super::{Form, Live, Packed, Sizes, height};
 use crate::isa::{F32s, Task};
 use crate::ops::pointwise;
-use crate::panel::{Gathered, take};
+use crate::panel::take;
 use crate::pool::{NOWHERE, Tile};
 
 /// Panels that are asked for at once, at most.
@@ -318,18 +320,24 @@ impl Block<'_, '_> {
                 Some(&row) => point * plane + of(row) * len,
                 None => (point + 1) * plane + of(behind) * len,
             };
-            let of = Weights {
-                panel,
-                next: all.get(next..next + len).unwrap_or(panel),
-                offsets: self.live.offsets,
-            };
+            let next = [all.get(next..next + len).unwrap_or(panel)];
+            let next = (next, self.live.offsets);
             let m = &mut m[done * step..];
-            let place = |i: usize| rest[i.min(count - 1)] as usize % HIGH;
+            let start = |i: usize| rest[i.min(count - 1)] as usize % HIGH;
             // What is missing in a tile is computed twice, and overwritten by the next one or behind the rows of M.
             match count {
-                0..=8 => picked_product::<S, 8>(s, of, place, v, m, step),
-                9..=10 => picked_product::<S, 10>(s, of, place, v, m, step),
-                _ => picked_product::<S, 12>(s, of, place, v, m, step),
+                0..=8 => {
+                    let rows = from_fn::<_, 8, _>(start);
+                    gathered_product::<S, 8, 1, 1>(s, (panel, rows), next, v, m, step);
+                }
+                9..=10 => {
+                    let rows = from_fn::<_, 10, _>(start);
+                    gathered_product::<S, 10, 1, 1>(s, (panel, rows), next, v, m, step);
+                }
+                _ => {
+                    let rows = from_fn::<_, 12, _>(start);
+                    gathered_product::<S, 12, 1, 1>(s, (panel, rows), next, v, m, step);
+                }
             }
             done += count;
         }
@@ -355,24 +363,20 @@ impl Block<'_, '_> {
         let later = |at: usize| self.packed.panels.get(at..).unwrap_or(panels);
         for (i, tile) in rows.chunks(MR).enumerate() {
             // What is missing in the last tile is computed twice; the room of M holds it.
-            let starts: [usize; MR] = core::array::from_fn(|r| start(tile[r.min(tile.len() - 1)]));
+            let starts: [usize; MR] = from_fn(|r| start(tile[r.min(tile.len() - 1)]));
             let behind = [behind];
             let (point, next) = match rows.get((i + 1) * MR..) {
                 Some(next) if !next.is_empty() => (point, &next[..next.len().min(MR)]),
                 _ => (point + 1, &behind[..]),
             };
             let mut panels_of = next.chunk_by(|a, b| *a as usize / high == *b as usize / high);
-            let next = core::array::from_fn(|_| {
+            let next = from_fn(|_| {
                 let row = panels_of.next().map(|rows| rows[0] as usize / high);
                 row.map_or(panels, |row| later(point * plane + row * panel))
             });
-            let offsets = self.live.offsets;
-            let rows = Gathered::new(panels, starts, 1, offsets);
+            let next = (next, self.live.offsets);
             let m = &mut m[i * MR * step..];
-            s.outline(
-                #[inline(always)]
-                || product::<S, _, _, MR, NV, PANELS>(s, rows, (next, offsets), v, m, step),
-            );
+            gathered_product::<S, MR, NV, PANELS>(s, (panels, starts), next, v, m, step);
         }
     }
 }

@@ -15,7 +15,7 @@ pub(super) fn from_row(panel: &[f32], row: usize) -> &[f32] {
     panel.get(row..).unwrap_or_default()
 }
 
-/// The weights of some rows of a panel.
+/// The weights of rows side by side in a panel.
 #[derive(Clone, Copy)]
 pub(super) struct Weights<'a> {
     pub(super) panel: &'a [f32],
@@ -27,7 +27,7 @@ pub(super) struct Weights<'a> {
 
 /// The inputs of a point, a row of tiles a step, while the panels of weights that are used next are asked for.
 #[derive(Clone, Copy)]
-struct Foreseeing<'a, S, T, const NV: usize, const PANELS: usize> {
+struct Followed<'a, S, T, const NV: usize, const PANELS: usize> {
     of: Side<'a, S, Even, 1, NV>,
     next: [&'a [f32]; PANELS],
     /// Where the steps are in these.
@@ -35,7 +35,7 @@ struct Foreseeing<'a, S, T, const NV: usize, const PANELS: usize> {
 }
 
 impl<S: F32s, T: Terms, const NV: usize, const PANELS: usize> Rhs<S, NV>
-    for Foreseeing<'_, S, T, NV, PANELS>
+    for Followed<'_, S, T, NV, PANELS>
 {
     #[inline(always)]
     fn len(self) -> usize {
@@ -92,37 +92,26 @@ pub(super) fn panel_product<S: F32s, const MR: usize, const NV: usize, const HIG
     );
 }
 
-/// The product of the rows `place(i)` of a panel.
+/// The product of rows that begin at `starts` in one panel or several.
 #[inline(always)]
-pub(super) fn picked_product<S: F32s, const MR: usize>(
+pub(super) fn gathered_product<S: F32s, const MR: usize, const NV: usize, const PANELS: usize>(
     s: S,
-    of: Weights<'_>,
-    place: impl Fn(usize) -> usize,
+    (panels, starts): (&[f32], [usize; MR]),
+    (next, offsets): ([&[f32]; PANELS], Below<'_>),
     v: &[f32],
     m: &mut [f32],
     step: usize,
 ) {
-    let mut rows = [0; MR];
-    for (i, row) in rows.iter_mut().enumerate() {
-        *row = place(i);
-    }
-    let rows = Gathered::new(of.panel, rows, 1, of.offsets);
+    let rows = Gathered::new(panels, starts, 1, offsets);
     s.outline(
         #[inline(always)]
-        || product::<S, _, _, MR, 1, 1>(s, rows, ([of.next], of.offsets), v, m, step),
+        || product::<S, _, _, MR, NV, PANELS>(s, rows, (next, offsets), v, m, step),
     );
 }
 
 /// m[i][j] = Σ_t lhs[t][i] · v[t][j], in ascending order from zero; rows of m are `step` apart. What is next is where `offsets` say.
 #[inline(always)]
-pub(super) fn product<
-    S: F32s,
-    L: Lhs<MR>,
-    T: Terms,
-    const MR: usize,
-    const NV: usize,
-    const PANELS: usize,
->(
+fn product<S: F32s, L: Lhs<MR>, T: Terms, const MR: usize, const NV: usize, const PANELS: usize>(
     s: S,
     lhs: L,
     (next, offsets): ([&[f32]; PANELS], T),
@@ -132,7 +121,7 @@ pub(super) fn product<
 ) {
     assert!(MR <= height(S::REGISTERS) / NV, "tile height");
     let (depth, row) = (lhs.len(), const { NV * S::LANES });
-    let rhs = Foreseeing {
+    let rhs = Followed {
         of: Side::<S, _, 1, NV>::new([v], Even::new(0, row, depth)),
         next,
         offsets,
