@@ -19,6 +19,27 @@ pub(crate) fn l2() -> usize {
     found
 }
 
+/// Whether streams from memory come as fast as they can without being asked for. On Zen 5 they do: 4 x 4096 x 4096 takes 1.5 ms, and 2.0 with prefetches. On
+/// Xeons they do not: with prefetches 16 to 32 rows ahead it takes 0.85, 1 x 4096 x 4096 0.95.
+pub(crate) fn foresees_streams() -> bool {
+    static KNOWN: AtomicUsize = AtomicUsize::new(0);
+    if KNOWN.load(Relaxed) == 0 {
+        KNOWN.store(1 + usize::from(!is_intel()), Relaxed);
+    }
+    KNOWN.load(Relaxed) == 2
+}
+
+#[cfg(target_arch = "x86_64")]
+fn is_intel() -> bool {
+    let of = __cpuid(0);
+    [of.ebx, of.edx, of.ecx].map(u32::to_le_bytes) == [*b"Genu", *b"ineI", *b"ntel"]
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn is_intel() -> bool {
+    false
+}
+
 /// The deterministic cache parameters of Intel (leaf 4) or AMD (leaf 0x8000_001D), which are laid out alike.
 #[cfg(target_arch = "x86_64")]
 fn ask() -> Option<usize> {

@@ -12,7 +12,7 @@ use super::block::Product;
 use super::panels::Panels;
 use super::spread::Target;
 use super::whole::whole;
-use crate::isa::F32s;
+use crate::isa::{F32s, cache};
 use crate::pack::{FROM_L3, FROM_MEMORY, TOGETHER};
 use crate::panel::{Ahead, Gathered, Side, Terms};
 use crate::pool::Tile;
@@ -21,6 +21,8 @@ use crate::tile::gemm::{Place, Start, fits, tile};
 /// Terms between a prefetch and the use of what it brings. Measured on Zen 5, 1 x 1024 x 1024 from L3: 39 us with 8, 45 without; to L2
 /// instead of L1 it is lost effort (50).
 const AHEAD: usize = 8;
+/// The same from memory, where the hardware wants help.
+const FAR_AHEAD: usize = 24;
 
 /// Rows from `first_row` on over `panels`, into the rows `to` of `out`, `width` columns of them; one row of whole rows as [`whole`] does it.
 #[inline(always)]
@@ -82,9 +84,14 @@ fn groups<S: F32s, const MR: usize, const NP: usize, const NV: usize>(
     };
     let depth = p.of_b.len();
     let live = depth * p.n;
-    // From memory the hardware brings better what it can foresee: 4 x 4096 x 4096 takes 1.5 ms without and 2.0 with, all live or nine of ten.
-    let foreseen = p.panels.len() >= FROM_MEMORY && 8 * depth >= 7 * p.of_a.bound();
-    let fetch = live >= FROM_L3 && !foreseen;
+    // Whether lines are read one behind the other, all but a few: some hardware brings them best if it is left alone.
+    let stream = p.panels.len() >= FROM_MEMORY && 8 * depth >= 7 * p.of_a.bound();
+    let ahead = match stream {
+        true if cache::foresees_streams() => 0,
+        true => FAR_AHEAD,
+        false if live >= FROM_L3 => AHEAD,
+        false => 0,
+    };
     let mut x = 0;
     while x < count {
         let first = panels.nth(x);
@@ -101,10 +108,11 @@ fn groups<S: F32s, const MR: usize, const NP: usize, const NV: usize>(
         group.width = (together * p.nr).min(width - x * p.nr);
         group.target = panels.target((x, together), p.nr, group.width);
         match together {
-            _ if fits::<S>(MR, NV) && together == NP && fetch => {
-                group.run::<S, NP, 2, NV, AHEAD>(s, out);
-            }
-            _ if fits::<S>(MR, NV) && together == NP => group.run::<S, NP, 2, NV, 0>(s, out),
+            _ if fits::<S>(MR, NV) && together == NP => match ahead {
+                AHEAD => group.run::<S, NP, 2, NV, AHEAD>(s, out),
+                FAR_AHEAD => group.run::<S, NP, 2, NV, FAR_AHEAD>(s, out),
+                _ => group.run::<S, NP, 2, NV, 0>(s, out),
+            },
             2 if fits::<S>(MR, 4) => group.run::<S, 2, 2, 4, 0>(s, out),
             _ if group.width <= S::LANES => group.run::<S, 1, 1, 1, 0>(s, out),
             _ => group.run::<S, 1, 2, 2, 0>(s, out),
