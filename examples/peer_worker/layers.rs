@@ -104,8 +104,8 @@ pub(crate) fn convolution(
         Ok(other) => return Err(format!("SLUICEGATE_LAYOUT={other}").into()),
     }
     if shape.groups == shape.c_in && shape.c_in > 1 {
-        // Wide maps are as fast in planes, if windows are small.
-        let narrow = w <= 28 || kh > 3 || s > 1;
+        // Wide maps are as fast in planes, if windows are small, unless they are a single row.
+        let narrow = w <= 28 || kh > 3 || s > 1 || h == 1;
         if narrow && words.is_none() && layout.is_err() && NchwcDepthwise::serves(&shape, (h, w)) {
             return in_blocks(&spec, (h, w), None, &x, isa, pool);
         }

@@ -15,7 +15,7 @@ mod areas;
 use alloc::vec::Vec;
 
 use super::pixels;
-use super::{SLOWER, without_idle_steps};
+use super::{SLOWER, seen};
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
 use crate::ops::conv_shape::{ConvShape, ConvSpec};
@@ -94,7 +94,7 @@ impl NchwcDepthwise {
         if from > u32::MAX as usize / isa.lanes() {
             return Err(Error::TooLarge { operand: "map" });
         }
-        let seen = without_idle_steps(*shape, out);
+        let (seen, hw, out) = seen(shape, hw, out);
         let [kh, kw] = seen.kernel;
         let mut areas = Area::all(&seen, hw, out, isa);
         let cycles = |areas: &[Area]| areas.iter().map(Area::cycles).sum::<f64>();

@@ -66,10 +66,20 @@ impl<V: Copy> Tile<'_, V> {
         columns: usize,
     ) {
         let most = most_sums(S::REGISTERS);
+        let is_row = self.rows == 1;
         let mut left = count;
         while left > 0 {
             let r = columns.min(left);
             let right = self.sides[1] && r == left;
+            // Tiles of a single row, but for its ends, are rows, one behind the other: of one call.
+            let together = match is_row && !self.sides[0] {
+                true => ((left - 1) / r).max(1),
+                false => 1,
+            };
+            if is_row {
+                self.rows = together;
+                self.below = [r * T, r].map(|pixels| pixels * S::LANES);
+            }
             macro_rules! windows {
                 ($k:literal: $($r:literal)*) => {
                     match r {
@@ -105,15 +115,15 @@ impl<V: Copy> Tile<'_, V> {
                 (15, 1) (16, 1) (1, 4) (1, 5) (1, 6) (1, 7) (1, 8) (2, 4) (1, 2) (2, 2) (3, 2) (4, 2) (5, 2) (6, 2) (7, 2) (8, 2) (1, 3) (2, 3) (3, 3) (4, 3) (5, 3)
                 },
             }
-            left -= r;
+            left -= r * together;
             if left > 0 {
                 let side = match self.window {
                     Some((k, _)) if self.sides[0] => k / 2,
                     _ => 0,
                 };
                 self.sides[0] = false;
-                self.map = behind(self.map, (r * T - side) * S::LANES);
-                self.out = &mut core::mem::take(&mut self.out)[r * S::LANES..];
+                self.map = behind(self.map, (r * together * T - side) * S::LANES);
+                self.out = &mut core::mem::take(&mut self.out)[r * together * S::LANES..];
             }
         }
     }
