@@ -151,12 +151,16 @@ impl Task for Lanes<'_, '_> {
         let spare = take(&mut rest, pixels);
         let depth = terms.offsets.len();
         let live = &wanted.from[first..hi];
-        let touched = panels_of(live, nr);
-        let gathers = saved(pixels, (live.len(), touched), nr, strip.panels.len()) > 0;
+        // Panels are several vectors wide, and those of live channels as narrow as they can be.
+        let vectors = live.chunk_by(|a, b| *a as usize / nr == *b as usize / nr);
+        let vectors = vectors
+            .map(|live| wanted_vectors::<S>(live, nr).len())
+            .sum();
+        let gathers = saved(pixels, (live.len(), vectors), S::LANES, strip.panels.len()) > 0;
         let panels = if gathers {
             live.len().div_ceil(nr)
         } else {
-            touched
+            panels_of(live, nr)
         };
         let gathered = take(&mut rest, if gathers { gathered_len(depth, nr) } else { 0 });
         let gathered_bias = take(&mut rest, if gathers { nr } else { 0 });
@@ -184,13 +188,9 @@ impl Task for Lanes<'_, '_> {
                 }
             };
             let from = &wanted.from[lo..end];
-            // Vectors from the first to the last that somebody wants.
             let vectors = match gathers {
                 true => 0..from.len().div_ceil(S::LANES),
-                false => {
-                    let vector = |c: u32| c as usize % nr / S::LANES;
-                    vector(from[0])..vector(from[from.len() - 1]) + 1
-                }
+                false => wanted_vectors::<S>(from, nr),
             };
             let skip = vectors.start * S::LANES;
             let bias = match strip.bias {
@@ -268,6 +268,13 @@ impl Task for Lanes<'_, '_> {
         }
         job.activate(s, (first, hi));
     }
+}
+
+/// Vectors of a panel of `nr` channels, from the first to the last in which one of `live` is, of which there is one.
+#[inline(always)]
+fn wanted_vectors<S: F32s>(live: &[u32], nr: usize) -> Range<usize> {
+    let vector = |c: u32| c as usize % nr / S::LANES;
+    vector(live[0])..vector(live[live.len() - 1]) + 1
 }
 
 impl Pass<'_> {
