@@ -193,6 +193,12 @@ impl Task for Lanes<'_, '_> {
                 false => wanted_vectors::<S>(from, nr),
             };
             let skip = vectors.start * S::LANES;
+            // Rows of what is put together lie side by side, or they would be on few sets of L1.
+            let pitch = if gathers {
+                vectors.len() * S::LANES
+            } else {
+                nr
+            };
             let bias = match strip.bias {
                 Some(bias) if gathers => {
                     gather::pick(bias, from, gathered_bias);
@@ -213,7 +219,7 @@ impl Task for Lanes<'_, '_> {
                         terms: Below::all(starts),
                         len: strip.panels.len(),
                     };
-                    packed.gather(s, from, nr, gathered);
+                    packed.gather(s, from, pitch, gathered);
                 }
                 let (panel, in_order) = match gathers {
                     true => (&*gathered, Some(0)),
@@ -225,7 +231,7 @@ impl Task for Lanes<'_, '_> {
                     starts,
                     in_order,
                     panel: panel.get(skip..).unwrap_or(&[]),
-                    pitch: nr,
+                    pitch,
                     packed: packed.map(|(all, height)| (all, height, t, depth)),
                     start: match bias {
                         _ if t > 0 => Start::Partial,
