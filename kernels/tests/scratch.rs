@@ -1,0 +1,204 @@
+//! What lies in scratch is no operand: lanes that are no output may read it, but then each step of a tile takes a hundred times as long if it is a
+//! subnormal number, as indices and counts are that lay there before. The processor keeps a flag of such operands.
+#![cfg(target_arch = "x86_64")]
+
+mod common;
+
+use std::arch::asm;
+
+use common::{Mask, floats, mask};
+use proptest::prelude::*;
+use sluicegate_kernels::epilogue::Activation;
+use sluicegate_kernels::ops::conv::{Conv, NchwcConv};
+use sluicegate_kernels::ops::depthwise::Depthwise;
+use sluicegate_kernels::ops::matmul::{MatMul, MatMulSpec, Rows, RowsMut};
+use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec, nchwc};
+use sluicegate_kernels::pool::Serial;
+use sluicegate_kernels::{Buffer, Isa};
+
+/// MXCSR with all exceptions masked and none raised, and its flag of subnormal operands.
+const QUIET: u32 = 0x1f80;
+const SUBNORMAL: u32 = 1 << 1;
+
+/// Whether `f` computes with a subnormal number.
+fn meets_subnormals(f: impl FnOnce()) -> bool {
+    let mut state = QUIET;
+    // SAFETY: it is the state that threads begin with.
+    unsafe { asm!("ldmxcsr [{}]", in(reg) &state, options(nostack, readonly)) };
+    f();
+    // SAFETY: it is written there.
+    unsafe { asm!("stmxcsr [{}]", in(reg) &mut state, options(nostack)) };
+    state & SUBNORMAL != 0
+}
+
+/// Scratch full of small indices.
+fn scratch(len: usize) -> Buffer {
+    let mut scratch = Buffer::zeros(len);
+    scratch.fill(f32::from_bits(77));
+    scratch
+}
+
+/// A layer with masks of its inputs and outputs.
+#[derive(Debug, Clone)]
+struct Layer {
+    shape: ConvShape,
+    hw: (usize, usize),
+    masks: [Option<Mask>; 2],
+    seed: u64,
+}
+
+fn layer() -> impl Strategy<Value = Layer> {
+    let kernel = prop_oneof![
+        Just([3, 3]),
+        Just([1, 1]),
+        Just([1, 9]),
+        Just([5, 5]),
+        Just([4, 10])
+    ];
+    let extents = (1..3usize, 1..66usize, 1..66usize, 1..30usize, 1..50usize);
+    let steps = (1..3usize, 1..3usize, any::<bool>());
+    let layer = (kernel, extents, steps).prop_map(
+        |([kh, kw], (groups, ci, co, h, w), (stride, dilation, padded))| {
+            let (top, left) = if padded { (kh / 2, kw / 2) } else { (0, 0) };
+            let shape = ConvShape {
+                c_in: groups * ci,
+                c_out: groups * co,
+                groups,
+                kernel: [kh, kw],
+                stride: [stride; 2],
+                dilation: [dilation; 2],
+                pads: [top, left, top, left],
+            };
+            (shape, (h + (kh - 1) * dilation, w + (kw - 1) * dilation))
+        },
+    );
+    layer.prop_flat_map(|(shape, hw)| {
+        let masks = (
+            prop::option::of(mask(shape.c_in)),
+            prop::option::of(mask(shape.c_out)),
+        );
+        (masks, 0..1000u64).prop_map(move |((live_in, live_out), seed)| Layer {
+            shape,
+            hw,
+            masks: [live_in, live_out],
+            seed,
+        })
+    })
+}
+
+impl Layer {
+    /// Its weights and bias, and a map.
+    fn operands(&self) -> [Vec<f32>; 3] {
+        let ConvShape {
+            c_in,
+            c_out,
+            groups,
+            kernel,
+            ..
+        } = self.shape;
+        let weights = c_out * c_in / groups * kernel[0] * kernel[1];
+        let lens = [weights, c_out, c_in * self.hw.0 * self.hw.1];
+        lens.map(|len| floats(len, self.seed + len as u64))
+    }
+    fn pixels(&self) -> usize {
+        let (h, w) = self.shape.output(self.hw).unwrap();
+        h * w
+    }
+}
+
+fn spec<'a>(
+    shape: ConvShape,
+    weights: &'a [f32],
+    bias: &'a [f32],
+    algorithm: Algorithm,
+) -> ConvSpec<'a> {
+    ConvSpec {
+        shape,
+        weights,
+        bias: Some(bias),
+        activation: Activation::Relu,
+        live_in: None,
+        live_out: None,
+        algorithm,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn of_convolutions(layer in layer(), filtered in any::<bool>()) {
+        let [weights, bias, x] = layer.operands();
+        let algorithm = if filtered { Algorithm::Fastest } else { Algorithm::Direct };
+        let spec = spec(layer.shape, &weights, &bias, algorithm);
+        let [live_in, live_out] = &layer.masks;
+        let mut y = vec![0.0; layer.shape.c_out * layer.pixels()];
+        for isa in Isa::available() {
+            let conv = Conv::pack(isa, &spec, layer.hw).unwrap();
+            let mut scratch = scratch(conv.scratch_len(1));
+            let met = meets_subnormals(|| {
+                let masks = (live_in.as_ref().map(Mask::view), live_out.as_ref().map(Mask::view));
+                conv.run(&Serial, &x, masks.0, masks.1, &mut y, &mut scratch).unwrap();
+            });
+            prop_assert!(!met, "{isa}");
+        }
+    }
+
+    #[test]
+    fn of_convolutions_in_blocks(layer in layer()) {
+        let [weights, bias, _] = layer.operands();
+        let spec = spec(layer.shape, &weights, &bias, Algorithm::Direct);
+        for isa in Isa::available().filter(|&isa| NchwcConv::serves(isa, &layer.shape, layer.hw)) {
+            let conv = NchwcConv::pack_blocks(isa, &spec, layer.hw).unwrap();
+            let map = layer.hw.0 * layer.hw.1;
+            let len = |channels, pixels| nchwc::elements(isa, channels, pixels).unwrap();
+            let x = floats(len(layer.shape.c_in, map), layer.seed);
+            let mut y = vec![0.0; len(layer.shape.c_out, layer.pixels())];
+            let mut scratch = scratch(conv.scratch_len(1, false));
+            let met = meets_subnormals(|| {
+                conv.run(&Serial, &x, None, None, &mut y, &mut scratch).unwrap();
+            });
+            prop_assert!(!met, "{isa}");
+        }
+    }
+
+    #[test]
+    fn of_depthwise_convolutions(layer in layer()) {
+        let shape = ConvShape { c_out: layer.shape.c_in, groups: layer.shape.c_in, ..layer.shape };
+        let layer = Layer { shape, ..layer };
+        let [weights, bias, x] = layer.operands();
+        let live_in = &layer.masks[0];
+        let mut y = vec![0.0; shape.c_out * layer.pixels()];
+        for isa in Isa::available() {
+            let conv = Depthwise::pack(isa, &spec(shape, &weights, &bias, Algorithm::Direct)).unwrap();
+            let mut scratch = scratch(conv.scratch_len(layer.hw, 1));
+            let met = meets_subnormals(|| {
+                let live = live_in.as_ref().map(Mask::view);
+                conv.run(&Serial, &x, layer.hw, live, None, &mut y, &mut scratch).unwrap();
+            });
+            prop_assert!(!met, "{isa}");
+        }
+    }
+
+    #[test]
+    fn of_products(
+        (m, k, n, live_in, live_out) in (1..50usize, 1..140usize, 1..140usize).prop_flat_map(|(m, k, n)| {
+            (Just(m), Just(k), Just(n), prop::option::of(mask(k)), prop::option::of(mask(n)))
+        }),
+        seed in 0..1000u64,
+    ) {
+        let (a, b, bias) = (floats(m * k, seed), floats(k * n, seed + 1), floats(n, seed + 2));
+        let mut c = vec![0.0; m * n];
+        for isa in Isa::available() {
+            let spec = MatMulSpec { bias: Some(&bias), ..MatMulSpec::new(k, n, &b) };
+            let product = MatMul::pack(isa, &spec).unwrap();
+            let mut scratch = scratch(product.scratch_len(m, 1));
+            let met = meets_subnormals(|| {
+                let masks = (live_in.as_ref().map(Mask::view), live_out.as_ref().map(Mask::view));
+                let (a, c) = (Rows::new(&a, m, k), RowsMut::new(&mut c, m, n));
+                product.run(&Serial, a, masks.0, masks.1, c, &mut scratch).unwrap();
+            });
+            prop_assert!(!met, "{isa}");
+        }
+    }
+}
