@@ -78,7 +78,7 @@ impl Strip<'_> {
                 self.height
             })
         };
-        let lanes = self.lanes && lanes::serves(self.geometry, depth, self.wanted.from.len());
+        let lanes = self.lanes && lanes::stay(self.geometry, depth, self.wanted.from.len());
         let each = Self::room(
             self.geometry,
             (self.terms.channels.len(), depth),

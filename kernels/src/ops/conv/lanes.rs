@@ -33,6 +33,10 @@ const WIDE: usize = 4;
 /// Cycles that transposing an output takes.
 const TRANSPOSED: f64 = 0.25;
 
+/// Time of pixels as lanes with weights that are packed for channels as lanes, and must be put together anew: 5 x 5 on 48 channels of 28 x 28, 43 of them
+/// wanted.
+const TURNED: f64 = 1.2;
+
 /// Pixels of a strip at most.
 const PIXELS: usize = 1024;
 
@@ -41,7 +45,8 @@ pub(super) fn costs(geometry: &Geometry, depth: usize, kept: usize) -> (f64, f64
     let (depth, lanes) = (depth as f64, geometry.lanes);
     let pixels = geometry.strip().min(geometry.pixels());
     let columns = geometry.columns(pixels).next_multiple_of(lanes);
-    let channels = kept.next_multiple_of(lanes);
+    // What a tile reads of the planes is the same for one vector of channels and for two, and is what takes time.
+    let channels = kept.next_multiple_of(lanes).max(NV * lanes);
     let transposed = TRANSPOSED * (2 * lanes) as f64;
     (
         depth * columns as f64 / pixels as f64,
@@ -53,6 +58,12 @@ pub(super) fn costs(geometry: &Geometry, depth: usize, kept: usize) -> (f64, f64
 pub(super) fn serves(geometry: &Geometry, depth: usize, kept: usize) -> bool {
     let (pixels, channels) = costs(geometry, depth, kept);
     geometry.strip() <= PIXELS && channels < pixels
+}
+
+/// Whether channels stay the lanes of a group that is packed so, with so many live terms and wanted outputs.
+pub(super) fn stay(geometry: &Geometry, depth: usize, wanted: usize) -> bool {
+    let (pixels, channels) = costs(geometry, depth, wanted);
+    channels < TURNED * pixels
 }
 
 /// Pixels of the tallest tile of so many vectors of channels: 6 x 4 and 8 x 3 need 10 and 11 loads for 24 FMAs, 12 x 2 needs 14.
