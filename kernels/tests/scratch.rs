@@ -9,6 +9,9 @@ use std::arch::asm;
 use common::{Mask, floats, mask};
 use proptest::prelude::*;
 use sluicegate_kernels::epilogue::Activation;
+use sluicegate_kernels::ops::attention::{
+    Attention, AttentionSpec, Heads, HeadsMut, Layout, Live, Operands,
+};
 use sluicegate_kernels::ops::conv::{Conv, NchwcConv};
 use sluicegate_kernels::ops::depthwise::Depthwise;
 use sluicegate_kernels::ops::matmul::{MatMul, MatMulSpec, Rows, RowsMut};
@@ -154,9 +157,12 @@ proptest! {
             let len = |channels, pixels| nchwc::elements(isa, channels, pixels).unwrap();
             let x = floats(len(layer.shape.c_in, map), layer.seed);
             let mut y = vec![0.0; len(layer.shape.c_out, layer.pixels())];
-            let mut scratch = scratch(conv.scratch_len(1, false));
+            // Outputs of one group are skipped.
+            let live_out = layer.masks[1].as_ref().filter(|_| layer.shape.groups == 1);
+            let mut scratch = scratch(conv.scratch_len(1, live_out.is_some()));
             let met = meets_subnormals(|| {
-                conv.run(&Serial, &x, None, None, &mut y, &mut scratch).unwrap();
+                let live = live_out.map(Mask::view);
+                conv.run(&Serial, &x, None, live, &mut y, &mut scratch).unwrap();
             });
             prop_assert!(!met, "{isa}");
         }
@@ -175,6 +181,48 @@ proptest! {
             let met = meets_subnormals(|| {
                 let live = live_in.as_ref().map(Mask::view);
                 conv.run(&Serial, &x, layer.hw, live, None, &mut y, &mut scratch).unwrap();
+            });
+            prop_assert!(!met, "{isa}");
+        }
+    }
+
+    #[test]
+    fn of_attention(
+        (heads, queries, keys, width) in (1..4usize, 1..70usize, 1..200usize, 1..70usize),
+        (some, live) in (any::<bool>(), prop::collection::vec(any::<bool>(), 4 * 70)),
+        seed in 0..1000u64,
+    ) {
+        let spec = AttentionSpec {
+            q_heads: heads,
+            kv_heads: heads,
+            queries,
+            keys,
+            width,
+            v_width: width,
+            scale: 0.1,
+            softcap: 0.0,
+            before: None,
+            after: None,
+        };
+        let [q, k, v] = [queries, keys, keys].map(|n| floats(heads * n * width, seed + n as u64));
+        let heads_of = |data, tokens: usize| Heads { data, head: tokens * width, token: width };
+        let x = Operands {
+            q: heads_of(&q, queries),
+            k: heads_of(&k, keys),
+            v: heads_of(&v, keys),
+            bias: None,
+            valid: keys,
+            offset: 0,
+        };
+        let outputs = Mask::new(&live[..heads * width]);
+        let mut y = vec![0.0; heads * queries * width];
+        for isa in Isa::available() {
+            let attention = Attention::new(isa, spec).unwrap();
+            let mut scratch = scratch(attention.scratch_len(1));
+            let met = meets_subnormals(|| {
+                let live = Live { outputs: some.then(|| outputs.view()), queries: None, keys: None };
+                let y = HeadsMut { data: &mut y, layout: Layout::Heads };
+                attention.run(&Serial, x, live, y, &mut scratch).unwrap();
             });
             prop_assert!(!met, "{isa}");
         }

@@ -114,6 +114,10 @@ impl<'a> Block<'a, '_> {
         let p = take(&mut rest, kc.min(spec.keys) * pitch);
         let o = take(&mut rest, blocks * spec.v_width * pitch);
 
+        // Rows of dead elements are divided with the others: subnormal numbers, which may lie there, would take a hundred times as long.
+        if self.live_in(self.head).is_some() {
+            o.fill(0.0);
+        }
         let kv = self.kv();
         let of = |lanes: &[Lane], b: usize| -> usize { (b * N * S::LANES).min(lanes.len()) };
         let lanes_of = |b: usize| &lanes[of(lanes, b)..of(lanes, b + 1)];
