@@ -92,8 +92,14 @@ impl Task for Gather<'_, '_> {
             len: packed.panels.len(),
         };
         let to = self.to.row(0);
+        let panel_len = high * live.channels.len();
         for (i, from) in live.from.chunks(high).enumerate() {
-            panels.gather(s, from, high, &mut to[i * high * live.channels.len()..]);
+            let to = &mut to[i * panel_len..];
+            // A tile computes rows of no output, too: in time if they are no subnormal numbers.
+            if from.len() < high {
+                to[..panel_len].fill(0.0);
+            }
+            panels.gather(s, from, high, to);
         }
     }
 }
