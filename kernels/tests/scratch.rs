@@ -6,16 +6,16 @@ mod common;
 
 use std::arch::asm;
 
+use common::conv::{Case, case_of};
 use common::{Mask, floats, mask};
 use proptest::prelude::*;
-use sluicegate_kernels::epilogue::Activation;
 use sluicegate_kernels::ops::attention::{
     Attention, AttentionSpec, Heads, HeadsMut, Layout, Live, Operands,
 };
-use sluicegate_kernels::ops::conv::{Conv, NchwcConv};
+use sluicegate_kernels::ops::conv::NchwcConv;
 use sluicegate_kernels::ops::depthwise::Depthwise;
 use sluicegate_kernels::ops::matmul::{MatMul, MatMulSpec, Rows, RowsMut};
-use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec, nchwc};
+use sluicegate_kernels::ops::{Algorithm, ConvShape, nchwc};
 use sluicegate_kernels::pool::Serial;
 use sluicegate_kernels::{Buffer, Isa};
 
@@ -41,16 +41,7 @@ fn scratch(len: usize) -> Buffer {
     scratch
 }
 
-/// A layer with masks of its inputs and outputs.
-#[derive(Debug, Clone)]
-struct Layer {
-    shape: ConvShape,
-    hw: (usize, usize),
-    masks: [Option<Mask>; 2],
-    seed: u64,
-}
-
-fn layer() -> impl Strategy<Value = Layer> {
+fn layer() -> impl Strategy<Value = Case> {
     let kernel = prop_oneof![
         Just([3, 3]),
         Just([1, 1]),
@@ -60,7 +51,7 @@ fn layer() -> impl Strategy<Value = Layer> {
     ];
     let extents = (1..3usize, 1..66usize, 1..66usize, 1..30usize, 1..50usize);
     let steps = (1..3usize, 1..3usize, any::<bool>());
-    let layer = (kernel, extents, steps).prop_map(
+    let shapes = (kernel, extents, steps).prop_map(
         |([kh, kw], (groups, ci, co, h, w), (stride, dilation, padded))| {
             let (top, left) = if padded { (kh / 2, kw / 2) } else { (0, 0) };
             let shape = ConvShape {
@@ -75,55 +66,7 @@ fn layer() -> impl Strategy<Value = Layer> {
             (shape, (h + (kh - 1) * dilation, w + (kw - 1) * dilation))
         },
     );
-    layer.prop_flat_map(|(shape, hw)| {
-        let masks = (
-            prop::option::of(mask(shape.c_in)),
-            prop::option::of(mask(shape.c_out)),
-        );
-        (masks, 0..1000u64).prop_map(move |((live_in, live_out), seed)| Layer {
-            shape,
-            hw,
-            masks: [live_in, live_out],
-            seed,
-        })
-    })
-}
-
-impl Layer {
-    /// Its weights and bias, and a map.
-    fn operands(&self) -> [Vec<f32>; 3] {
-        let ConvShape {
-            c_in,
-            c_out,
-            groups,
-            kernel,
-            ..
-        } = self.shape;
-        let weights = c_out * c_in / groups * kernel[0] * kernel[1];
-        let lens = [weights, c_out, c_in * self.hw.0 * self.hw.1];
-        lens.map(|len| floats(len, self.seed + len as u64))
-    }
-    fn pixels(&self) -> usize {
-        let (h, w) = self.shape.output(self.hw).unwrap();
-        h * w
-    }
-}
-
-fn spec<'a>(
-    shape: ConvShape,
-    weights: &'a [f32],
-    bias: &'a [f32],
-    algorithm: Algorithm,
-) -> ConvSpec<'a> {
-    ConvSpec {
-        shape,
-        weights,
-        bias: Some(bias),
-        activation: Activation::Relu,
-        live_in: None,
-        live_out: None,
-        algorithm,
-    }
+    case_of(shapes)
 }
 
 proptest! {
@@ -131,17 +74,15 @@ proptest! {
 
     #[test]
     fn of_convolutions(layer in layer(), filtered in any::<bool>()) {
-        let [weights, bias, x] = layer.operands();
         let algorithm = if filtered { Algorithm::Fastest } else { Algorithm::Direct };
-        let spec = spec(layer.shape, &weights, &bias, algorithm);
-        let [live_in, live_out] = &layer.masks;
+        let x = layer.x();
         let mut y = vec![0.0; layer.shape.c_out * layer.pixels()];
         for isa in Isa::available() {
-            let conv = Conv::pack(isa, &spec, layer.hw).unwrap();
+            let conv = layer.pack(isa, algorithm, false);
             let mut scratch = scratch(conv.scratch_len(1));
             let met = meets_subnormals(|| {
-                let masks = (live_in.as_ref().map(Mask::view), live_out.as_ref().map(Mask::view));
-                conv.run(&Serial, &x, masks.0, masks.1, &mut y, &mut scratch).unwrap();
+                let (live_in, live_out) = (Some(layer.live_in.view()), Some(layer.live_out.view()));
+                conv.run(&Serial, &x, live_in, live_out, &mut y, &mut scratch).unwrap();
             });
             prop_assert!(!met, "{isa}");
         }
@@ -149,8 +90,8 @@ proptest! {
 
     #[test]
     fn of_convolutions_in_blocks(layer in layer()) {
-        let [weights, bias, _] = layer.operands();
-        let spec = spec(layer.shape, &weights, &bias, Algorithm::Direct);
+        let (weights, bias) = (layer.weights(), layer.bias());
+        let spec = layer.spec(&weights, bias.as_deref(), Algorithm::Direct);
         for isa in Isa::available().filter(|&isa| NchwcConv::serves(isa, &layer.shape, layer.hw)) {
             let conv = NchwcConv::pack_blocks(isa, &spec, layer.hw).unwrap();
             let map = layer.hw.0 * layer.hw.1;
@@ -158,11 +99,10 @@ proptest! {
             let x = floats(len(layer.shape.c_in, map), layer.seed);
             let mut y = vec![0.0; len(layer.shape.c_out, layer.pixels())];
             // Outputs of one group are skipped.
-            let live_out = layer.masks[1].as_ref().filter(|_| layer.shape.groups == 1);
+            let live_out = (layer.shape.groups == 1).then(|| layer.live_out.view());
             let mut scratch = scratch(conv.scratch_len(1, live_out.is_some()));
             let met = meets_subnormals(|| {
-                let live = live_out.map(Mask::view);
-                conv.run(&Serial, &x, None, live, &mut y, &mut scratch).unwrap();
+                conv.run(&Serial, &x, None, live_out, &mut y, &mut scratch).unwrap();
             });
             prop_assert!(!met, "{isa}");
         }
@@ -171,15 +111,15 @@ proptest! {
     #[test]
     fn of_depthwise_convolutions(layer in layer()) {
         let shape = ConvShape { c_out: layer.shape.c_in, groups: layer.shape.c_in, ..layer.shape };
-        let layer = Layer { shape, ..layer };
-        let [weights, bias, x] = layer.operands();
-        let live_in = &layer.masks[0];
+        let layer = Case { shape, ..layer };
+        let (weights, bias, x) = (layer.weights(), layer.bias(), layer.x());
+        let spec = layer.spec(&weights, bias.as_deref(), Algorithm::Direct);
         let mut y = vec![0.0; shape.c_out * layer.pixels()];
         for isa in Isa::available() {
-            let conv = Depthwise::pack(isa, &spec(shape, &weights, &bias, Algorithm::Direct)).unwrap();
+            let conv = Depthwise::pack(isa, &spec).unwrap();
             let mut scratch = scratch(conv.scratch_len(layer.hw, 1));
             let met = meets_subnormals(|| {
-                let live = live_in.as_ref().map(Mask::view);
+                let live = Some(layer.live_in.view());
                 conv.run(&Serial, &x, layer.hw, live, None, &mut y, &mut scratch).unwrap();
             });
             prop_assert!(!met, "{isa}");

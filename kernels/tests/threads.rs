@@ -4,12 +4,12 @@ mod common;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use common::conv::Case;
 use common::{Mask, Threads, bits, floats};
 use sluicegate_kernels::epilogue::Activation;
-use sluicegate_kernels::ops::conv::Conv;
 use sluicegate_kernels::ops::depthwise::Depthwise;
 use sluicegate_kernels::ops::matmul::{MatMul, MatMulSpec, Rows, RowsMut};
-use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec};
+use sluicegate_kernels::ops::{Algorithm, ConvShape};
 use sluicegate_kernels::pool::Pool;
 use sluicegate_kernels::{Channels, Isa};
 
@@ -123,23 +123,6 @@ const fn window(c_in: usize, c_out: usize, kernel: usize, stride: usize) -> Conv
     }
 }
 
-fn spec<'a>(
-    shape: ConvShape,
-    weights: &'a [f32],
-    bias: &'a [f32],
-    algorithm: Algorithm,
-) -> ConvSpec<'a> {
-    ConvSpec {
-        shape,
-        weights,
-        bias: Some(bias),
-        activation: Activation::Relu,
-        live_in: None,
-        live_out: None,
-        algorithm,
-    }
-}
-
 #[test]
 fn convolutions() {
     use Algorithm::{Direct, Winograd2, Winograd4};
@@ -155,16 +138,11 @@ fn convolutions() {
     ];
     for isa in Isa::available() {
         for (shape, map, algorithm) in layers {
-            let weights = floats(shape.weights_len().unwrap(), 2);
-            let (x, bias) = (
-                floats(shape.c_in * map.0 * map.1, 1),
-                floats(shape.c_out, 3),
-            );
-            let kernel = Conv::pack(isa, &spec(shape, &weights, &bias, algorithm), map).unwrap();
-            let (oh, ow) = shape.output(map).unwrap();
+            let case = Case::dense(shape, map);
+            let (kernel, x) = (case.pack(isa, algorithm, false), case.x());
             let what = format!("{isa} {algorithm:?} {shape:?} on {map:?}");
             let channels = (shape.c_in, shape.c_out);
-            let len = shape.c_out * oh * ow;
+            let len = shape.c_out * case.pixels();
             check(&what, channels, len, |pool, (live_in, live_out), y| {
                 let mut scratch = vec![f32::NAN; kernel.scratch_len(pool.threads())];
                 kernel
@@ -183,16 +161,15 @@ fn depthwise() {
                 groups: 90,
                 ..window(90, 90, kernel, stride)
             };
-            let weights = floats(shape.weights_len().unwrap(), 2);
-            let (x, bias) = (floats(90 * map * map, 1), floats(90, 3));
-            let spec = spec(shape, &weights, &bias, Algorithm::Direct);
+            let case = Case::dense(shape, (map, map));
+            let (weights, bias, x) = (case.weights(), case.bias(), case.x());
+            let spec = case.spec(&weights, bias.as_deref(), Algorithm::Direct);
             let depthwise = Depthwise::pack(isa, &spec).unwrap();
-            let (oh, ow) = shape.output((map, map)).unwrap();
             let what = format!("{isa} {kernel} x {kernel} by {stride} on {map} x {map}");
             check(
                 &what,
                 (90, 90),
-                90 * oh * ow,
+                90 * case.pixels(),
                 |pool, (live_in, live_out), y| {
                     let len = depthwise.scratch_len((map, map), pool.threads());
                     let mut scratch = vec![f32::NAN; len];

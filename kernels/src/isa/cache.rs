@@ -10,23 +10,28 @@ const USUAL: usize = 1 << 20;
 /// Bytes of the L2 of a core, between an eighth and eight times the usual. Asked for once: in a virtual machine the question leaves it.
 pub(crate) fn l2() -> usize {
     static KNOWN: AtomicUsize = AtomicUsize::new(0);
-    let known = KNOWN.load(Relaxed);
-    if known > 0 {
-        return known;
+    once(&KNOWN, || {
+        ask().unwrap_or(USUAL).clamp(USUAL / 8, USUAL * 8)
+    })
+}
+
+/// What `ask` says, which is not zero, and said once.
+fn once(known: &AtomicUsize, ask: impl FnOnce() -> usize) -> usize {
+    match known.load(Relaxed) {
+        0 => {
+            let found = ask();
+            known.store(found, Relaxed);
+            found
+        }
+        known => known,
     }
-    let found = ask().unwrap_or(USUAL).clamp(USUAL / 8, USUAL * 8);
-    KNOWN.store(found, Relaxed);
-    found
 }
 
 /// Whether streams from memory come as fast as they can without being asked for. On Zen 5 they do: 4 x 4096 x 4096 takes 1.5 ms, and 2.0 with prefetches. On
 /// Xeons they do not: with prefetches 16 to 32 rows ahead it takes 0.85, 1 x 4096 x 4096 0.95.
 pub(crate) fn foresees_streams() -> bool {
     static KNOWN: AtomicUsize = AtomicUsize::new(0);
-    if KNOWN.load(Relaxed) == 0 {
-        KNOWN.store(1 + usize::from(!is_intel()), Relaxed);
-    }
-    KNOWN.load(Relaxed) == 2
+    once(&KNOWN, || 1 + usize::from(!is_intel())) == 2
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -51,12 +51,12 @@ pub(crate) fn list(live: Option<Channels<'_>>, first: usize, to: &mut [u32]) {
 }
 
 /// What `bias` holds for the columns `from`, and zeros behind them: in lanes of no column a subnormal number would slow down every step.
-pub(crate) fn pick(bias: &[f32], from: &[u32], to: &mut [f32]) {
-    let (to, behind) = to.split_at_mut(from.len());
-    for (to, &column) in to.iter_mut().zip(from) {
-        *to = bias[column as usize];
+pub(crate) fn pick(bias: &[f32], from: impl Iterator<Item = usize>, to: &mut [f32]) {
+    let mut to = to.iter_mut();
+    for (column, to) in from.zip(&mut to) {
+        *to = bias[column];
     }
-    behind.fill(0.0);
+    to.for_each(|to| *to = 0.0);
 }
 
 /// Panels packed for a product, some columns of which are wanted.

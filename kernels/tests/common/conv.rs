@@ -51,16 +51,29 @@ impl Case {
     pub fn bias(&self) -> Option<Vec<f32>> {
         self.bias.then(|| floats(self.shape.c_out, self.seed + 2))
     }
+    /// Without masks.
+    pub fn spec<'a>(
+        &self,
+        weights: &'a [f32],
+        bias: Option<&'a [f32]>,
+        algorithm: Algorithm,
+    ) -> ConvSpec<'a> {
+        ConvSpec {
+            shape: self.shape,
+            weights,
+            bias,
+            activation: self.activation,
+            live_in: None,
+            live_out: None,
+            algorithm,
+        }
+    }
     pub fn pack(&self, isa: Isa, algorithm: Algorithm, fold: bool) -> Conv {
         let (weights, bias) = (self.weights(), self.bias());
         let spec = ConvSpec {
-            shape: self.shape,
-            weights: &weights,
-            bias: bias.as_deref(),
-            activation: self.activation,
             live_in: fold.then(|| self.live_in.view()),
             live_out: fold.then(|| self.live_out.view()),
-            algorithm,
+            ..self.spec(&weights, bias.as_deref(), algorithm)
         };
         Conv::pack(isa, &spec, self.hw).unwrap()
     }

@@ -5,6 +5,7 @@ mod layouts;
 mod nn;
 mod product;
 mod refused;
+mod rows;
 
 use nn::{Threads, bits, data, guarded};
 use proptest::prelude::*;

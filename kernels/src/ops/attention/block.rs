@@ -115,7 +115,7 @@ impl<'a> Block<'a, '_> {
         let o = take(&mut rest, blocks * spec.v_width * pitch);
 
         // Rows of dead elements are divided with the others: subnormal numbers, which may lie there, would take a hundred times as long.
-        if self.live_in(self.head).is_some() {
+        if self.live_rows().is_some() {
             o.fill(0.0);
         }
         let kv = self.kv();
@@ -240,11 +240,7 @@ impl<'a> Block<'a, '_> {
         let data = &v.data[kv * v.head..];
         let gathered = tallest_gathered::<S>().min(const { tallest_of::<S>(N) });
         let mut out = Tile::new(o, width, pitch, pitch);
-        // Heads together have all that one of them has.
-        let mut live = match a.heads {
-            1 => self.live_in(self.head),
-            _ => None,
-        };
+        let mut live = self.live_rows();
         s.outline(
             #[inline(always)]
             || match &mut live {
@@ -304,6 +300,15 @@ impl<'a> Block<'a, '_> {
                 },
             },
         );
+    }
+
+    /// The elements that are computed, if some are not: heads together have all that one of them has.
+    #[inline(always)]
+    fn live_rows(&self) -> Option<impl Iterator<Item = usize> + use<'a>> {
+        match self.attention.heads {
+            1 => self.live_in(self.head),
+            _ => None,
+        }
     }
 
     /// The live elements of a head of the result, if some are dead.

@@ -226,7 +226,7 @@ impl Task for Block<'_, '_> {
         let (targets, bias) = (take_indices(&mut rest, rows), take(&mut rest, rows));
         let bias = match strip.bias {
             Some(all) if gathers => {
-                gather::pick(all, live, bias);
+                gather::pick(all, live.iter().map(|&c| c as usize), bias);
                 Some(&*bias)
             }
             all => all.map(|all| &all[begin..]),

@@ -212,7 +212,7 @@ impl Task for Lanes<'_, '_> {
             };
             let bias = match strip.bias {
                 Some(bias) if gathers => {
-                    gather::pick(bias, from, gathered_bias);
+                    gather::pick(bias, from.iter().map(|&c| c as usize), gathered_bias);
                     Some(&*gathered_bias)
                 }
                 bias => bias.map(|bias| &bias[at * nr + skip..]),

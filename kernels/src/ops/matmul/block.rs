@@ -391,7 +391,7 @@ fn blocks<S: F32s>(
                         packed.gather(s, from, nr, &mut gathered[i * apart(nr)..]);
                     }
                     if let Some(bias) = p.bias {
-                        gather::pick(bias, from, gathered_bias);
+                        gather::pick(bias, from.iter().map(|&c| c as usize), gathered_bias);
                     }
                 }
                 let first = at.vector * S::LANES;

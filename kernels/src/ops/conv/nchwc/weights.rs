@@ -66,12 +66,7 @@ impl<'a> Chosen<'a> {
         let bias = packed.vector(0).1.map(|all| {
             let Some(live) = outputs else { return all };
             let bias = take(rest, lines(count.next_multiple_of(packed.panel_width())));
-            // Sums of no output begin with zero: with a subnormal number each of their steps would take a hundred times as long.
-            let (of_live, behind) = bias.split_at_mut(count);
-            for (to, c) in of_live.iter_mut().zip(live.live()) {
-                *to = all[c];
-            }
-            behind.fill(0.0);
+            gather::pick(all, live.live(), bias);
             &*bias
         });
         Self {

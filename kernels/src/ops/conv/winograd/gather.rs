@@ -39,7 +39,7 @@ pub(super) fn live_only<'a>(
     let panels = take(rest, packed.form.points() * plane);
     let bias = live.bias.map(|all| {
         let bias = take(rest, rows);
-        gather::pick(all, live.from, bias);
+        gather::pick(all, live.from.iter().map(|&c| c as usize), bias);
         &*bias
     });
     Tile::new(panels, packed.form.points(), plane, plane).split(
