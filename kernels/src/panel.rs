@@ -13,7 +13,7 @@ use core::ops::Range;
 use crate::isa::F32s;
 
 pub(crate) use gathered::{Gathered, GatheredRows, InFours};
-pub(crate) use spaced::{Apart, Beside, Spaced, SpacedRows};
+pub(crate) use spaced::{Apart, Beside, Inner, Spaced, SpacedRows};
 pub(crate) use terms::{Below, Bounded, Even, Runs, Terms};
 
 /// Floats in a cache line.

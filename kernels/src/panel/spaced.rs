@@ -177,3 +177,59 @@ impl<T: Terms, const MR: usize> Lhs<MR> for Beside<'_, T, MR> {
         });
     }
 }
+
+/// As [`Beside`], for `R` rows of `MR / R` pixels, of which the first `LO` and the last `HI` are not read.
+#[derive(Clone, Copy)]
+pub(crate) struct Inner<'a, T, const R: usize, const MR: usize, const LO: usize, const HI: usize> {
+    // Invariant of `new`: each holds every term of the pixels that are read.
+    rows: [&'a [f32]; R],
+    ld: usize,
+    list: T,
+}
+
+impl<'a, T: Terms, const R: usize, const MR: usize, const LO: usize, const HI: usize>
+    Inner<'a, T, R, MR, LO, HI>
+{
+    /// `rows` from the first pixel on that is read. Panics when one does not hold the elements that the bound of `list` allows to be asked for.
+    #[inline(always)]
+    pub(crate) fn new(rows: [&'a [f32]; R], ld: usize, list: T) -> Self {
+        for row in rows {
+            SpacedRows::new(row, ld, list, const { MR / R - LO - HI });
+        }
+        Self { rows, ld, list }
+    }
+}
+
+impl<T: Terms, const R: usize, const MR: usize, const LO: usize, const HI: usize> Lhs<MR>
+    for Inner<'_, T, R, MR, LO, HI>
+{
+    const GROUP: usize = T::GROUP;
+    const TOGETHER: usize = T::TOGETHER;
+    #[inline(always)]
+    fn len(self) -> usize {
+        self.list.len()
+    }
+    #[inline(always)]
+    fn part(self, steps: Range<usize>) -> Self {
+        let list = self.list.part(steps);
+        Self { list, ..self }
+    }
+    #[inline(always)]
+    fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, usize, f32)) {
+        let together = if U == T::GROUP { T::TOGETHER } else { 1 };
+        let at = self.list.at::<U>(n, u);
+        let mut rows = self.rows.map(|row| row.as_ptr());
+        for row in &mut rows {
+            *row = one_register(row.wrapping_add(at));
+        }
+        each_row!(MR, i => {
+            let (row, pixel) = (i / const { MR / R }, i % const { MR / R });
+            if pixel >= LO && pixel + HI < const { MR / R } {
+                for k in 0..together {
+                    // SAFETY: a term is below the bound of all, and so is one `k` behind it (`Terms`); the pixels that are read hold them (`new`).
+                    f(i, k, unsafe { *rows[row].wrapping_add((pixel - LO) * self.ld + k) });
+                }
+            }
+        });
+    }
+}

@@ -85,10 +85,39 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, L: Lhs<MR>>(
     rhs: impl Rhs<S, NV>,
     mut place: Place<'_, impl Target<S, MR, NV>>,
 ) {
+    in_parts(
+        s,
+        &mut place,
+        #[inline(always)]
+        |acc| add(s, depth, lhs, rhs, acc),
+    );
+}
+
+/// A tile whose terms come in parts, each of which is [added](add).
+#[inline(always)]
+pub(crate) fn in_parts<S: F32s, const MR: usize, const NV: usize>(
+    s: S,
+    place: &mut Place<'_, impl Target<S, MR, NV>>,
+    parts: impl FnOnce(&mut [[S::V; NV]; MR]),
+) {
     assert!(fits::<S>(MR, NV), "tile spills");
+    let mut acc = first_sums::<S, MR, NV>(s, place);
+    parts(&mut acc);
+    epilogue::finish(s, place.activation, &mut acc);
+    place.to.store(s, &acc);
+}
+
+/// Adds `depth` terms.
+#[inline(always)]
+pub(crate) fn add<S: F32s, const MR: usize, const NV: usize, L: Lhs<MR>>(
+    s: S,
+    depth: usize,
+    lhs: L,
+    rhs: impl Rhs<S, NV>,
+    acc: &mut [[S::V; NV]; MR],
+) {
     const { assert!(matches!(L::GROUP, 1 | 2 | 4), "no loop of such groups") };
     const { assert!(matches!(L::TOGETHER, 1 | PAIR), "no loop of so many") };
-    let mut acc = first_sums::<S, MR, NV>(s, &mut place);
     // Some steps from branch to branch: where scalars share ports with vectors (Intel), what a loop counts and compares takes turns of the
     // FMA units.
     let whole = match const { group_of::<S>(L::GROUP, NV) } {
@@ -96,13 +125,11 @@ pub(crate) fn tile<S: F32s, const MR: usize, const NV: usize, L: Lhs<MR>>(
         group => depth - depth % group,
     };
     if const { group_of::<S>(L::GROUP, NV) == 2 } {
-        steps::<S, L, MR, NV, 2>(s, 0..whole, lhs, rhs, &mut acc);
+        steps::<S, L, MR, NV, 2>(s, 0..whole, lhs, rhs, acc);
     } else if const { group_of::<S>(L::GROUP, NV) == 4 } {
-        steps::<S, L, MR, NV, 4>(s, 0..whole, lhs, rhs, &mut acc);
+        steps::<S, L, MR, NV, 4>(s, 0..whole, lhs, rhs, acc);
     }
-    steps::<S, L, MR, NV, 1>(s, whole..depth, lhs, rhs, &mut acc);
-    epilogue::finish(s, place.activation, &mut acc);
-    place.to.store(s, &acc);
+    steps::<S, L, MR, NV, 1>(s, whole..depth, lhs, rhs, acc);
 }
 
 /// Steps from branch to branch for an operand that has registers for so many. With 16 they come singly, unless one address serves all and a tile has several vectors.

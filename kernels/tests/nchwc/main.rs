@@ -1,5 +1,6 @@
 //! Maps in blocks of channels: the chains of planes and of products, so the same numbers, whatever lies behind the last channel.
 
+mod groups;
 mod layouts;
 #[path = "../nn/mod.rs"]
 mod nn;
@@ -368,30 +369,6 @@ fn maps_without_pixels() {
                 };
                 Case::new(shape, map, k as u64).check();
             }
-        }
-    }
-}
-
-/// Groups that begin and end within the panels of weights, and tiles of every width.
-#[test]
-fn groups_of_whole_blocks() {
-    for isa in Isa::available() {
-        let lanes = isa.lanes();
-        for (groups, [from, to], map, k, stride) in [
-            (4, [1, 1], (28, 28), 3, 1),
-            (3, [1, 3], (9, 30), 3, 2),
-            (2, [2, 5], (12, 7), 5, 1),
-            (5, [3, 2], (6, 11), 1, 1),
-            (3, [1, 4], (40, 50), 1, 2),
-            (2, [9, 6], (14, 13), 3, 1),
-        ] {
-            let shape = ConvShape {
-                c_in: groups * from * lanes,
-                c_out: groups * to * lanes,
-                groups,
-                ..square(1, k, stride)
-            };
-            Case::new(shape, map, k as u64).on(isa);
         }
     }
 }

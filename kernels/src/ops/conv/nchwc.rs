@@ -11,6 +11,7 @@
 //! between zeros instead.
 #![forbid(unsafe_code)]
 
+mod cut;
 mod edges;
 mod lists;
 mod pass;
@@ -121,7 +122,7 @@ impl NchwcConv {
         Ok(Self {
             isa,
             shape,
-            source: Source::new(&shape, hw, [lanes, isa.lanes()], matmul.pitch())?,
+            source: Source::new(&shape, hw, (lanes, isa), matmul.pitch())?,
             pixels,
             matmul,
             depth,

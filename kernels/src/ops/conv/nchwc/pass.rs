@@ -428,13 +428,13 @@ impl<const NP: usize> Tiles<'_, NP> {
 }
 
 /// Pixels of neighbouring blocks, from the elements `at` on: vector `j` of row `i` of a tile is pixel `i` of block `j`.
-struct Pixels<'a, R, const MR: usize> {
-    blocks: R,
-    at: usize,
+pub(super) struct Pixels<'a, R, const MR: usize> {
+    pub(super) blocks: R,
+    pub(super) at: usize,
     /// Which pixels from there on they are, unless they are side by side.
-    apart: Option<&'a [u32; MR]>,
+    pub(super) apart: Option<&'a [u32; MR]>,
     /// Lanes of each block that become zeros.
-    dead: [u32; WIDE],
+    pub(super) dead: [u32; WIDE],
 }
 
 impl<S: F32s, R: Rows<NV>, const MR: usize, const NV: usize> Target<S, MR, NV>

@@ -5,6 +5,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use super::super::taps;
+use super::cut::Taps;
 use super::edges::{LISTED, spans};
 use super::lists::InOrder;
 use crate::ops::ConvShape;
@@ -12,7 +13,7 @@ use crate::ops::span::{Border, Span, pairs};
 use crate::pack::{even_height, extent};
 use crate::panel::{Bounded, Runs, lines, take};
 use crate::pool::{Pool, Tile, worth};
-use crate::{Channels, Error};
+use crate::{Channels, Error, Isa};
 
 /// Elements of the strip of a map: 32 KiB, so that L1 holds it, or else 512 KiB, so that L2 does while the panels pass over it. Where windows go over
 /// the map 128 KiB: with 32, edges are cut up, and weights that L1 does not hold pass through more often, which took 1.02 to 1.07 of the time.
@@ -48,6 +49,8 @@ pub(super) struct Source {
     pub(super) flat: bool,
     rows: Vec<Span>,
     columns: Vec<Columns>,
+    /// If windows are cut where they reach beyond the map: what they have in common.
+    cut: Option<Taps>,
     /// Of all windows, one after the other: where their terms are, seen from the first one of a pixel.
     pub(super) terms: Vec<u32>,
     /// Where those of the window with all taps begin that are side by side, if they come in whole runs.
@@ -148,11 +151,11 @@ impl Source {
         of(Span::taps).min(LISTED).max(of(|k| k))
     }
 
-    /// For a map that it [serves](Self::serves), in blocks of `lanes` channels; those of y have `of_y`. `pitch`: from one row of a panel to the next.
+    /// For a map that it [serves](Self::serves), in blocks of `lanes` channels. `pitch`: from one row of a panel to the next.
     pub(super) fn new(
         shape: &ConvShape,
         inside: (usize, usize),
-        [lanes, of_y]: [usize; 2],
+        (lanes, isa): (usize, Isa),
         pitch: usize,
     ) -> Result<Self, Error> {
         let output = shape.output(inside)?;
@@ -162,9 +165,14 @@ impl Source {
         extent(&[all, h, w], "map")?;
         let channels = read(shape).next_multiple_of(lanes);
         let flat = is_flat(shape);
-        let (border, [rows, columns]) = match flat {
+        let each = [lanes, isa.lanes()];
+        let cut = match flat {
+            true => None,
+            false => Taps::new(shape, inside, output, each, isa.registers()),
+        };
+        let (border, [rows, columns]) = match flat || cut.is_some() {
             true => (None, whole(shape, output)),
-            false => spans(shape, inside, output, [lanes, of_y]),
+            false => spans(shape, inside, output, each),
         };
         let map = border.map_or(inside, |border| border.map);
         // Of a row of the output, or of one of its pixels.
@@ -217,6 +225,7 @@ impl Source {
             flat,
             rows,
             columns: columns.collect(),
+            cut,
             terms: Vec::new(),
             runs: Bounded::all_of(Vec::new()),
             depths: 0,
@@ -358,6 +367,17 @@ impl Source {
         ((h * w).div_ceil(each), if self.flat { 1 } else { w })
     }
 
+    /// The map that a group reads.
+    pub(super) fn of_group<'a>(&self, x: &'a [f32], group: usize) -> &'a [f32] {
+        let (h, w) = self.map;
+        &x[(group * self.channels * h * w).min(x.len())..]
+    }
+
+    /// What windows that are cut have in common, if they are.
+    pub(super) fn cut(&self) -> Option<&Taps> {
+        self.cut.as_ref()
+    }
+
     /// Whether all windows have the same taps.
     pub(super) fn is_one_area(&self) -> bool {
         self.rows.len() * self.columns.len() <= 1
@@ -384,7 +404,7 @@ impl Source {
         (pixel, pixels): (usize, usize),
     ) -> impl Iterator<Item = Area<'a>> {
         let ((h, w), (_, width)) = (self.map, self.output);
-        let x = &x[(group * self.channels * h * w).min(x.len())..];
+        let x = self.of_group(x, group);
         let (begin, end) = (pixel / width, (pixel + pixels) / width);
         let behind = move |pixel: usize| &x[(pixel * self.lanes).min(x.len())..];
         self.windows().filter_map(move |(window, rows, columns)| {

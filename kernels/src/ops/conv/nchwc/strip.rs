@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::NchwcConv;
+use super::cut::{Cut, Taps};
 use super::lists::{Lists, LiveTerms};
 use super::pass::{self, Pass, WIDE, Walk};
 use super::weights::{Chosen, Weights};
@@ -42,6 +43,11 @@ impl Task for Strip<'_, '_> {
     #[inline(always)]
     fn run<S: F32s>(mut self, s: S) {
         let conv = self.conv;
+        if const { S::REGISTERS >= 32 }
+            && let Some(taps) = conv.source.cut()
+        {
+            return self.cut(s, taps);
+        }
         let panels = core::mem::take(&mut self.room);
         let pitch = conv.matmul.pitch();
         // Vectors of a panel whose rows are one behind the other.
@@ -84,6 +90,63 @@ impl Task for Strip<'_, '_> {
 }
 
 impl Strip<'_, '_> {
+    /// All blocks, each of which is the outputs of a group.
+    #[inline(always)]
+    fn cut<S: F32s>(&mut self, s: S, taps: &Taps) {
+        let conv = self.conv;
+        let (blocks, first) = (self.tile.rows(), self.channel);
+        let of = self.weights;
+        let weights = |block: usize| of.vector(first + block * S::LANES);
+        let mut of_next = weights(0);
+        for block in 0..blocks {
+            let (panel, bias) = of_next;
+            of_next = weights((block + 1).min(blocks - 1));
+            let group = first / S::LANES + block;
+            let cut = Cut {
+                taps,
+                x: conv.source.of_group(self.x, group),
+                panel,
+                pitch: conv.matmul.pitch(),
+                next: of_next.0,
+                block,
+                dead: self.dead::<S>(block, 1),
+                start: start(bias),
+                activation: conv.matmul.activation(),
+            };
+            cut.run(s, self.pixel, &mut self.tile);
+            self.activate(s, block, 1);
+        }
+    }
+
+    /// Lanes of so many blocks that become zeros.
+    #[inline(always)]
+    fn dead<S: F32s>(&self, block: usize, count: usize) -> [u32; WIDE] {
+        let mut dead = [0; WIDE];
+        if let Some(live) = self.zeros {
+            for (i, dead) in dead[..count].iter_mut().enumerate() {
+                *dead = nchwc::dead::<S>(live, self.channel / S::LANES + block + i);
+            }
+        }
+        dead
+    }
+
+    /// Applies an activation that tiles do not apply to so many blocks.
+    #[inline(always)]
+    fn activate<S: F32s>(&mut self, s: S, block: usize, count: usize) {
+        let activation = self.conv.matmul.activation();
+        if activation.in_registers() {
+            return;
+        }
+        for i in block..block + count {
+            let row = self.tile.row(i);
+            pointwise::apply(s, activation, row);
+            if let Some(live) = self.zeros {
+                let pixels = row.len() / S::LANES;
+                nchwc::clear(s, pixels, live, self.channel / S::LANES + i, row);
+            }
+        }
+    }
+
     /// The blocks that some panels are, from this one of the tile on.
     #[inline(always)]
     fn panel<S: F32s, const NP: usize, const EACH: usize, const N: usize>(
@@ -97,12 +160,7 @@ impl Strip<'_, '_> {
         let first = self.channel + block * S::LANES;
         let pitch = conv.matmul.pitch();
         let each = conv.source.terms_of_a_run();
-        let mut dead = [0; WIDE];
-        if let Some(live) = self.zeros {
-            for (i, dead) in dead[..N].iter_mut().enumerate() {
-                *dead = nchwc::dead::<S>(live, first / S::LANES + i);
-            }
-        }
+        let dead = self.dead::<S>(block, N);
         let (_, bias) = weights.vector(first);
         let pixels = (self.pixel, self.tile.cols() / S::LANES);
         // Of several areas the first ones have read all depth blocks, unless L2 does not hold them beside those of the next panels.
@@ -167,10 +225,9 @@ impl Strip<'_, '_> {
                     },
                     block,
                     dead,
-                    start: match bias {
-                        _ if t > 0 => Start::Partial,
-                        Some(bias) => Start::Cols(bias),
-                        None => Start::Zero,
+                    start: match t {
+                        0 => start(bias),
+                        _ => Start::Partial,
                     },
                     activation: match terms.end == depth {
                         true => activation,
@@ -183,14 +240,14 @@ impl Strip<'_, '_> {
                 }
             }
         }
-        if !activation.in_registers() {
-            for i in 0..N {
-                let row = self.tile.row(block + i);
-                pointwise::apply(s, activation, row);
-                if let Some(live) = self.zeros {
-                    nchwc::clear(s, row.len() / S::LANES, live, first / S::LANES + i, row);
-                }
-            }
-        }
+        self.activate(s, block, N);
+    }
+}
+
+/// Where sums begin.
+fn start(bias: Option<&[f32]>) -> Start<'_> {
+    match bias {
+        Some(bias) => Start::Cols(bias),
+        None => Start::Zero,
     }
 }
