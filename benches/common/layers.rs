@@ -1,9 +1,10 @@
 //! Products and convolutions of real nets, ready to be run.
 
 use sluicegate::kernels::epilogue::Activation;
-use sluicegate::kernels::ops::conv::Conv;
+use sluicegate::kernels::ops::conv::{Conv, NchwcConv};
 use sluicegate::kernels::ops::depthwise::Depthwise;
 use sluicegate::kernels::ops::matmul::{MatMul, MatMulSpec, Rows, RowsMut};
+use sluicegate::kernels::ops::nchwc::{self, Live};
 use sluicegate::kernels::ops::{Algorithm, ConvShape, ConvSpec};
 use sluicegate::kernels::pool::Pool;
 use sluicegate::kernels::{Channels, Isa, reference};
@@ -141,6 +142,8 @@ pub(crate) const LAYERS: &[Layer] = &[
 enum Kernel {
     MatMul(MatMul),
     Conv(Box<Conv>),
+    /// Maps in blocks, as they lie in nets where no filtering is faster.
+    Blocks(Box<NchwcConv>),
     Depthwise(Depthwise),
 }
 
@@ -237,14 +240,24 @@ impl Layer {
                     (Kernel::Depthwise(kernel), scratch)
                 } else {
                     let kernel = Conv::pack(isa, &spec, map).expect("a layer");
-                    let scratch = vec![0.0; kernel.scratch_len(threads)];
-                    (Kernel::Conv(Box::new(kernel)), scratch)
+                    let filters = kernel.row_name().contains("winograd");
+                    if !filters && shape.groups == 1 && NchwcConv::serves(isa, &shape, map) {
+                        let kernel = NchwcConv::pack_blocks(isa, &spec, map).expect("a layer");
+                        let scratch = vec![0.0; kernel.scratch_len(threads, true)];
+                        (Kernel::Blocks(Box::new(kernel)), scratch)
+                    } else {
+                        let scratch = vec![0.0; kernel.scratch_len(threads)];
+                        (Kernel::Conv(Box::new(kernel)), scratch)
+                    }
+                };
+                let elements = |channels: usize, pixels: usize| {
+                    nchwc::elements(isa, channels, pixels).expect("small")
                 };
                 Prepared {
                     layer: self,
                     kernel,
-                    x: floats(shape.c_in * map.0 * map.1, 1),
-                    y: vec![0.0; shape.c_out * oh * ow],
+                    x: floats(elements(shape.c_in, map.0 * map.1), 1),
+                    y: vec![0.0; elements(shape.c_out, oh * ow)],
                     scratch,
                     weights,
                     bias,
@@ -268,6 +281,9 @@ impl Prepared {
                 kernel.run(pool, a, live_in, live_out, c, scratch)
             }
             (Kernel::Conv(kernel), _) => kernel.run(pool, x, live_in, live_out, y, scratch),
+            (Kernel::Blocks(kernel), _) => {
+                kernel.run(pool, x, live_in.map(Live::Compact), live_out, y, scratch)
+            }
             (Kernel::Depthwise(kernel), Work::Conv { map, .. }) => {
                 kernel.run(pool, x, map, live_in, live_out, y, scratch)
             }

@@ -115,7 +115,8 @@ pub(crate) fn convolution(
     // What is not computed by Winograd's filtering is in blocks, but for maps that caches do not hold and of which little is live: of a
     // block, each line with a live channel is read.
     let far = shape.c_in * h * w > FAR && case.density() < 0.3;
-    let winograd = conv.row_name().contains("winograd");
+    // Its transforms of the outputs take as long however few inputs live.
+    let winograd = conv.row_name().contains("winograd") && case.density() >= 0.05;
     let grouped = shape.groups > 1 && words.is_some();
     let direct = NchwcConv::serves(isa, &shape, (h, w)) && !far && !winograd && !grouped;
     if direct && layout.is_err() {

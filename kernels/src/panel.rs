@@ -251,6 +251,15 @@ impl<S: F32s, T: Terms, const NP: usize, const EACH: usize, const AHEAD: usize, 
     }
 }
 
+/// What is used after some panels.
+#[derive(Clone, Copy)]
+pub(crate) enum Next<'a, const NP: usize> {
+    /// Panels as they are; these themselves where none follow.
+    Panels([&'a [f32]; NP]),
+    /// What panels are put together from, one behind the other.
+    Sources(&'a [f32]),
+}
+
 /// As [`Side`], while the panels that are used next are prefetched, some of each by each of the first tiles that pass over these. What is asked for slowly comes
 /// in time, too, and does not wait for what memory can bring at once: a core has 16 lines under way, which are 17 GB/s from the L3 of a Xeon.
 ///
@@ -266,14 +275,27 @@ pub(crate) struct Foreseen<'a, S, T, const NP: usize, const EACH: usize, const L
 impl<'a, S: F32s, T: Terms, const NP: usize, const EACH: usize, const LINES: bool>
     Foreseen<'a, S, T, NP, EACH, LINES>
 {
-    /// For the `nth` of `tiles` that pass over `panels`; `next` are the `panels` themselves where none follow. Panics as [`Side::new`].
+    /// For the `nth` of `tiles` that pass over `panels`. Panics as [`Side::new`].
     #[inline(always)]
     pub(crate) fn new(
         panels: [&'a [f32]; NP],
         offsets: T,
-        next: [&'a [f32]; NP],
+        next: Next<'a, NP>,
         (nth, tiles): (usize, usize),
     ) -> Self {
+        let of = Side::new(panels, offsets);
+        let next = match next {
+            Next::Panels(next) => next,
+            Next::Sources(all) => {
+                // All tiles ask for some.
+                let from = nth * (offsets.len() / 2 * LINE);
+                let next = match Self::in_lines(offsets) && from < all.len() {
+                    true => [&all[from..]; 2],
+                    false => [panels[0]; 2],
+                };
+                return Self { of, next };
+            }
+        };
         // Panels by comparison: arrays that are indexed, or written in parts and read as a whole, go through memory between two tiles.
         let all = NP * EACH;
         let from = |i: usize, at: usize| {
@@ -309,10 +331,7 @@ impl<'a, S: F32s, T: Terms, const NP: usize, const EACH: usize, const LINES: boo
             }
             _ => [vector(nth, 0); 2],
         };
-        Self {
-            of: Side::new(panels, offsets),
-            next,
-        }
+        Self { of, next }
     }
 
     /// Whether lines are asked for one behind the other.

@@ -413,6 +413,12 @@ impl MatMul {
         (panel.get(first % self.nr..).unwrap_or(&[]), bias)
     }
 
+    /// The panels that hold the packed columns from one to another, if they lie one behind the other.
+    pub(crate) fn between(&self, first: usize, last: usize) -> &[f32] {
+        let all = self.product(&[], 0, Below::all(&[]), 0);
+        all.sources(&[first as u32, last as u32])
+    }
+
     /// Elements of the packed weights.
     pub(crate) fn len(&self) -> usize {
         self.panels.len()

@@ -19,7 +19,9 @@ use crate::ops::conv::{LiveTerms, Wanted};
 use crate::ops::pointwise;
 use crate::pack::even_height;
 use crate::pack::gather::{self, saved};
-use crate::panel::{Below, Foreseen, LINE, Lhs, Listed, Packed, Terms, lines, take, take_indices};
+use crate::panel::{
+    Below, Foreseen, LINE, Lhs, Listed, Next, Packed, Terms, lines, take, take_indices,
+};
 use crate::pool::{NOWHERE, Pool, Rows, Tile, worth};
 use crate::tile::gemm::{Place, Sieve, Sieved, Start, for_height, tile, without_lists};
 
@@ -427,7 +429,8 @@ impl Pass<'_> {
             };
             let next = &panel[ahead.min(panel.len())..];
             let tiles = (nth, self.targets.len() / MR);
-            let rhs = Foreseen::<S, _, 1, NV, false>::new([panel], offsets, [next], tiles);
+            let rhs =
+                Foreseen::<S, _, 1, NV, false>::new([panel], offsets, Next::Panels([next]), tiles);
             let place = Place {
                 to: (
                     &mut rows,

@@ -19,7 +19,7 @@ use crate::ops::conv::block::{Job, panels_of};
 use crate::ops::conv::planes::Geometry;
 use crate::pack::even_height;
 use crate::pack::gather::{self, saved};
-use crate::panel::{Below, Even, Foreseen, LINE, Lhs, Listed, Packed, Terms, lines, take};
+use crate::panel::{Below, Even, Foreseen, LINE, Lhs, Listed, Next, Packed, Terms, lines, take};
 use crate::pool::{NOWHERE, Tile};
 use crate::tile::gemm::{NV, Place, Start, Whole, for_height, tallest, tile};
 use crate::transpose::to_rows;
@@ -386,7 +386,12 @@ impl Pass<'_> {
             start: self.start,
             activation: self.activation,
         };
-        let rhs = Foreseen::<S, _, 1, N, false>::new([self.panel], starts, [self.next], tiles);
+        let rhs = Foreseen::<S, _, 1, N, false>::new(
+            [self.panel],
+            starts,
+            Next::Panels([self.next]),
+            tiles,
+        );
         tile::<S, MR, N, _>(s, self.offsets.len(), lhs, rhs, place);
     }
 }

@@ -167,6 +167,18 @@ impl<'a> Product<'a> {
         });
     }
 
+    /// The panels that hold these columns, which ascend, if they lie one behind the other.
+    pub(super) fn sources(&self, columns: &[u32]) -> &'a [f32] {
+        let number = |column: &u32| self.first_panel + *column as usize / self.nr;
+        match (columns.first(), columns.last()) {
+            (Some(first), Some(last)) if self.pitch == self.nr => {
+                let panels = number(first)..number(last) + 1;
+                &self.panels[panels.start * self.panel_len..panels.end * self.panel_len]
+            }
+            _ => &[],
+        }
+    }
+
     pub(super) fn a_start(&self, row: usize) -> usize {
         let row = self.a_index.map_or(row, |index| index[row] as usize);
         row * self.lda
@@ -412,6 +424,13 @@ fn blocks<S: F32s>(
                     let of = core::array::from_fn(|i| panel(x + i));
                     (of, core::array::from_fn(|i| panel(after + i)))
                 };
+                let sources = match panels {
+                    Panels::Gather { from, .. } if p.in_order && kc == depth && after < count => {
+                        let then = panels.next_to::<S>(after, width, nr).columns;
+                        p.sources(&from[after * nr..][..then])
+                    }
+                    _ => &[],
+                };
                 let pass = Pass {
                     product: p,
                     terms,
@@ -432,6 +451,7 @@ fn blocks<S: F32s>(
                     activation: if last { p.activation } else { Activation::None },
                     panels: of,
                     next,
+                    sources,
                     gathered: matches!(panels, Panels::Gather { .. }),
                 };
                 pass.column(s, at.count, rows, r, index, out);

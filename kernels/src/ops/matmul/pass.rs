@@ -9,7 +9,7 @@ use super::spread::{self, Lanes};
 use crate::epilogue::Activation;
 use crate::isa::F32s;
 use crate::pack::even_height;
-use crate::panel::{Apart, Below, Even, Foreseen, Lhs, SpacedRows, Terms};
+use crate::panel::{Apart, Below, Even, Foreseen, Lhs, Next, SpacedRows, Terms};
 use crate::pool::Tile;
 use crate::tile::gemm::{NV, Place, Start, Target, for_height, tallest, tile, without_lists};
 
@@ -27,8 +27,9 @@ pub(super) struct Pass<'a> {
     pub(super) target: spread::Target<'a>,
     pub(super) activation: Activation,
     pub(super) panels: [&'a [f32]; PAIR],
-    /// Those after them, if there are any.
+    /// Those after them, if there are any, and what they will be put together from.
     pub(super) next: [&'a [f32]; PAIR],
+    pub(super) sources: &'a [f32],
     /// Whether the panels were put together for this pass: their rows are the terms.
     pub(super) gathered: bool,
 }
@@ -129,6 +130,10 @@ impl Pass<'_> {
                 *next = after;
             }
         }
+        let next = match self.gathered {
+            true => Next::Sources(self.sources),
+            false => Next::Panels(next),
+        };
         let (a, lda) = match self.moved {
             Some((rows, ld)) => (&rows[range.start * ld..], ld),
             None => {
@@ -208,7 +213,7 @@ struct Rows<'a, const NP: usize> {
     a: &'a [f32],
     lda: usize,
     panels: [&'a [f32]; NP],
-    next: [&'a [f32]; NP],
+    next: Next<'a, NP>,
     /// How many tiles that pass over the panels are before these, how many these are, and all.
     before: usize,
     count: usize,

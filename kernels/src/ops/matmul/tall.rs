@@ -19,7 +19,7 @@ use super::panels::Panels;
 use crate::epilogue::Activation;
 use crate::isa::F32s;
 use crate::pack::gather_rows;
-use crate::panel::{Ahead, Even, Foreseen, Packed, Side, Terms, take};
+use crate::panel::{Ahead, Even, Foreseen, Next, Packed, Side, Terms, take};
 use crate::pool::Tile;
 use crate::tile::gemm::{NV, Place, Start, TALL, for_height, tile};
 
@@ -206,11 +206,13 @@ impl<'a> Block<'a> {
         };
         if p.in_order {
             let terms = Even::new(t * p.pitch, p.pitch, depth);
-            let rhs = Foreseen::<S, _, 1, NV, false>::new([panel], terms, [next], (nth, 2));
+            let rhs =
+                Foreseen::<S, _, 1, NV, false>::new([panel], terms, Next::Panels([next]), (nth, 2));
             tile::<S, MR, NV, _>(s, depth, lhs, rhs, place);
         } else {
             let terms = p.of_b.part(t..t + depth);
-            let rhs = Foreseen::<S, _, 1, NV, false>::new([panel], terms, [next], (nth, 2));
+            let rhs =
+                Foreseen::<S, _, 1, NV, false>::new([panel], terms, Next::Panels([next]), (nth, 2));
             tile::<S, MR, NV, _>(s, depth, lhs, rhs, place);
         }
     }

@@ -17,7 +17,7 @@ use crate::epilogue::Activation;
 use crate::isa::F32s;
 use crate::ops::ConvShape;
 use crate::ops::span::Span;
-use crate::panel::{Bounded, Even, Foreseen, Inner, Rhs, Runs, Terms};
+use crate::panel::{Bounded, Even, Foreseen, Inner, Next, Rhs, Runs, Terms};
 use crate::pool::Tile;
 use crate::tile::gemm::{Place, Start, add, for_height, in_parts};
 
@@ -222,7 +222,8 @@ impl Cut<'_> {
         let runs = Runs::new(taps.runs.all(), taps.runs.len() * Runs::LEN);
         let depth = runs.len();
         let terms = Even::new(0, self.pitch, rows.taps * taps.across * depth);
-        let weights = Foreseen::<S, _, 1, 1, false>::new([rows.panel], terms, [rows.next], nth);
+        let weights =
+            Foreseen::<S, _, 1, 1, false>::new([rows.panel], terms, Next::Panels([rows.next]), nth);
         let to = Pixels {
             blocks: out.in_order::<1>(self.block),
             at: (rows.first + row * taps.outputs + pixel) * S::LANES,

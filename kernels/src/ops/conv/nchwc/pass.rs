@@ -5,7 +5,7 @@ use super::source::Area;
 use crate::epilogue::Activation;
 use crate::isa::F32s;
 use crate::panel::{
-    Below, Beside, Even, Foreseen, GatheredRows, InFours, Lhs, Runs, SpacedRows, Terms,
+    Below, Beside, Even, Foreseen, GatheredRows, InFours, Lhs, Next, Runs, SpacedRows, Terms,
 };
 use crate::pool::{Rows, Tile};
 use crate::tile::gemm::{
@@ -83,8 +83,8 @@ pub(super) struct Pass<'a, const NP: usize> {
     pub(super) panels: [&'a [f32]; NP],
     /// From one row of a panel to the next.
     pub(super) pitch: usize,
-    /// Panels that are used next.
-    pub(super) next: [&'a [f32]; NP],
+    /// What is used next.
+    pub(super) next: Next<'a, NP>,
     /// Blocks of channels of the pixels of the next tile that are asked for.
     pub(super) fetch: usize,
     /// The first block.
@@ -242,7 +242,7 @@ struct Tiles<'a, const NP: usize> {
     /// The first pixel of the area.
     first: usize,
     panels: [&'a [f32]; NP],
-    next: [&'a [f32]; NP],
+    next: Next<'a, NP>,
     fetch: usize,
     /// How many tiles that pass over the panels are before these, how many these are, and all.
     nth: (usize, usize, usize),

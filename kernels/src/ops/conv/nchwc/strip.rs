@@ -10,7 +10,7 @@ use crate::Channels;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
 use crate::ops::{nchwc, pointwise};
-use crate::panel::{Runs, Terms};
+use crate::panel::{Next, Runs, Terms};
 use crate::pool::Tile;
 use crate::tile::gemm::{NV, Start};
 
@@ -71,8 +71,12 @@ impl Task for Strip<'_, '_> {
                 _ => 1,
             };
             let weights = match self.chosen {
-                Some(chosen) => chosen.some(s, first, vectors.div_ceil(panel), panels),
-                None => self.weights,
+                Some(chosen) => {
+                    let count = vectors.div_ceil(panel);
+                    let sources = chosen.sources(first + vectors * S::LANES, count);
+                    (chosen.some(s, first, count, panels), Some(sources))
+                }
+                None => (self.weights, None),
             };
             match vectors {
                 WIDE if const { S::REGISTERS >= 32 } => {
@@ -147,12 +151,12 @@ impl Strip<'_, '_> {
         }
     }
 
-    /// The blocks that some panels are, from this one of the tile on.
+    /// The blocks that some panels are, from this one of the tile on; and what the next panels will be put together from, if they will be.
     #[inline(always)]
     fn panel<S: F32s, const NP: usize, const EACH: usize, const N: usize>(
         &mut self,
         s: S,
-        weights: Weights<'_>,
+        (weights, sources): (Weights<'_>, Option<&[f32]>),
         block: usize,
     ) {
         let conv = self.conv;
@@ -204,6 +208,13 @@ impl Strip<'_, '_> {
                         _ => panels[p],
                     };
                 }
+                let next = match sources {
+                    Some(all) => {
+                        let share = |t: usize| all.len() / depth.max(1) * t;
+                        Next::Sources(&all[share(t)..share(terms.end.min(depth))])
+                    }
+                    None => Next::Panels(next),
+                };
                 let now = || terms.clone();
                 let pass = Pass {
                     area,
