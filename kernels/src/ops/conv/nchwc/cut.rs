@@ -21,7 +21,7 @@ use crate::panel::{Bounded, Even, Foreseen, Inner, Next, Rhs, Runs, Terms};
 use crate::pool::Tile;
 use crate::tile::gemm::{Place, Start, add, for_height, in_parts};
 
-/// Pixels of rows that share a tile: what a tile begins and ends with is shared as well, and a few sums wait for each other.
+/// Pixels of rows that share a tile, two by two: the sums of few pixels wait for each other, and what a tile begins and ends with is shared as well.
 const SHORT: core::ops::RangeInclusive<usize> = 6..=14;
 /// Pixels of a tile along a longer row: 28 leave four registers of 32.
 const LONG: [usize; 7] = [12, 14, 16, 20, 24, 26, 28];
@@ -101,7 +101,7 @@ pub(super) struct Cut<'a> {
 /// Rows of outputs with the same taps on the map.
 #[derive(Clone, Copy)]
 struct Rows<'a> {
-    /// The map from the first tap of the first output on, which is `left` pixels in front of it.
+    /// The map from the row on that the first output's first tap is in.
     x: &'a [f32],
     panel: &'a [f32],
     next: &'a [f32],
