@@ -11,6 +11,7 @@
 //! between zeros instead.
 #![forbid(unsafe_code)]
 
+mod along;
 mod cut;
 mod edges;
 mod lists;

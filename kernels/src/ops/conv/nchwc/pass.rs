@@ -1,6 +1,9 @@
 //! A depth block of some panels: the tiles of all pixels of a strip.
 #![forbid(unsafe_code)]
 
+use core::ops::Range;
+
+use super::along::{Along, along};
 use super::source::Area;
 use crate::epilogue::Activation;
 use crate::isa::F32s;
@@ -12,8 +15,6 @@ use crate::tile::gemm::{
     NV, Place, Start, Target, each_row, for_height, tallest, tallest_gathered, tile,
 };
 
-/// Pixels of the longest tile along a row: with one vector of channels it leaves four registers of 32.
-const LONGEST: usize = 28;
 /// Vectors of the widest panel.
 pub(super) const WIDE: usize = 4;
 
@@ -28,39 +29,12 @@ const fn tallest_of<S: F32s>(vectors: usize) -> usize {
 }
 
 /// The same where pixels may be anywhere: the address of each takes a general register.
-const fn tallest_anywhere<S: F32s>(vectors: usize) -> usize {
+pub(super) const fn tallest_anywhere<S: F32s>(vectors: usize) -> usize {
     match vectors {
         WIDE => 6,
         3 => 5, // Six spill.
         _ => tallest_gathered::<S>(),
     }
-}
-
-/// Whether so many pixels along a row, by so many vectors, are a tile of their own: they need one address, so there are registers for more than of pixels
-/// anywhere, and an FMA broadcasts what only it reads. With 32 registers only for one vector: 12 x 2 took 1.0 to 1.04 of 8 x 2 anywhere.
-const fn along<S: F32s>(pixels: usize, vectors: usize) -> bool {
-    match (S::REGISTERS >= 32, vectors) {
-        (true, 1) => pixels >= 12 && pixels <= LONGEST,
-        (false, 1) => pixels == 8 || pixels == 12,
-        (false, 2) => pixels == 6,
-        _ => false,
-    }
-}
-
-/// The tallest of such tiles that are worth it for the rows of an area. The last one of a row begins where it ends with it, so some pixels are computed twice:
-/// from the first term on, then.
-pub(super) fn height_along<S: F32s>(area: &Area<'_>, vectors: usize) -> Option<usize> {
-    let width = area.width;
-    // Steps of FMAs and what else a step takes.
-    let cost = |height: usize| width.div_ceil(height) * (height * vectors + 2);
-    let others = tallest_anywhere::<S>(vectors);
-    let heights = [6, 8, 12, 14, 16, 20, 24, 26, 28];
-    let best = heights
-        .into_iter()
-        .filter(|&height| along::<S>(height, vectors) && height <= width)
-        .min_by_key(|&height| cost(height))?;
-    let pays = cost(best) * others <= width * (others * vectors + 4);
-    (pays && area.stride <= 2).then_some(best)
 }
 
 /// Where the terms of a pixel are, and, unless they are all, where the rows of each begin in a panel.
@@ -96,22 +70,44 @@ pub(super) struct Pass<'a, const NP: usize> {
 }
 
 impl<const NP: usize> Pass<'_, NP> {
-    /// All pixels, row by row, in tiles of a [height](height_along).
+    /// All pixels, row by row, in [tiles along them](Along).
     #[inline(always)]
     pub(super) fn rows<S: F32s, const EACH: usize, const N: usize>(
         &self,
         s: S,
-        height: usize,
+        along: Along,
         out: &mut Tile<'_>,
     ) {
-        let area = self.area;
+        let rows = self.area.pixels / self.area.width;
+        let count =
+            |(height, columns): &(usize, Range<usize>)| rows * columns.len().div_ceil(*height);
+        let all = along.iter().map(count).sum();
+        let mut before = 0;
+        for (height, columns) in along {
+            if columns.is_empty() {
+                continue;
+            }
+            let these = count(&(height, columns.clone()));
+            let tiles = Tiles {
+                nth: (before, these, all),
+                columns,
+                ..self.of(self.area, 0)
+            };
+            before += these;
+            self.along::<S, EACH, N>(s, height, tiles, out);
+        }
+    }
+
+    #[inline(always)]
+    fn along<S: F32s, const EACH: usize, const N: usize>(
+        &self,
+        s: S,
+        height: usize,
+        tiles: Tiles<'_, NP>,
+        out: &mut Tile<'_>,
+    ) {
+        let (area, pitch) = (self.area, self.pitch);
         let mut out = out.sub(0..out.rows(), 0..out.cols());
-        let count = area.pixels / area.width * area.width.div_ceil(height);
-        let tiles = Tiles {
-            nth: (0, count, count),
-            ..self.of(area, 0)
-        };
-        let pitch = self.pitch;
         let (of_x, of_w) = match self.walk {
             Walk::Places(of_x) => (of_x, None),
             Walk::LivePlaces(of_x, of_w) => (of_x, Some(of_w)),
@@ -121,7 +117,7 @@ impl<const NP: usize> Pass<'_, NP> {
                         1 => tiles.of_runs::<S, MR, EACH, N, 1>(s, of_x, pitch, &mut out),
                         _ => tiles.of_runs::<S, MR, EACH, N, 2>(s, of_x, pitch, &mut out),
                     }
-                }, 6 8 12 14 16 20 24 26 28);
+                }, 4 5 6 8 12 14 16 20 24 26 28);
                 return;
             }
             Walk::Runs(_) | Walk::Live(..) => unreachable!("pixels are listed"),
@@ -133,7 +129,7 @@ impl<const NP: usize> Pass<'_, NP> {
                 (1, false) => tiles.of_rows::<S, MR, EACH, N, 1, false>(s, of_x, (of_w, pitch), &mut out),
                 (_, false) => tiles.of_rows::<S, MR, EACH, N, 2, false>(s, of_x, (of_w, pitch), &mut out),
             }
-        }, 6 8 12 14 16 20 24 26 28);
+        }, 4 5 6 8 12 14 16 20 24 26 28);
     }
 
     /// Tiles of these pixels, the first of which has this number.
@@ -146,6 +142,7 @@ impl<const NP: usize> Pass<'_, NP> {
             next: self.next,
             fetch: self.fetch,
             nth: (0, 0, 0),
+            columns: 0..area.width,
             block: self.block,
             dead: self.dead,
             start: self.start,
@@ -246,6 +243,8 @@ struct Tiles<'a, const NP: usize> {
     fetch: usize,
     /// How many tiles that pass over the panels are before these, how many these are, and all.
     nth: (usize, usize, usize),
+    /// Of tiles along rows: their columns.
+    columns: Range<usize>,
     /// The first block of the output.
     block: usize,
     dead: [u32; WIDE],
@@ -328,7 +327,7 @@ impl<const NP: usize> Tiles<'_, NP> {
         for (from, to) in from.chunks_exact(width).zip(to.chunks_exact(width)) {
             let data = &data[(from[0] as usize).min(data.len())..];
             let rows = SpacedRows::new(data, apart, of_x, width);
-            for pixel in (0..width).step_by(MR) {
+            for pixel in self.columns.clone().step_by(MR) {
                 let pixel = pixel.min(width - MR);
                 let at = (first + to[0] as usize + pixel) * S::LANES;
                 let lhs = Beside(rows.tile::<MR>(pixel));

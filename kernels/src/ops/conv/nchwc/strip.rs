@@ -2,9 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::NchwcConv;
+use super::along::tiles_along;
 use super::cut::{Cut, Taps};
 use super::lists::{Lists, LiveTerms};
-use super::pass::{self, Pass, WIDE, Walk};
+use super::pass::{Pass, WIDE, Walk};
 use super::weights::{Chosen, Weights};
 use crate::Channels;
 use crate::epilogue::Activation;
@@ -178,8 +179,8 @@ impl Strip<'_, '_> {
                 of_w,
                 rows,
             } = self.lists.of(window, each);
-            let along = pass::height_along::<S>(&area, N).filter(|_| rows.stretch == depth);
-            let runs = match along {
+            let along = tiles_along::<S>(&area, N).filter(|_| rows.stretch == depth);
+            let runs = match &along {
                 Some(_) if window.is_whole && !self.lists.listed => conv.source.runs(),
                 _ => None,
             };
@@ -245,8 +246,8 @@ impl Strip<'_, '_> {
                         false => Activation::None,
                     },
                 };
-                match along {
-                    Some(height) => pass.rows::<S, EACH, N>(s, height, &mut self.tile),
+                match &along {
+                    Some(along) => pass.rows::<S, EACH, N>(s, along.clone(), &mut self.tile),
                     None => pass.tiles::<S, EACH, N>(s, &mut self.tile),
                 }
             }
