@@ -253,11 +253,22 @@ impl<S: F32s, T: Terms, const NP: usize, const EACH: usize, const AHEAD: usize, 
 
 /// What is used after some panels.
 #[derive(Clone, Copy)]
-pub(crate) enum Next<'a, const NP: usize> {
+pub(crate) struct Next<'a, const NP: usize> {
     /// Panels as they are; these themselves where none follow.
-    Panels([&'a [f32]; NP]),
+    pub(crate) panels: [&'a [f32]; NP],
     /// What panels are put together from, one behind the other.
-    Sources(&'a [f32]),
+    pub(crate) sources: &'a [f32],
+}
+
+impl<'a, const NP: usize> Next<'a, NP> {
+    /// These.
+    #[inline(always)]
+    pub(crate) fn panels(panels: [&'a [f32]; NP]) -> Self {
+        Self {
+            panels,
+            sources: &[],
+        }
+    }
 }
 
 /// As [`Side`], while the panels that are used next are prefetched, some of each by each of the first tiles that pass over these. What is asked for slowly comes
@@ -284,18 +295,13 @@ impl<'a, S: F32s, T: Terms, const NP: usize, const EACH: usize, const LINES: boo
         (nth, tiles): (usize, usize),
     ) -> Self {
         let of = Side::new(panels, offsets);
-        let next = match next {
-            Next::Panels(next) => next,
-            Next::Sources(all) => {
-                // All tiles ask for some.
-                let from = nth * (offsets.len() / 2 * LINE);
-                let next = match Self::in_lines(offsets) && from < all.len() {
-                    true => [&all[from..]; 2],
-                    false => [panels[0]; 2],
-                };
-                return Self { of, next };
-            }
-        };
+        // All tiles ask for some of the sources.
+        let from = nth * (offsets.len() / 2 * LINE);
+        if Self::in_lines(offsets) && from < next.sources.len() {
+            let next = [&next.sources[from..]; 2];
+            return Self { of, next };
+        }
+        let next = next.panels;
         // Panels by comparison: arrays that are indexed, or written in parts and read as a whole, go through memory between two tiles.
         let all = NP * EACH;
         let from = |i: usize, at: usize| {

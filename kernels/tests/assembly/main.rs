@@ -31,7 +31,7 @@ struct Family {
     tiles: fn(isa: &str) -> Vec<(usize, usize)>,
 }
 
-const FAMILIES: [Family; 10] = [
+const FAMILIES: [Family; 11] = [
     Family {
         path: "ops::matmul::pass",
         slack: 17,
@@ -67,6 +67,16 @@ const FAMILIES: [Family; 10] = [
         tiles: |isa| match isa {
             AVX2 => heights(6, &[1, 2]),
             _ => [heights(12, &[1, 2]), heights(7, &[3]), heights(6, &[4])].concat(),
+        },
+    },
+    Family {
+        // Rows of pixels, with all of them and without one at either end.
+        path: "ops::conv::nchwc::cut",
+        slack: 17,
+        one_register: true,
+        tiles: |isa| match isa {
+            AVX2 => Vec::new(),
+            _ => (12..=28).step_by(2).map(|rows| (rows, 1)).collect(),
         },
     },
     Family {
@@ -183,10 +193,9 @@ fn defects(family: &Family, loops: &[Loop], isa: &str) -> Vec<String> {
         // The steps that pairs or fours leave over are three at most, together or one by one: what they consist of is no matter, unless they
         // spill.
         let quarters = |fmas: usize| (1..=3).map(move |n| n * fmas);
-        let left_over = isa == AVX512
-            && loops.iter().any(|group| {
-                group.function == l.function && quarters(group.fmas).any(|n| n == 4 * l.fmas)
-            });
+        let left_over = loops.iter().any(|group| {
+            group.function == l.function && quarters(group.fmas).any(|n| n == 4 * l.fmas)
+        });
         // As many as make one of the tiles of what is broadcast.
         let tiles = (family.tiles)(isa);
         let make = |by: &&usize| {

@@ -430,7 +430,7 @@ impl Pass<'_> {
             let next = &panel[ahead.min(panel.len())..];
             let tiles = (nth, self.targets.len() / MR);
             let rhs =
-                Foreseen::<S, _, 1, NV, false>::new([panel], offsets, Next::Panels([next]), tiles);
+                Foreseen::<S, _, 1, NV, false>::new([panel], offsets, Next::panels([next]), tiles);
             let place = Place {
                 to: (
                     &mut rows,

@@ -389,7 +389,7 @@ impl Pass<'_> {
         let rhs = Foreseen::<S, _, 1, N, false>::new(
             [self.panel],
             starts,
-            Next::Panels([self.next]),
+            Next::panels([self.next]),
             tiles,
         );
         tile::<S, MR, N, _>(s, self.offsets.len(), lhs, rhs, place);

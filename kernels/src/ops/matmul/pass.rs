@@ -130,9 +130,9 @@ impl Pass<'_> {
                 *next = after;
             }
         }
-        let next = match self.gathered {
-            true => Next::Sources(self.sources),
-            false => Next::Panels(next),
+        let next = Next {
+            panels: next,
+            sources: self.sources,
         };
         let (a, lda) = match self.moved {
             Some((rows, ld)) => (&rows[range.start * ld..], ld),

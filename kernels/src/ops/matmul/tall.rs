@@ -207,12 +207,12 @@ impl<'a> Block<'a> {
         if p.in_order {
             let terms = Even::new(t * p.pitch, p.pitch, depth);
             let rhs =
-                Foreseen::<S, _, 1, NV, false>::new([panel], terms, Next::Panels([next]), (nth, 2));
+                Foreseen::<S, _, 1, NV, false>::new([panel], terms, Next::panels([next]), (nth, 2));
             tile::<S, MR, NV, _>(s, depth, lhs, rhs, place);
         } else {
             let terms = p.of_b.part(t..t + depth);
             let rhs =
-                Foreseen::<S, _, 1, NV, false>::new([panel], terms, Next::Panels([next]), (nth, 2));
+                Foreseen::<S, _, 1, NV, false>::new([panel], terms, Next::panels([next]), (nth, 2));
             tile::<S, MR, NV, _>(s, depth, lhs, rhs, place);
         }
     }

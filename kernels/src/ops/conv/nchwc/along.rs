@@ -9,6 +9,8 @@ use crate::isa::F32s;
 
 /// Pixels of the longest tile along a row: with one vector of channels it leaves four registers of 32.
 const LONGEST: usize = 28;
+/// Pixels of a tile of one vector.
+const HEIGHTS: [usize; 8] = [8, 12, 14, 16, 20, 24, 26, LONGEST];
 
 /// Whether so many pixels along a row, by so many vectors, are a tile of their own: they need one address, so there are registers for more than of pixels
 /// anywhere, and an FMA broadcasts what only it reads. With 32 registers only for one vector: 12 x 2 took 1.0 to 1.04 of 8 x 2 anywhere.
@@ -45,11 +47,14 @@ pub(super) fn tiles_along<S: F32s>(area: &Area<'_>, vectors: usize) -> Option<Al
     // Steps of FMAs and what else a step takes.
     let cost = |height: usize| width.div_ceil(height) * (height * vectors + 2);
     let others = tallest_anywhere::<S>(vectors);
-    let heights = [8, 12, 14, 16, 20, 24, 26, 28];
-    let best = heights
-        .into_iter()
-        .filter(|&height| along::<S>(height, vectors) && height <= width)
-        .min_by_key(|&height| cost(height))?;
+    let mut best = None;
+    for height in HEIGHTS {
+        let better = best.is_none_or(|best| cost(height) < cost(best));
+        if along::<S>(height, vectors) && height <= width && better {
+            best = Some(height);
+        }
+    }
+    let best = best?;
     let pays = cost(best) * others <= width * (others * vectors + 4);
     pays.then_some([(best, 0..width), (best, width..width)])
 }

@@ -223,7 +223,7 @@ impl Cut<'_> {
         let depth = runs.len();
         let terms = Even::new(0, self.pitch, rows.taps * taps.across * depth);
         let weights =
-            Foreseen::<S, _, 1, 1, false>::new([rows.panel], terms, Next::Panels([rows.next]), nth);
+            Foreseen::<S, _, 1, 1, false>::new([rows.panel], terms, Next::panels([rows.next]), nth);
         let to = Pixels {
             blocks: out.in_order::<1>(self.block),
             at: (rows.first + row * taps.outputs + pixel) * S::LANES,

@@ -212,9 +212,10 @@ impl Strip<'_, '_> {
                 let next = match sources {
                     Some(all) => {
                         let share = |t: usize| all.len() / depth.max(1) * t;
-                        Next::Sources(&all[share(t)..share(terms.end.min(depth))])
+                        let sources = &all[share(t)..share(terms.end.min(depth))];
+                        Next { panels, sources }
                     }
-                    None => Next::Panels(next),
+                    None => Next::panels(next),
                 };
                 let now = || terms.clone();
                 let pass = Pass {
