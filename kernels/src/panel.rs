@@ -13,7 +13,7 @@ use core::ops::Range;
 use crate::isa::F32s;
 
 pub(crate) use gathered::{Gathered, GatheredRows, InFours};
-pub(crate) use spaced::{Apart, Beside, Inner, Spaced, SpacedRows};
+pub(crate) use spaced::{Apart, Beside, Spaced, SpacedRows};
 pub(crate) use terms::{Below, Bounded, Even, Runs, Terms};
 
 /// Floats in a cache line.
@@ -294,14 +294,10 @@ impl<'a, S: F32s, T: Terms, const NP: usize, const EACH: usize, const LINES: boo
         next: Next<'a, NP>,
         (nth, tiles): (usize, usize),
     ) -> Self {
-        let of = Side::new(panels, offsets);
-        // All tiles ask for some of the sources.
-        let from = nth * (offsets.len() / 2 * LINE);
-        if Self::in_lines(offsets) && from < next.sources.len() {
-            let next = [&next.sources[from..]; 2];
-            return Self { of, next };
-        }
-        let next = next.panels;
+        let Next {
+            panels: next,
+            sources,
+        } = next;
         // Panels by comparison: arrays that are indexed, or written in parts and read as a whole, go through memory between two tiles.
         let all = NP * EACH;
         let from = |i: usize, at: usize| {
@@ -320,7 +316,11 @@ impl<'a, S: F32s, T: Terms, const NP: usize, const EACH: usize, const LINES: boo
             from(i / EACH, i % EACH * S::LANES + later)
         };
         let in_turns = S::REGISTERS >= 32;
+        // Of the sources: what the tiles in front of this one have asked for.
+        let before = nth * (offsets.len() / 2 * LINE);
         let next = match offsets.step() {
+            // All tiles ask for some of the sources.
+            Some(_) if Self::in_lines(offsets) && before < sources.len() => [&sources[before..]; 2],
             // Most tiles; whatever else decides is instructions between two of them.
             _ if nth >= 2 * all => [panels[0]; 2],
             Some(step) if Self::in_lines(offsets) => {
@@ -337,7 +337,10 @@ impl<'a, S: F32s, T: Terms, const NP: usize, const EACH: usize, const LINES: boo
             }
             _ => [vector(nth, 0); 2],
         };
-        Self { of, next }
+        Self {
+            of: Side::new(panels, offsets),
+            next,
+        }
     }
 
     /// Whether lines are asked for one behind the other.

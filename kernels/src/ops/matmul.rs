@@ -414,9 +414,9 @@ impl MatMul {
     }
 
     /// The panels that hold the packed columns from one to another, if they lie one behind the other.
-    pub(crate) fn between(&self, first: usize, last: usize) -> &[f32] {
-        let all = self.product(&[], 0, Below::all(&[]), 0);
-        all.sources(&[first as u32, last as u32])
+    pub(crate) fn between(&self, first: u32, last: u32) -> &[f32] {
+        self.product(&[], 0, Below::all(&[]), 0)
+            .between(first, last)
     }
 
     /// Elements of the packed weights.

@@ -193,9 +193,10 @@ fn defects(family: &Family, loops: &[Loop], isa: &str) -> Vec<String> {
         // The steps that pairs or fours leave over are three at most, together or one by one: what they consist of is no matter, unless they
         // spill.
         let quarters = |fmas: usize| (1..=3).map(move |n| n * fmas);
-        let left_over = loops.iter().any(|group| {
-            group.function == l.function && quarters(group.fmas).any(|n| n == 4 * l.fmas)
-        });
+        let left_over = isa == AVX512
+            && loops.iter().any(|group| {
+                group.function == l.function && quarters(group.fmas).any(|n| n == 4 * l.fmas)
+            });
         // As many as make one of the tiles of what is broadcast.
         let tiles = (family.tiles)(isa);
         let make = |by: &&usize| {

@@ -88,7 +88,7 @@ fn groups_of_one_vector_with_dead_outputs() {
                 live: [None, Some(7)],
                 ..Case::new(shape, (9, w), seed)
             });
-            // So few that the map is not compact.
+            // So few are dead that the map is not compact.
             let some = cases.filter(|case| {
                 let words = case.mask(1).expect("given");
                 let live = channels_of(Some(&words), c_out).expect("given");

@@ -167,15 +167,14 @@ impl<'a> Product<'a> {
         });
     }
 
-    /// The panels that hold these columns, which ascend, if they lie one behind the other.
-    pub(super) fn sources(&self, columns: &[u32]) -> &'a [f32] {
-        let number = |column: &u32| self.first_panel + *column as usize / self.nr;
-        match (columns.first(), columns.last()) {
-            (Some(first), Some(last)) if self.pitch == self.nr => {
-                let panels = number(first)..number(last) + 1;
-                &self.panels[panels.start * self.panel_len..panels.end * self.panel_len]
+    /// The panels that hold the packed columns from one to another, if they lie one behind the other.
+    pub(super) fn between(&self, first: u32, last: u32) -> &'a [f32] {
+        let number = |column: u32| self.first_panel + column as usize / self.nr;
+        match self.pitch == self.nr {
+            true => {
+                &self.panels[number(first) * self.panel_len..(number(last) + 1) * self.panel_len]
             }
-            _ => &[],
+            false => &[],
         }
     }
 
@@ -427,7 +426,8 @@ fn blocks<S: F32s>(
                 let sources = match panels {
                     Panels::Gather { from, .. } if p.in_order && kc == depth && after < count => {
                         let then = panels.next_to::<S>(after, width, nr).columns;
-                        p.sources(&from[after * nr..][..then])
+                        let then = &from[after * nr..][..then];
+                        p.between(then[0], then[then.len() - 1])
                     }
                     _ => &[],
                 };

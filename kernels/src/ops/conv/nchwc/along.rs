@@ -23,6 +23,19 @@ pub(super) const fn along<S: F32s>(pixels: usize, vectors: usize) -> bool {
     }
 }
 
+/// The height of such a tile that costs a row of `width` pixels least, if one is that short, and what it costs: steps of FMAs and what else a step takes.
+pub(super) fn best_height<S: F32s>(width: usize, vectors: usize) -> Option<(usize, usize)> {
+    let mut best = None;
+    for height in HEIGHTS {
+        let cost = width.div_ceil(height) * (height * vectors + 2);
+        let is_better = best.is_none_or(|(_, least)| cost < least);
+        if along::<S>(height, vectors) && height <= width && is_better {
+            best = Some((height, cost));
+        }
+    }
+    best
+}
+
 /// Pixels of such tiles, and the columns of an area that have them.
 pub(super) type Along = [(usize, Range<usize>); 2];
 
@@ -44,17 +57,8 @@ pub(super) fn tiles_along<S: F32s>(area: &Area<'_>, vectors: usize) -> Option<Al
         };
         return tiles.iter().all(are_there).then_some(tiles);
     }
-    // Steps of FMAs and what else a step takes.
-    let cost = |height: usize| width.div_ceil(height) * (height * vectors + 2);
+    let (height, cost) = best_height::<S>(width, vectors)?;
     let others = tallest_anywhere::<S>(vectors);
-    let mut best = None;
-    for height in HEIGHTS {
-        let better = best.is_none_or(|best| cost(height) < cost(best));
-        if along::<S>(height, vectors) && height <= width && better {
-            best = Some(height);
-        }
-    }
-    let best = best?;
-    let pays = cost(best) * others <= width * (others * vectors + 4);
-    pays.then_some([(best, 0..width), (best, width..width)])
+    let pays = cost * others <= width * (others * vectors + 4);
+    pays.then_some([(height, 0..width), (height, width..width)])
 }

@@ -11,20 +11,19 @@
 
 use alloc::vec::Vec;
 
+use super::along::best_height;
 use super::pass::{Pixels, WIDE};
 use super::source::read;
 use crate::epilogue::Activation;
 use crate::isa::F32s;
 use crate::ops::ConvShape;
 use crate::ops::span::Span;
-use crate::panel::{Bounded, Even, Foreseen, Inner, Next, Rhs, Runs, Terms};
+use crate::panel::{Beside, Bounded, Even, Foreseen, Next, Rhs, Runs, Terms};
 use crate::pool::Tile;
 use crate::tile::gemm::{Place, Start, add, for_height, in_parts};
 
 /// Pixels of rows that share a tile, two by two: the sums of few pixels wait for each other, and what a tile begins and ends with is shared as well.
 const SHORT: core::ops::RangeInclusive<usize> = 6..=14;
-/// Pixels of a tile along a longer row: 28 leave four registers of 32.
-const LONG: [usize; 7] = [12, 14, 16, 20, 24, 26, 28];
 
 /// What the windows of a convolution have in common.
 #[derive(Debug)]
@@ -151,9 +150,7 @@ impl Cut<'_> {
             }, 6 7 8 9 10 11 12 13 14);
             return;
         }
-        let cost = |height: &usize| width.div_ceil(*height) * (height + 2);
-        let fits = LONG.into_iter().filter(|&height| height <= width);
-        let height = fits.min_by_key(cost).expect("the shortest does");
+        let (height, _) = best_height::<S>(width, 1).expect("longer than the shortest");
         for_height!(@ height, MR, {
             if const { S::REGISTERS >= 32 } {
                 self.tiles::<S, 1, MR>(s, rows, (0, count), out);
@@ -255,13 +252,13 @@ impl Cut<'_> {
                             core::array::from_fn(|r| &rows.x[from + r * below..])
                         };
                         if first < taps.left {
-                            let x = Inner::<_, R, MR, 1, 0>::new(x(first + T), apart, runs);
+                            let x = Beside::<_, MR, R, 1, 0>::new(x(first + T), apart, runs);
                             add(s, depth, x, w, acc);
                         } else if last >= taps.left + taps.width {
-                            let x = Inner::<_, R, MR, 0, 1>::new(x(first), apart, runs);
+                            let x = Beside::<_, MR, R, 0, 1>::new(x(first), apart, runs);
                             add(s, depth, x, w, acc);
                         } else {
-                            let x = Inner::<_, R, MR, 0, 0>::new(x(first), apart, runs);
+                            let x = Beside::<_, MR, R>::new(x(first), apart, runs);
                             add(s, depth, x, w, acc);
                         }
                     }

@@ -79,21 +79,21 @@ impl<const NP: usize> Pass<'_, NP> {
         out: &mut Tile<'_>,
     ) {
         let rows = self.area.pixels / self.area.width;
-        let count =
-            |(height, columns): &(usize, Range<usize>)| rows * columns.len().div_ceil(*height);
-        let all = along.iter().map(count).sum();
+        let counts = [0, 1].map(|i| {
+            let (height, columns) = &along[i];
+            rows * columns.len().div_ceil(*height)
+        });
         let mut before = 0;
-        for (height, columns) in along {
-            if columns.is_empty() {
+        for ((height, columns), count) in along.into_iter().zip(counts) {
+            if count == 0 {
                 continue;
             }
-            let these = count(&(height, columns.clone()));
             let tiles = Tiles {
-                nth: (before, these, all),
+                nth: (before, count, counts[0] + counts[1]),
                 columns,
                 ..self.of(self.area, 0)
             };
-            before += these;
+            before += count;
             self.along::<S, EACH, N>(s, height, tiles, out);
         }
     }
@@ -330,7 +330,7 @@ impl<const NP: usize> Tiles<'_, NP> {
             for pixel in self.columns.clone().step_by(MR) {
                 let pixel = pixel.min(width - MR);
                 let at = (first + to[0] as usize + pixel) * S::LANES;
-                let lhs = Beside(rows.tile::<MR>(pixel));
+                let lhs = Beside::from(rows.tile::<MR>(pixel));
                 self.one::<S, MR, EACH, N>(s, lhs, of_w, n, (at, None), out);
                 n += 1;
             }

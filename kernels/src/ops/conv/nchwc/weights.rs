@@ -142,16 +142,13 @@ impl<'a> Chosen<'a> {
 
     /// What so many panels from that of output `first` on are put together from, if it lies together.
     pub(super) fn sources(&self, first: usize, panels: usize) -> &'a [f32] {
-        let nr = self.packed.panel_width();
-        let mut of = [0; AT_ONCE * WIDEST * AT_ONCE];
-        let count = (panels * nr).min(self.count.saturating_sub(first));
-        match &mut of[..count] {
-            of if of.is_empty() || self.of_w.len() < self.packed.k() => &[],
-            of => {
-                gather::list(self.outputs, first, of);
-                self.packed.between(of[0] as usize, of[count - 1] as usize)
-            }
+        let count = (panels * self.packed.panel_width()).min(self.count.saturating_sub(first));
+        if count == 0 || self.of_w.len() < self.packed.k() {
+            return &[];
         }
+        let mut of = [0; AT_ONCE * AT_ONCE * WIDEST];
+        gather::list(self.outputs, first, &mut of[..count]);
+        self.packed.between(of[0], of[count - 1])
     }
 
     /// Puts a panel together.

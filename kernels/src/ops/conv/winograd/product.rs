@@ -76,7 +76,7 @@ pub(super) fn panel_product<S: F32s, const MR: usize, const NV: usize, const HIG
         || {
             if all {
                 let terms = Even::new(0, HIGH, of.offsets.len());
-                let rows = Beside::<_, MR>(Spaced::new(of.panel, 1, terms));
+                let rows = Beside::<_, MR>::new([of.panel], 1, terms);
                 product::<S, _, _, MR, NV, 1>(s, rows, ([of.next], terms), v, m, step);
                 return;
             }
@@ -84,7 +84,7 @@ pub(super) fn panel_product<S: F32s, const MR: usize, const NV: usize, const HIG
             let rows = Spaced::new(of.panel, 1, of.offsets);
             // Only FMAs that broadcast by themselves are worth it that the compiler knows less.
             if const { S::REGISTERS >= 32 } {
-                product::<S, _, _, MR, NV, 1>(s, Beside(rows), next, v, m, step);
+                product::<S, _, _, MR, NV, 1>(s, Beside::from(rows), next, v, m, step);
             } else {
                 product::<S, _, _, MR, NV, 1>(s, rows, next, v, m, step);
             }
