@@ -8,6 +8,7 @@ use super::conv_shape::{ConvShape, ConvSpec};
 use super::pointwise;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
+use crate::pack::partial;
 use crate::panel::{LINE, from_line};
 use crate::pool::{Pool, Tile, worth};
 use crate::{Channels, Error, Isa};
@@ -41,6 +42,8 @@ pub struct Depthwise {
     weights: Vec<f32>,
     /// `[c_out]`
     bias: Vec<f32>,
+    /// `[c_out]`: the activation of the bias, what a dead input leaves.
+    idle: Vec<f32>,
     activation: Activation,
     live_in: Option<Vec<u64>>,
     live_out: Option<Vec<u64>>,
@@ -165,6 +168,27 @@ impl Job<'_, '_> {
     }
 }
 
+/// What is left to do when the sums are complete: the planes of dead inputs, and an activation that has no bounds.
+struct Rest<'j, 'a, 't>(&'j mut Job<'a, 't>, Option<Activation>);
+
+impl Task for Rest<'_, '_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: F32s>(self, s: S) {
+        let Rest(job, after) = self;
+        job.each_wanted(
+            #[inline(always)]
+            |call, o, c, y| {
+                if !call.given(c) {
+                    y.fill(call.packed.idle[o]);
+                } else if let Some(act) = after {
+                    pointwise::apply(s, act, y);
+                }
+            },
+        );
+    }
+}
+
 /// Planes in groups; returns how many channels are done.
 struct Groups<'j, 'a, 't>(&'j mut Job<'a, 't>, &'j Layout, &'j mut [f32]);
 
@@ -190,13 +214,17 @@ impl Depthwise {
             });
         }
         let owned = |live: Option<Channels<'_>>| live.map(|live| live.words().to_vec());
+        let bias = spec
+            .bias
+            .map_or_else(|| alloc::vec![0.0; shape.c_out], <[f32]>::to_vec);
+        let mut idle = bias.clone();
+        pointwise::activate_in_place(isa, spec.activation, &mut idle);
         Ok(Self {
             isa,
             shape,
             weights: spec.weights.to_vec(),
-            bias: spec
-                .bias
-                .map_or_else(|| alloc::vec![0.0; shape.c_out], <[f32]>::to_vec),
+            bias,
+            idle,
             activation: spec.activation,
             live_in: owned(spec.live_in),
             live_out: owned(spec.live_out),
@@ -279,8 +307,8 @@ impl Depthwise {
             clamp,
             large: x.len().saturating_add(len) > LARGE,
             x,
-            live_in,
-            live_out,
+            live_in: partial(live_in),
+            live_out: partial(live_out),
         };
         let planar = Planar::of(self.isa, &call.shape, map, out);
         let layout = Layout::of(self.isa, &call.shape, map, out, planar);
@@ -317,18 +345,9 @@ impl Depthwise {
                         },
                     );
                 }
-                if after.is_none() && self.live_in.is_none() && live_in.is_none() {
-                    return;
+                if after.is_some() || self.live_in.is_some() || call.live_in.is_some() {
+                    self.isa.run(Rest(&mut job, after));
                 }
-                job.each_wanted(|call, o, c, y| {
-                    if !call.given(c) {
-                        let mut value = [self.bias[o]];
-                        pointwise::activate_in_place(self.isa, self.activation, &mut value);
-                        y.fill(value[0]);
-                    } else if let Some(act) = after {
-                        pointwise::activate_in_place(self.isa, act, y);
-                    }
-                });
             },
         );
         Ok(())

@@ -238,8 +238,10 @@ impl NchwcConv {
             }
             None => self.source.between_zeros(pool, x, read, &mut rest),
         };
-        let chooses = match in_place.filter(|_| live_out.is_none()) {
-            Some(live) => !self.source.flat && self.pixels >= MANY_PIXELS && is_compact(live),
+        let many = self.pixels >= MANY_PIXELS;
+        let chooses = match live_in.filter(|_| live_out.is_none()) {
+            Some(Live::InPlace(live)) => many && !self.source.flat && is_compact(live),
+            Some(Live::Compact(_)) => many,
             None => masked,
         };
         let places = |beside| if beside { Places::Beside } else { Places::Kept };
@@ -323,7 +325,7 @@ impl NchwcConv {
         match live {
             None => return all,
             // The first terms of all.
-            Some(Live::Compact(_)) if source.flat => return all,
+            Some(Live::Compact(_)) if source.flat && places.1 == Places::Beside => return all,
             Some(_) => {}
         }
         let channels = take_indices(rest, all.channels);
