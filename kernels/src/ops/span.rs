@@ -30,6 +30,28 @@ impl Span {
         }
     }
 
+    /// For each tap along an axis the outputs that it is on the map for, if it is for any.
+    pub(crate) fn of_taps(
+        shape: &ConvShape,
+        axis: usize,
+        extent: usize,
+        outputs: usize,
+    ) -> Vec<Self> {
+        let (pad, stride) = (shape.pads[axis], shape.stride[axis]);
+        let of = |tap: usize| {
+            let reach = tap * shape.dilation[axis];
+            let start = pad.saturating_sub(reach).div_ceil(stride);
+            let end = (extent + pad).saturating_sub(reach).div_ceil(stride);
+            let end = end.min(outputs);
+            (start < end).then(|| Self {
+                outputs: start..end,
+                taps: tap..tap + 1,
+                at: start * stride + reach - pad,
+            })
+        };
+        (0..shape.kernel[axis]).filter_map(of).collect()
+    }
+
     /// All outputs along an axis, span by span.
     pub(crate) fn all(shape: &ConvShape, axis: usize, extent: usize, outputs: usize) -> Vec<Self> {
         let (kernel, pad) = (shape.kernel[axis], shape.pads[axis]);

@@ -207,11 +207,7 @@ impl<T: Terms, const MR: usize, const R: usize, const LO: usize, const HI: usize
     #[inline(always)]
     fn each<const U: usize>(self, n: usize, u: usize, mut f: impl FnMut(usize, usize, f32)) {
         let together = if U == T::GROUP { T::TOGETHER } else { 1 };
-        // One address for a group where that is known.
-        let (at, behind) = match self.list.step() {
-            Some(step) => (self.list.at::<U>(n, 0), u * step),
-            None => (self.list.at::<U>(n, u), 0),
-        };
+        let (at, behind) = self.list.within::<U>(n, u);
         let mut firsts = [core::ptr::null(); R];
         for r in 0..R {
             firsts[r] = one_register(self.stretches[r].as_ptr().wrapping_add(at));

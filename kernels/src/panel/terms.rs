@@ -27,6 +27,11 @@ pub(crate) unsafe trait Terms: Copy {
     fn near(self, t: usize) -> usize;
     /// The offset of step `u` of the `n`-th group of `U`. Panics when there is no such step.
     fn at<const U: usize>(self, n: usize, u: usize) -> usize;
+    /// The same in two parts, of which the first is that of all steps of a group if one address serves them.
+    #[inline(always)]
+    fn within<const U: usize>(self, n: usize, u: usize) -> (usize, usize) {
+        (self.at::<U>(n, u), 0)
+    }
 }
 
 /// Terms at equal distances: no list to be read. In a loop that shares the ports of its FMAs with scalars, lists take a tenth of the time.
@@ -93,6 +98,10 @@ unsafe impl Terms for Even {
         let () = self.steps.as_chunks::<U>().0[n][u];
         self.first + (n * U + u) * self.step
     }
+    #[inline(always)]
+    fn within<const U: usize>(self, n: usize, u: usize) -> (usize, usize) {
+        (self.at::<U>(n, 0), u * self.step)
+    }
 }
 
 /// Indices that are all below a bound, checked once, so that a loop over them need not check each.
@@ -157,9 +166,10 @@ unsafe impl Terms for Below<'_> {
     }
 }
 
-/// Terms in runs of [`Runs::LEN`] that lie side by side, the last of which may be shorter: one address serves a run.
+/// Terms in runs of [`Runs::LEN`] that lie side by side, the last of which may be shorter: one address serves a run. Two are read together, or, where there are no
+/// registers for the vectors of two, [one](Runs::singly).
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Runs<'a> {
+pub(crate) struct Runs<'a, const TOGETHER: usize = 2> {
     starts: Below<'a>,
     len: usize,
 }
@@ -173,12 +183,19 @@ impl<'a> Runs<'a> {
         assert!(len <= starts.len() * Self::LEN, "no start of a run");
         Self { starts, len }
     }
+
+    /// The same one by one.
+    #[inline(always)]
+    pub(crate) fn singly(self) -> Runs<'a, 1> {
+        let Self { starts, len } = self;
+        Runs { starts, len }
+    }
 }
 
 // SAFETY: a term is less than LEN behind the start of its run, which is below the bound of the starts; a part has some of them. A group is a run.
-unsafe impl Terms for Runs<'_> {
-    const GROUP: usize = Self::LEN;
-    const TOGETHER: usize = 2;
+unsafe impl<const TOGETHER: usize> Terms for Runs<'_, TOGETHER> {
+    const GROUP: usize = Runs::LEN;
+    const TOGETHER: usize = TOGETHER;
     #[inline(always)]
     fn len(self) -> usize {
         self.len
@@ -187,30 +204,38 @@ unsafe impl Terms for Runs<'_> {
     fn bound(self) -> usize {
         match self.len {
             0 => 0,
-            _ => self.starts.bound() + Self::LEN - 1,
+            _ => self.starts.bound() + Runs::LEN - 1,
         }
     }
     /// Panics unless it begins with a run.
     #[inline(always)]
     fn part(self, steps: Range<usize>) -> Self {
         assert!(
-            steps.end <= self.len && steps.start.is_multiple_of(Self::LEN),
+            steps.end <= self.len && steps.start.is_multiple_of(Runs::LEN),
             "a part begins with a run"
         );
-        let runs = steps.start / Self::LEN..steps.end.div_ceil(Self::LEN);
-        Self::new(self.starts.part(runs), steps.len())
+        let runs = steps.start / Runs::LEN..steps.end.div_ceil(Runs::LEN);
+        Self {
+            starts: self.starts.part(runs),
+            len: steps.len(),
+        }
     }
     #[inline(always)]
     fn near(self, t: usize) -> usize {
-        self.starts.near(t / Self::LEN)
+        self.starts.near(t / Runs::LEN)
     }
     #[inline(always)]
     fn at<const U: usize>(self, n: usize, u: usize) -> usize {
-        if const { U == Self::LEN } {
-            return self.starts.at::<1>(n, 0) + u % Self::LEN;
+        let (start, behind) = self.within::<U>(n, u);
+        start + behind
+    }
+    #[inline(always)]
+    fn within<const U: usize>(self, n: usize, u: usize) -> (usize, usize) {
+        if const { U == Runs::LEN } {
+            return (self.starts.at::<1>(n, 0), u % Runs::LEN);
         }
         let t = n * U + u;
-        self.starts.at::<1>(t / Self::LEN, 0) + t % Self::LEN
+        (self.starts.at::<1>(t / Runs::LEN, 0), t % Runs::LEN)
     }
 }
 

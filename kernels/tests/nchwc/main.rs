@@ -7,6 +7,7 @@ mod nn;
 mod product;
 mod refused;
 mod rows;
+mod taps;
 
 use nn::{Threads, bits, data, guarded};
 use proptest::prelude::*;

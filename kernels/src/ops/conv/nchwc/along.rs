@@ -40,8 +40,12 @@ pub(super) fn best_height<S: F32s>(width: usize, vectors: usize) -> Option<(usiz
 pub(super) type Along = [(usize, Range<usize>); 2];
 
 /// Such tiles, where they are worth it for the rows of an area: of two heights that differ by one, or of one, the last of a row beginning where it ends with it, so
-/// some pixels are computed twice, from the first term on.
-pub(super) fn tiles_along<S: F32s>(area: &Area<'_>, vectors: usize) -> Option<Along> {
+/// some pixels are computed twice, from the first term on, if they may be.
+pub(super) fn tiles_along<S: F32s>(
+    area: &Area<'_>,
+    vectors: usize,
+    may_be_twice: bool,
+) -> Option<Along> {
     let width = area.width;
     // Pixels that are not listed have no rows.
     if area.stride > 2 || width == 0 {
@@ -60,5 +64,6 @@ pub(super) fn tiles_along<S: F32s>(area: &Area<'_>, vectors: usize) -> Option<Al
     let (height, cost) = best_height::<S>(width, vectors)?;
     let others = tallest_anywhere::<S>(vectors);
     let pays = cost * others <= width * (others * vectors + 4);
-    pays.then_some([(height, 0..width), (height, width..width)])
+    let are_there = may_be_twice || width.is_multiple_of(height);
+    (pays && are_there).then_some([(height, 0..width), (height, width..width)])
 }

@@ -1,21 +1,26 @@
-//! What is done about windows that reach beyond the map: areas of outputs with the same taps on it, or copies between zeros.
+//! What is done about windows that reach beyond the map: areas of outputs with the same taps on it, copies between zeros, or tap after tap, each for the outputs
+//! that it is on the map for.
 #![forbid(unsafe_code)]
 
+use alloc::vec;
 use alloc::vec::Vec;
 
 use super::super::taps;
 use super::pass::WIDE;
-use super::source::{read, whole};
+use super::source::read;
+use crate::Isa;
 use crate::isa::WIDEST;
 use crate::ops::ConvShape;
 use crate::ops::span::{Border, Span, pairs};
+use crate::tile::gemm::NV;
 
 /// Terms of all windows that are listed, at most: 8 MiB.
 pub(super) const LISTED: usize = 1 << 20;
 /// Elements of the weights that a strip reads at once, above which L2 does not keep them.
 const KEPT: usize = 128 * 1024;
-/// Pixels of a tile by one to four vectors.
+/// Pixels of a tile by one to four vectors; by one or two with 16 registers.
 const HIGH: [usize; WIDE] = [8, 8, 5, 6];
+const HIGH_OF_16: [usize; NV] = [8, 5];
 /// Pixels along a row that are one tile by one vector of outputs, at least: 9/16 of a cycle each. Of pixels anywhere eight take 5 cycles.
 const ALONG: usize = 12;
 /// Cycles of an area and of a tile beside its terms; of a row and of a vector that are copied.
@@ -26,58 +31,103 @@ const COPY: [usize; 2] = [10, 6];
 const LEAST_OF_A_TERM: usize = 5;
 const LOAD: [usize; 2] = [2, 3];
 
-/// The outputs of a map, row by row and column by column, by which of their taps are on it. Where tiles of small areas would take longer than a copy
-/// with zeros beside each row, or with zeros all round, the border of that, and all columns, or all, as one.
-pub(super) fn spans(
-    shape: &ConvShape,
-    (h, w): (usize, usize),
-    output: (usize, usize),
-    [lanes, of_y]: [usize; 2],
-) -> (Option<Border>, [Vec<Span>; 2]) {
-    let areas = [(0, h, output.0), (1, w, output.1)]
-        .map(|(axis, extent, outputs)| Span::all(shape, axis, extent, outputs));
-    let all = Border::new(shape, (h, w), output);
-    let beside = Border {
-        top: 0,
-        map: (h, all.map.1),
-        ..all
-    };
-    let [rows, columns] = whole(shape, output);
-    let some_rows = areas[0].clone();
-    let forms = [
-        (None, areas),
-        (Some(beside), [some_rows, columns.clone()]),
-        (Some(all), [rows, columns]),
-    ];
-    let listed = |[rows, columns]: &[Vec<Span>; 2]| {
+/// What is done.
+pub(super) struct Edges {
+    /// If the map is copied between zeros: what is round it there.
+    pub(super) border: Option<Border>,
+    /// Rows and columns of the output, by which of their taps are on the map.
+    pub(super) rows: Vec<Span>,
+    pub(super) columns: Vec<Span>,
+    /// These are those that each tap is on the map for, and so in several spans.
+    pub(super) by_taps: bool,
+}
+
+impl Edges {
+    /// Where all windows are whole.
+    pub(super) fn none(shape: &ConvShape, output: (usize, usize)) -> Self {
+        let [down, across] = shape.kernel;
+        Self {
+            border: None,
+            rows: vec![Span::whole(down, output.0)],
+            columns: vec![Span::whole(across, output.1)],
+            by_taps: false,
+        }
+    }
+
+    /// What is estimated to take least: areas of outputs with the same taps, of which small ones have small tiles; the same of rows alone, with zeros beside each row
+    /// of a copy; a copy with zeros all round, where all outputs are one area; or tap after tap, which multiplies no zeros and has large tiles, but reads and
+    /// writes the sums for each (a sum of shifted 1x1 convolutions: A. Vasudevan et al., Parallel Multi Channel Convolution using General Matrix
+    /// Multiplication, ASAP 2017).
+    pub(super) fn new(
+        shape: &ConvShape,
+        (h, w): (usize, usize),
+        output: (usize, usize),
+        (lanes, isa): (usize, Isa),
+    ) -> Self {
+        let axes = [(0, h, output.0), (1, w, output.1)];
+        let areas = axes.map(|(axis, extent, outputs)| Span::all(shape, axis, extent, outputs));
+        let taps = axes.map(|(axis, extent, outputs)| Span::of_taps(shape, axis, extent, outputs));
+        let none = Self::none(shape, output);
+        let border = Border::new(shape, (h, w), output);
+        let beside = Border {
+            top: 0,
+            map: (h, border.map.1),
+            ..border
+        };
+        let of = |border, [rows, columns]: [Vec<Span>; 2], by_taps| Self {
+            border,
+            rows,
+            columns,
+            by_taps,
+        };
+        let some_rows = [areas[0].clone(), none.columns.clone()];
+        let forms = [
+            of(None, areas, false),
+            of(Some(beside), some_rows, false),
+            Self {
+                border: Some(border),
+                ..none
+            },
+            of(None, taps, true),
+        ];
+        let cost = |form: &Self| {
+            let copy = form.border.map_or(0, |border| {
+                let row = COPY[0] + (border.map.1 * lanes).div_ceil(WIDEST) * COPY[1];
+                (border.map.0 * row).saturating_mul(shape.c_in.div_ceil(lanes))
+            });
+            let cycles = copy.saturating_add(cycles(shape, form, isa));
+            (form.listed(shape) > LISTED, cycles)
+        };
+        forms.into_iter().min_by_key(cost).expect("there are some")
+    }
+
+    /// Terms of all windows.
+    fn listed(&self, shape: &ConvShape) -> usize {
         let taps = |spans: &[Span]| spans.iter().map(|span| span.taps.len()).sum();
-        let all = [rows, columns].map(|spans| taps(spans));
+        let all = [&self.rows, &self.columns].map(|spans| taps(spans));
         all.into_iter().fold(read(shape), usize::saturating_mul)
-    };
-    let best = forms.into_iter().min_by_key(|(border, spans)| {
-        let copy = border.map_or(0, |border| {
-            let row = COPY[0] + (border.map.1 * lanes).div_ceil(WIDEST) * COPY[1];
-            (border.map.0 * row).saturating_mul(shape.c_in.div_ceil(lanes))
-        });
-        let cycles = copy.saturating_add(cycles(shape, spans, of_y));
-        (listed(spans) > LISTED, cycles)
-    });
-    best.expect("there are three")
+    }
 }
 
 /// What the areas of a map take, estimated.
-fn cycles(shape: &ConvShape, [rows, columns]: &[Vec<Span>; 2], lanes: usize) -> usize {
+fn cycles(shape: &ConvShape, edges: &Edges, isa: Isa) -> usize {
+    let (rows, columns, lanes) = (&edges.rows, &edges.columns, isa.lanes());
+    let high = match isa.registers() {
+        32.. => &HIGH[..],
+        _ => &HIGH_OF_16[..],
+    };
     // Outputs of a group that are computed at once, and how often that happens.
     let outputs = shape.c_out / shape.groups.max(1);
-    let vectors = outputs.div_ceil(lanes).clamp(1, WIDE);
+    let vectors = outputs.div_ceil(lanes).clamp(1, high.len());
     let passes = outputs.div_ceil(vectors * lanes) * shape.groups;
     let weights = (vectors * lanes).saturating_mul(read(shape) * taps(shape));
-    let (high, load) = (HIGH[vectors - 1], LOAD[usize::from(weights > KEPT)]);
+    let (high, load) = (high[vectors - 1], LOAD[usize::from(weights > KEPT)]);
+    let along = isa.registers() >= 32 && !edges.by_taps;
     let area = |r: &Span, c: &Span| {
         let pixels = r.outputs.len() * c.outputs.len();
         let tiles = pixels.div_ceil(high);
         let of_a_term = match vectors {
-            1 if c.outputs.len() >= ALONG => pixels - pixels * 7 / 16,
+            1 if along && c.outputs.len() >= ALONG => pixels - pixels * 7 / 16,
             _ => (pixels * vectors)
                 .div_ceil(2)
                 .max(tiles * LEAST_OF_A_TERM.max(load * vectors)),

@@ -37,6 +37,11 @@ pub(super) const fn tallest_anywhere<S: F32s>(vectors: usize) -> usize {
     }
 }
 
+/// Whether tiles of so many vectors along a row have loops for terms in runs.
+pub(super) const fn in_runs<S: F32s>(vectors: usize) -> bool {
+    S::REGISTERS >= 32 || S::LANES > 4 && vectors > 1
+}
+
 /// Where the terms of a pixel are, and, unless they are all, where the rows of each begin in a panel.
 #[derive(Clone, Copy)]
 pub(super) enum Walk<'a> {
@@ -45,7 +50,7 @@ pub(super) enum Walk<'a> {
     Live(Below<'a>, Below<'a>),
     /// Of pixels anywhere.
     Places(Below<'a>),
-    /// Of pixels along a row of a map in blocks, with 32 registers.
+    /// Of pixels along a row of a map in blocks, where tiles [have loops for it](in_runs).
     PlacesOfRuns(Runs<'a>),
     LivePlaces(Below<'a>, Below<'a>),
 }
@@ -112,7 +117,7 @@ impl<const NP: usize> Pass<'_, NP> {
             Walk::Places(of_x) => (of_x, None),
             Walk::LivePlaces(of_x, of_w) => (of_x, Some(of_w)),
             Walk::PlacesOfRuns(of_x) => {
-                for_height!(@ height, MR, if const { S::REGISTERS >= 32 && along::<S>(MR, N) } {
+                for_height!(@ height, MR, if const { in_runs::<S>(N) && along::<S>(MR, N) } {
                     match area.stride {
                         1 => tiles.of_runs::<S, MR, EACH, N, 1>(s, of_x, pitch, &mut out),
                         _ => tiles.of_runs::<S, MR, EACH, N, 2>(s, of_x, pitch, &mut out),
@@ -267,7 +272,11 @@ impl<const NP: usize> Tiles<'_, NP> {
             move || {
                 let of_w = in_order::<S, N>(pitch, of_x.len());
                 let apart = const { T * S::LANES };
-                self.along::<S, MR, EACH, N>(s, apart, of_x, of_w, out);
+                if const { S::REGISTERS >= 32 } {
+                    self.along::<S, MR, EACH, N>(s, apart, of_x, of_w, out);
+                } else {
+                    self.along::<S, MR, EACH, N>(s, apart, of_x.singly(), of_w, out);
+                }
             },
         );
     }

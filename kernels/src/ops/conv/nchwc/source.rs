@@ -1,12 +1,11 @@
 //! Where the pixels and the terms of a convolution are in the map that it reads, as it lies. Planes are blocks of one channel.
 #![forbid(unsafe_code)]
 
-use alloc::vec;
 use alloc::vec::Vec;
 
 use super::super::taps;
 use super::cut::Taps;
-use super::edges::{LISTED, spans};
+use super::edges::{Edges, LISTED};
 use super::lists::InOrder;
 use crate::ops::ConvShape;
 use crate::ops::span::{Border, Span, pairs};
@@ -27,6 +26,9 @@ const MOST: usize = 1 << 20;
 /// Outputs that read a pixel often. Of 512 channels on 7 x 7, a quarter live, 2048 outputs take 0.90 of the time with the copy; with 1024 it costs what it
 /// brings.
 const OFTEN: usize = 2048;
+/// Streams that hardware fetches ahead, and elements of a map that L2 holds: 2 MiB.
+const STREAMS: usize = 32;
+const CACHED: usize = 1 << 19;
 /// Multiplications that a copied element costs.
 const COPIED: usize = 4;
 /// See the module.
@@ -49,11 +51,13 @@ pub(super) struct Source {
     pub(super) flat: bool,
     rows: Vec<Span>,
     columns: Vec<Columns>,
+    /// Whether each tap is added to all outputs that it is on the map for before the next one is.
+    pub(super) by_taps: bool,
     /// If windows are cut where they reach beyond the map: what they have in common.
     cut: Option<Taps>,
     /// Of all windows, one after the other: where their terms are, seen from the first one of a pixel.
     pub(super) terms: Vec<u32>,
-    /// Where those of the window with all taps begin that are side by side, if they come in whole runs.
+    /// Where those of the window with all taps begin, or of any with one, that are side by side, if they come in whole runs.
     runs: Bounded,
     /// Terms of all windows.
     pub(super) depths: usize,
@@ -170,9 +174,14 @@ impl Source {
             true => None,
             false => Taps::new(shape, inside, output, each, isa.registers()),
         };
-        let (border, [rows, columns]) = match flat || cut.is_some() {
-            true => (None, whole(shape, output)),
-            false => spans(shape, inside, output, each),
+        let Edges {
+            border,
+            rows,
+            columns,
+            by_taps,
+        } = match flat || cut.is_some() {
+            true => Edges::none(shape, output),
+            false => Edges::new(shape, inside, output, (lanes, isa)),
         };
         let map = border.map_or(inside, |border| border.map);
         // Of a row of the output, or of one of its pixels.
@@ -225,6 +234,7 @@ impl Source {
             flat,
             rows,
             columns: columns.collect(),
+            by_taps,
             cut,
             terms: Vec::new(),
             runs: Bounded::all_of(Vec::new()),
@@ -251,7 +261,8 @@ impl Source {
                 }
             }
             let in_runs = self.of_blocks() && self.channels.is_multiple_of(Runs::LEN);
-            if window.is_whole && in_runs && !self.flat {
+            let is_common = window.is_whole || self.by_taps && runs.is_empty();
+            if is_common && in_runs && !self.flat {
                 runs = terms[window.start..]
                     .iter()
                     .step_by(Runs::LEN)
@@ -281,10 +292,16 @@ impl Source {
         })
     }
 
-    /// The terms of the window with all taps, if they come in whole runs.
-    pub(super) fn runs(&self) -> Option<Runs<'_>> {
+    /// The terms of a window, if they come in whole runs and it has all taps, or each has one.
+    pub(super) fn runs_of(&self, window: Window) -> Option<Runs<'_>> {
         let runs = self.runs.len();
-        (runs > 0).then(|| Runs::new(self.runs.all(), runs * Runs::LEN))
+        let is_common = window.is_whole || self.by_taps;
+        (is_common && runs > 0).then(|| Runs::new(self.runs.all(), runs * Runs::LEN))
+    }
+
+    /// Whether there are more blocks in each pixel of a map than streams that hardware fetches ahead, and caches do not hold it.
+    pub(super) fn is_far(&self, x: &[f32]) -> bool {
+        self.flat && self.of_blocks() && self.channels > STREAMS * self.lanes && x.len() > CACHED
     }
 
     /// Of all windows, one after the other, where the terms of some channels are in x, and where their rows are in a panel: in the places of these channels,
@@ -449,13 +466,4 @@ pub(super) fn read(shape: &ConvShape) -> usize {
 /// Whether the output has the pixels of the map.
 fn is_flat(shape: &ConvShape) -> bool {
     (shape.kernel, shape.stride, shape.pads) == ([1, 1], [1, 1], [0; 4])
-}
-
-/// All outputs, whose windows are whole.
-pub(super) fn whole(shape: &ConvShape, output: (usize, usize)) -> [Vec<Span>; 2] {
-    let [down, across] = shape.kernel;
-    [
-        vec![Span::whole(down, output.0)],
-        vec![Span::whole(across, output.1)],
-    ]
 }

@@ -5,7 +5,7 @@ use super::NchwcConv;
 use super::along::tiles_along;
 use super::cut::{Cut, Taps};
 use super::lists::{Lists, LiveTerms};
-use super::pass::{Pass, WIDE, Walk};
+use super::pass::{Pass, WIDE, Walk, in_runs};
 use super::weights::{Chosen, Weights};
 use crate::Channels;
 use crate::epilogue::Activation;
@@ -17,6 +17,9 @@ use crate::tile::gemm::{NV, Start};
 
 /// Terms of a depth block, as that of products.
 const KC: usize = 1024;
+/// Blocks of channels of a depth block where maps of many come from memory: as many streams as hardware fetches ahead. 1x1 of 1024 to 16 on 80 x 81 takes 0.58
+/// of the time, and 0.35 beside others; of 768 to 32 on 56 x 56 0.94.
+const KC_FAR: usize = 16;
 /// Elements of some panels above which L2 does not hold those of the next ones besides: 1 MiB.
 const HELD: usize = 1 << 18;
 
@@ -123,6 +126,20 @@ impl Strip<'_, '_> {
         }
     }
 
+    /// The biases of so many blocks, where sums of other tiles begin with.
+    #[inline(always)]
+    fn begin<S: F32s>(&mut self, s: S, bias: Option<&[f32]>, block: usize, count: usize) {
+        for i in 0..count {
+            let bias = match bias {
+                Some(bias) => s.load(&bias[i * S::LANES..]),
+                None => s.splat(0.0),
+            };
+            for pixel in self.tile.row(block + i).chunks_exact_mut(S::LANES) {
+                s.store(bias, pixel);
+            }
+        }
+    }
+
     /// Lanes of so many blocks that become zeros.
     #[inline(always)]
     fn dead<S: F32s>(&self, block: usize, count: usize) -> [u32; WIDE] {
@@ -139,7 +156,7 @@ impl Strip<'_, '_> {
     #[inline(always)]
     fn activate<S: F32s>(&mut self, s: S, block: usize, count: usize) {
         let activation = self.conv.matmul.activation();
-        if activation.in_registers() {
+        if activation.in_registers() && !self.conv.source.by_taps {
             return;
         }
         for i in block..block + count {
@@ -167,6 +184,10 @@ impl Strip<'_, '_> {
         let each = conv.source.terms_of_a_run();
         let dead = self.dead::<S>(block, N);
         let (_, bias) = weights.vector(first);
+        let by_taps = conv.source.by_taps;
+        if by_taps {
+            self.begin(s, bias, block, N);
+        }
         let pixels = (self.pixel, self.tile.cols() / S::LANES);
         // Of several areas the first ones have read all depth blocks, unless L2 does not hold them beside those of the next panels.
         let in_order = conv.source.is_one_area() || conv.depth * N * S::LANES > HELD;
@@ -179,15 +200,22 @@ impl Strip<'_, '_> {
                 of_w,
                 rows,
             } = self.lists.of(window, each);
-            let along = tiles_along::<S>(&area, N).filter(|_| rows.stretch == depth);
+            let along = tiles_along::<S>(&area, N, !by_taps).filter(|_| rows.stretch == depth);
             let runs = match &along {
-                Some(_) if window.is_whole && !self.lists.listed => conv.source.runs(),
+                Some(_) if const { in_runs::<S>(N) } && !self.lists.listed => {
+                    conv.source.runs_of(window)
+                }
                 _ => None,
             };
             let blocks = if along.is_some() {
                 1
             } else {
-                rows.stretch.div_ceil(KC).max(1)
+                let kc = if conv.source.is_far(self.x) {
+                    KC_FAR * S::LANES
+                } else {
+                    KC
+                };
+                rows.stretch.div_ceil(kc).max(1)
             };
             let kc = rows.stretch.div_ceil(blocks).max(1);
             for (terms, row) in rows.blocks(depth, kc.next_multiple_of(Runs::LEN)) {
@@ -206,6 +234,8 @@ impl Strip<'_, '_> {
                         true if in_order && terms.end < depth => from(now, terms.end),
                         true if in_order && !is_last => from(then, 0),
                         true if !is_last => from(then, row),
+                        // The next tap's.
+                        false if by_taps => from(now, row + terms.len()),
                         _ => panels[p],
                     };
                 }
@@ -224,7 +254,7 @@ impl Strip<'_, '_> {
                         (true, None) => Walk::Runs(Runs::new(of_x, depth).part(now())),
                         (true, Some(of_w)) => Walk::Live(of_x.part(now()), of_w.part(now())),
                         (false, None) => match runs {
-                            Some(runs) if const { S::REGISTERS >= 32 } => Walk::PlacesOfRuns(runs),
+                            Some(runs) => Walk::PlacesOfRuns(runs.part(now())),
                             _ => Walk::Places(of_x.part(now())),
                         },
                         (false, Some(of_w)) => Walk::LivePlaces(of_x.part(now()), of_w.part(now())),
@@ -239,12 +269,12 @@ impl Strip<'_, '_> {
                     block,
                     dead,
                     start: match t {
-                        0 => start(bias),
+                        0 if !by_taps => start(bias),
                         _ => Start::Partial,
                     },
                     activation: match terms.end == depth {
-                        true => activation,
-                        false => Activation::None,
+                        true if !by_taps => activation,
+                        _ => Activation::None,
                     },
                 };
                 match &along {

@@ -3,12 +3,14 @@
 //! The unit is the time of one FMA of a vector at the peak. The weights were fitted (non-negative least squares of relative errors) to 96
 //! convolutions of 3 to 512 channels on maps of 4 x 4 to 56 x 56, each computed in all ways on one core of Zen 5 with AVX-512 and with
 //! AVX2, and rounded to what fits both. On these shapes the choice is 0.5 % (AVX-512) and 3 % (AVX2) slower than the best one on average, at worst
-//! 15 % and 40 %. The cost of a call was raised since, by maps of 7 x 7 to 28 x 28 with 8 and 16 channels.
+//! 15 % and 40 %. The cost of a call was raised since, by maps of 7 x 7 to 28 x 28 with 8 and 16 channels, and what the direct algorithm takes in blocks was added:
+//! maps of which a vector of tiles is mostly empty (7 x 3, 5 x 5) took 1.6 to 2.1 times as long by filtering.
 #![forbid(unsafe_code)]
 
 use super::{Form, Sizes, height};
 use crate::Isa;
 use crate::ops::ConvShape;
+use crate::ops::span::Span;
 
 /// How much faster Winograd's filtering must be to be worth its rounding.
 const GAIN: f64 = 0.85;
@@ -18,7 +20,8 @@ pub(super) fn fastest(isa: Isa, shape: &ConvShape, hw: (usize, usize)) -> Option
     if !Form::serves(shape) {
         return None;
     }
-    let (mut best, mut least) = (None, direct(isa, shape, hw)? * GAIN);
+    let without = direct(isa, shape, hw)?.min(in_blocks(isa, shape, hw)?);
+    let (mut best, mut least) = (None, without * GAIN);
     for form in [Form::F2, Form::F4] {
         let Ok(sizes) = Sizes::new(isa, form, shape, hw) else {
             continue;
@@ -58,6 +61,19 @@ fn direct(isa: Isa, shape: &ConvShape, hw: (usize, usize)) -> Option<f64> {
     let products = c_in * 9.0 * c_out * vectors(oh * (ow + 2));
     // Starting and storing a vector; copying a row.
     Some(products + 16.0 * c_out * vectors(oh * ow) + 60.0 * c_in * hw.0 as f64 + 1500.0)
+}
+
+/// The direct algorithm on maps in blocks of channels, whose vectors are full however small a map is. What the window has above and below it is left out,
+/// and not what it has beside it.
+fn in_blocks(isa: Isa, shape: &ConvShape, hw: (usize, usize)) -> Option<f64> {
+    const PRODUCT: f64 = 1.1;
+    let (oh, ow) = shape.output(hw).ok()?;
+    let rows: usize = Span::all(shape, 0, hw.0, oh)
+        .iter()
+        .map(|span| span.outputs.len() * span.taps.len())
+        .sum();
+    let vectors = shape.c_out.div_ceil(isa.lanes()) as f64;
+    Some(PRODUCT * (rows * ow * 3 * shape.c_in) as f64 * vectors)
 }
 
 fn winograd(isa: Isa, form: Form, shape: &ConvShape, sizes: &Sizes) -> f64 {
