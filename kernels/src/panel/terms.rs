@@ -180,15 +180,21 @@ impl<'a> Runs<'a> {
     /// `len` terms, in runs that begin at `starts`. Panics when there are more of them than in these runs.
     #[inline(always)]
     pub(crate) fn new(starts: Below<'a>, len: usize) -> Self {
-        assert!(len <= starts.len() * Self::LEN, "no start of a run");
-        Self { starts, len }
+        Self::of(starts, len)
     }
 
     /// The same one by one.
     #[inline(always)]
     pub(crate) fn singly(self) -> Runs<'a, 1> {
-        let Self { starts, len } = self;
-        Runs { starts, len }
+        Runs::of(self.starts, self.len)
+    }
+}
+
+impl<'a, const TOGETHER: usize> Runs<'a, TOGETHER> {
+    #[inline(always)]
+    fn of(starts: Below<'a>, len: usize) -> Self {
+        assert!(len <= starts.len() * Runs::LEN, "no start of a run");
+        Self { starts, len }
     }
 }
 
@@ -215,10 +221,7 @@ unsafe impl<const TOGETHER: usize> Terms for Runs<'_, TOGETHER> {
             "a part begins with a run"
         );
         let runs = steps.start / Runs::LEN..steps.end.div_ceil(Runs::LEN);
-        Self {
-            starts: self.starts.part(runs),
-            len: steps.len(),
-        }
+        Self::of(self.starts.part(runs), steps.len())
     }
     #[inline(always)]
     fn near(self, t: usize) -> usize {
