@@ -20,7 +20,7 @@ pub(super) const LISTED: usize = 1 << 20;
 const KEPT: usize = 128 * 1024;
 /// Pixels of a tile by one to four vectors; by one or two with 16 registers.
 const HIGH: [usize; WIDE] = [8, 8, 5, 6];
-const HIGH_OF_16: [usize; NV] = [8, 5];
+const HIGH_OF_16: [usize; NV] = [7, 6];
 /// Pixels along a row that are one tile by one vector of outputs, at least: 9/16 of a cycle each. Of pixels anywhere eight take 5 cycles.
 const ALONG: usize = 12;
 /// Cycles of an area and of a tile beside its terms; of a row and of a vector that are copied.

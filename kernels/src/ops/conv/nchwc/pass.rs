@@ -19,11 +19,12 @@ use crate::tile::gemm::{
 pub(super) const WIDE: usize = 4;
 
 /// Rows of the tallest tile of so many vectors: 6 x 4 need 10 loads for 24 FMAs, 7 x 3 need 10 for 21,
-/// 12 x 2 need 14 (8 x 3 spill behind the last run of terms).
+/// 12 x 2 need 14 (8 x 3 spill behind the last run of terms). Of one vector, sums of fewer than eight pixels wait for each other.
 const fn tallest_of<S: F32s>(vectors: usize) -> usize {
     match vectors {
         WIDE => 6,
         3 => 7,
+        1 if S::LANES > 4 => 12,
         _ => tallest::<S>(),
     }
 }
@@ -32,7 +33,9 @@ const fn tallest_of<S: F32s>(vectors: usize) -> usize {
 pub(super) const fn tallest_anywhere<S: F32s>(vectors: usize) -> usize {
     match vectors {
         WIDE => 6,
-        3 => 5, // Six spill.
+        3 => 5,                                      // Six spill.
+        1 if S::LANES > 4 && S::REGISTERS < 32 => 7, // Eight broadcasts at once spill.
+        2 if S::LANES > 4 && S::REGISTERS < 32 => 6,
         _ => tallest_gathered::<S>(),
     }
 }
