@@ -313,23 +313,39 @@ impl Source {
         (of_x, of_w): (&mut [u32], &mut [u32]),
     ) {
         let each = self.terms_of_a_run();
+        let runs = self.channels.div_ceil(each);
         for (window, ..) in self.windows() {
-            let to = window.start..;
-            let mut to = of_x[to.clone()].iter_mut().zip(&mut of_w[to]);
+            let mut at = window.start;
             for tap in 0..window.taps {
-                let first = window.start + tap * self.channels;
+                let terms = &self.terms[(window.start + tap * self.channels) / each..][..runs];
+                let here = at..at + channels.len();
+                at = here.end;
+                let of_x = &mut of_x[here.clone()];
+                match (x, each) {
+                    // A division for each would show.
+                    (Places::Kept, 1) => {
+                        for (to, &c) in of_x.iter_mut().zip(channels) {
+                            *to = terms[c as usize];
+                        }
+                    }
+                    (Places::Beside, 1) => of_x.copy_from_slice(&terms[..channels.len()]),
+                    _ => {
+                        for ((n, &c), to) in channels.iter().enumerate().zip(of_x) {
+                            let place = match x {
+                                Places::Kept => c as usize,
+                                Places::Beside => n,
+                            };
+                            *to = terms[place / Runs::LEN] + (place % Runs::LEN) as u32;
+                        }
+                    }
+                }
                 let number = window.tap(tap);
-                for ((n, &c), (of_x, of_w)) in channels.iter().enumerate().zip(&mut to) {
-                    let place = match x {
-                        Places::Kept => first + c as usize,
-                        Places::Beside => first + n,
-                    };
-                    *of_x = self.terms[place / each] + (place % each) as u32;
+                for ((n, &c), to) in channels.iter().enumerate().zip(&mut of_w[here]) {
                     let row = match w {
                         Places::Kept => number * self.channels + c as usize,
                         Places::Beside => number * channels.len() + n,
                     };
-                    *of_w = (row * self.pitch) as u32;
+                    *to = (row * self.pitch) as u32;
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! A strip of pixels: all panels pass over it, with the areas of its windows.
 #![forbid(unsafe_code)]
 
+use super::super::taps;
 use super::NchwcConv;
 use super::along::tiles_along;
 use super::cut::{Cut, Taps};
@@ -185,6 +186,7 @@ impl Strip<'_, '_> {
         let dead = self.dead::<S>(block, N);
         let (_, bias) = weights.vector(first);
         let by_taps = conv.source.by_taps;
+        let tap = conv.depth / taps(&conv.shape) * pitch;
         if by_taps {
             self.begin(s, bias, block, N);
         }
@@ -234,7 +236,10 @@ impl Strip<'_, '_> {
                         true if in_order && terms.end < depth => from(now, terms.end),
                         true if in_order && !is_last => from(then, 0),
                         true if !is_last => from(then, row),
-                        // The next tap's.
+                        // The next tap's, whose live rows are listed in the same order.
+                        false if by_taps && of_w.is_some() => {
+                            from(now, 0).get(tap..).unwrap_or(&[])
+                        }
                         false if by_taps => from(now, row + terms.len()),
                         _ => panels[p],
                     };
