@@ -53,6 +53,8 @@ pub struct NchwcConv {
     isa: Isa,
     shape: ConvShape,
     source: Source,
+    /// What is read instead where so few channels live that it is faster.
+    of_few: Option<Source>,
     /// Pixels of the output.
     pixels: usize,
     /// The weights as `[terms, c_out]`, terms being `[kh, kw, c_in]`.
@@ -76,7 +78,7 @@ impl NchwcConv {
 
     /// Places that are listed, at most.
     pub fn listed(shape: &ConvShape) -> usize {
-        Source::listed(shape).saturating_mul(2)
+        Source::listed(shape).saturating_mul(4)
     }
 
     /// Takes a convolution of planes, `[c_in, h, w]`.
@@ -120,10 +122,17 @@ impl NchwcConv {
                 ..MatMulSpec::new(depth, shape.c_out, &weights)
             },
         )?;
+        let source = |live| Source::new(&shape, hw, (lanes, isa), matmul.pitch(), live);
+        let all = source(None)?;
+        let of_few = match all.few {
+            0 => None,
+            few => Some(source(Some(few))?),
+        };
         Ok(Self {
             isa,
             shape,
-            source: Source::new(&shape, hw, (lanes, isa), matmul.pitch())?,
+            source: all,
+            of_few,
             pixels,
             matmul,
             depth,
@@ -141,35 +150,49 @@ impl NchwcConv {
 
     /// Elements of scratch that [`NchwcConv::run`] needs; `masked` for calls with masks, too.
     pub fn scratch_len(&self, threads: usize, masked: bool) -> usize {
-        let lists = lines(self.source.depths).saturating_mul(2);
+        let of_few = self.of_few.iter().filter(|_| masked);
+        let all = [&self.source].into_iter().chain(of_few);
+        let each = all.map(|source| self.scratch_of(source, threads, masked));
+        each.fold(0, usize::max)
+    }
+
+    fn scratch_of(&self, source: &Source, threads: usize, masked: bool) -> usize {
+        let lists = lines(source.depths).saturating_mul(2);
         let lists = lists.saturating_add(lines(self.shape.c_in));
         let [bias, weights] = Chosen::scratch_len(&self.matmul, (self.depth, self.shape.c_out));
-        let together = match (masked, self.has_few_strips()) {
+        let together = match (masked, self.has_few_strips(source)) {
             (false, _) => 0,
             (true, true) => bias.saturating_add(lines(self.depth)),
             (true, false) => bias
                 .saturating_add(lines(self.depth))
                 .saturating_add(weights),
         };
-        self.room_len(masked)
+        self.room_len(source, masked)
             .saturating_mul(threads.max(1))
             .saturating_add(lists)
-            .saturating_add(self.source.copy_len())
+            .saturating_add(source.copy_len())
             .saturating_add(together)
             .saturating_add(LINE)
     }
 
     /// Elements that a job needs.
-    fn room_len(&self, masked: bool) -> usize {
-        match masked && self.has_few_strips() {
+    fn room_len(&self, source: &Source, masked: bool) -> usize {
+        match masked && self.has_few_strips(source) {
             true => Chosen::room_len(&self.matmul, self.depth),
             false => 0,
         }
     }
 
     /// Whether each strip puts panels together for itself: no room for all of them, and 0.99 of the time.
-    fn has_few_strips(&self) -> bool {
-        self.pixels <= FEW_STRIPS * self.source.strip
+    fn has_few_strips(&self, source: &Source) -> bool {
+        self.pixels <= FEW_STRIPS * source.strip
+    }
+
+    /// What is read with a mask of the inputs.
+    fn source_of(&self, live: Option<Live<'_>>) -> &Source {
+        let is_few =
+            |_: &&Source| live.is_some_and(|live| live.channels().count() <= self.source.few);
+        self.of_few.as_ref().filter(is_few).unwrap_or(&self.source)
     }
 
     /// `y[co, oh, ow] = act(Σ_{ci ∈ live} Σ_{kh, kw} W[co, ci, kh, kw] · x[ci, oh·sh + kh·dh - top, ow·sw + kw·dw - left] + bias[co])`
@@ -212,7 +235,8 @@ impl NchwcConv {
         if shape.groups > 1 && (live_in.is_some() || live_out.is_some()) {
             return refused("in blocks, groups have no masks");
         }
-        let size = self.source.len(held(compact, shape.c_in));
+        let source = self.source_of(live_in);
+        let size = source.len(held(compact, shape.c_in));
         check_len(x.len(), size, "x")?;
         let pixels = self.pixels;
         let outputs = held(live_out, shape.c_out);
@@ -228,40 +252,47 @@ impl NchwcConv {
         };
         let read = (in_place, held(compact, shape.c_in));
         let beside = in_place.filter(|live| {
-            self.source.is_read_often() && live.count() <= shape.c_in / 2 && is_compact(*live)
+            source.is_read_often() && live.count() <= shape.c_in / 2 && is_compact(*live)
         });
         let x = match beside {
             Some(live) => {
-                let copy = take(&mut rest, self.source.len(live.count()));
+                let copy = take(&mut rest, source.len(live.count()));
                 nchwc::compact(self.isa, pool, x, pixels, live, copy)?;
                 copy
             }
-            None => self.source.between_zeros(pool, x, read, &mut rest),
+            None => source.between_zeros(pool, x, read, &mut rest),
         };
         let many = self.pixels >= MANY_PIXELS;
         let chooses = match live_in.filter(|_| live_out.is_none()) {
-            Some(Live::InPlace(live)) => many && !self.source.flat && is_compact(live),
+            Some(Live::InPlace(live)) => many && !source.flat && is_compact(live),
             Some(Live::Compact(_)) => many,
             None => masked,
         };
         let places = |beside| if beside { Places::Beside } else { Places::Kept };
         let beside = beside.is_some() || compact.is_some();
-        let lists = self.lists(live_in, (places(beside), places(chooses)), &mut rest);
+        let lists = self.lists(
+            source,
+            live_in,
+            (places(beside), places(chooses)),
+            &mut rest,
+        );
         let chosen = chooses.then(|| self.choose(live_in, live_out, &mut rest));
         let weights = match chosen {
-            Some(chosen) if !self.has_few_strips() => chosen.gather(self.isa, pool, &mut rest),
+            Some(chosen) if !self.has_few_strips(source) => {
+                chosen.gather(self.isa, pool, &mut rest)
+            }
             _ => Weights::all(&self.matmul),
         };
-        let chosen = chosen.filter(|_| self.has_few_strips());
+        let chosen = chosen.filter(|_| self.has_few_strips(source));
         let pool = worth(pool, row * blocks * lists.channels * taps(shape));
         let tile = Tile::new(&mut y[..blocks * row], blocks, row, row);
         let threads = pool.threads().max(1);
-        let cuts = self.shares(threads, (blocks, size));
+        let cuts = self.shares(source, threads, (blocks, size));
         tile.cut(
             pool,
             cuts,
             rest,
-            self.room_len(masked),
+            self.room_len(source, masked),
             |block, first, tile, room| {
                 // Another thread may have written some of x: a line from its caches takes 100 ns. With few outputs asking takes as long.
                 let fetch = match threads > 1 && tile.rows() >= WIDE {
@@ -270,6 +301,7 @@ impl NchwcConv {
                 };
                 self.isa.run(Strip {
                     conv: self,
+                    source,
                     x,
                     lists,
                     weights,
@@ -290,9 +322,14 @@ impl NchwcConv {
     ///
     /// The channels of a small map: each thread reads its part of the weights, and a depthwise layer, which shares them the same way, finds its own in its
     /// caches. Of a large map, or where there are not so many channels, the strips.
-    fn shares(&self, threads: usize, (blocks, size): (usize, usize)) -> (Cuts<'_>, Cuts<'_>) {
+    fn shares(
+        &self,
+        source: &Source,
+        threads: usize,
+        (blocks, size): (usize, usize),
+    ) -> (Cuts<'_>, Cuts<'_>) {
         let lanes = self.isa.lanes();
-        let (strips, unit) = self.source.strips();
+        let (strips, unit) = source.strips();
         if blocks >= WIDE * threads && (size <= SMALL || strips < threads) {
             let panel = (self.matmul.panel_width() / lanes).max(1);
             let channels = match self.isa.registers() {
@@ -309,11 +346,11 @@ impl NchwcConv {
     /// Where the terms of the live channels are, in x and in the panels.
     fn lists<'a>(
         &'a self,
+        source: &'a Source,
         live: Option<Live<'_>>,
         places: (Places, Places),
         rest: &mut &'a mut [f32],
     ) -> Lists<'a> {
-        let source = &self.source;
         let all = Lists {
             of_x: &source.terms,
             of_w: None,

@@ -23,9 +23,9 @@ const HIGH: [usize; WIDE] = [8, 8, 5, 6];
 const HIGH_OF_16: [usize; NV] = [7, 6];
 /// Pixels along a row that are one tile by one vector of outputs, at least: 9/16 of a cycle each. Of pixels anywhere eight take 5 cycles.
 const ALONG: usize = 12;
-/// Cycles of an area and of a tile beside its terms; of a row and of a vector that are copied.
-const AREA: usize = 400;
-const TILE: usize = 60;
+/// Cycles of an area, or of a tap, and of a tile beside its terms; of a row and of a vector that are copied.
+const OF_AREAS: [usize; 2] = [400, 60];
+const OF_TAPS: [usize; 2] = [150, 40];
 const COPY: [usize; 2] = [10, 6];
 /// Cycles of a term of a tile, at least, and of each vector of weights that it loads, from L2 or from farther away.
 const LEAST_OF_A_TERM: usize = 5;
@@ -57,12 +57,13 @@ impl Edges {
     /// What is estimated to take least: areas of outputs with the same taps, of which small ones have small tiles; the same of rows alone, with zeros beside each row
     /// of a copy; a copy with zeros all round, where all outputs are one area; or tap after tap, which multiplies no zeros and has large tiles, but reads and
     /// writes the sums for each (a sum of shifted 1x1 convolutions: A. Vasudevan et al., Parallel Multi Channel Convolution using General Matrix
-    /// Multiplication, ASAP 2017).
+    /// Multiplication, ASAP 2017). Estimated for so many live channels of a group.
     pub(super) fn new(
         shape: &ConvShape,
         (h, w): (usize, usize),
         output: (usize, usize),
         (lanes, isa): (usize, Isa),
+        live: usize,
     ) -> Self {
         let axes = [(0, h, output.0), (1, w, output.1)];
         let areas = axes.map(|(axis, extent, outputs)| Span::all(shape, axis, extent, outputs));
@@ -93,12 +94,30 @@ impl Edges {
         let cost = |form: &Self| {
             let copy = form.border.map_or(0, |border| {
                 let row = COPY[0] + (border.map.1 * lanes).div_ceil(WIDEST) * COPY[1];
-                (border.map.0 * row).saturating_mul(shape.c_in.div_ceil(lanes))
+                (border.map.0 * row).saturating_mul((live * shape.groups).div_ceil(lanes))
             });
-            let cycles = copy.saturating_add(cycles(shape, form, isa));
+            let cycles = copy.saturating_add(cycles(shape, form, isa, live));
             (form.listed(shape) > LISTED, cycles)
         };
         forms.into_iter().min_by_key(cost).expect("there are some")
+    }
+
+    /// So many live channels, and less, would have another form: none, or half of all, a quarter and so on. A tap of few terms is not worth its sums.
+    pub(super) fn few(
+        &self,
+        shape: &ConvShape,
+        hw: (usize, usize),
+        output: (usize, usize),
+        of: (usize, Isa),
+    ) -> usize {
+        if !self.by_taps || shape.groups > 1 {
+            return 0;
+        }
+        let mut live = shape.c_in / 2;
+        while live > 0 && Self::new(shape, hw, output, of, live).by_taps {
+            live /= 2;
+        }
+        live
     }
 
     /// Terms of all windows.
@@ -109,8 +128,8 @@ impl Edges {
     }
 }
 
-/// What the areas of a map take, estimated.
-fn cycles(shape: &ConvShape, edges: &Edges, isa: Isa) -> usize {
+/// What the areas of a map take with so many live channels of a group, estimated.
+fn cycles(shape: &ConvShape, edges: &Edges, isa: Isa, live: usize) -> usize {
     let (rows, columns, lanes) = (&edges.rows, &edges.columns, isa.lanes());
     let high = match isa.registers() {
         32.. => &HIGH[..],
@@ -120,9 +139,10 @@ fn cycles(shape: &ConvShape, edges: &Edges, isa: Isa) -> usize {
     let outputs = shape.c_out / shape.groups.max(1);
     let vectors = outputs.div_ceil(lanes).clamp(1, high.len());
     let passes = outputs.div_ceil(vectors * lanes) * shape.groups;
-    let weights = (vectors * lanes).saturating_mul(read(shape) * taps(shape));
+    let weights = (vectors * lanes).saturating_mul(live * taps(shape));
     let (high, load) = (high[vectors - 1], LOAD[usize::from(weights > KEPT)]);
     let along = isa.registers() >= 32 && !edges.by_taps;
+    let [each, tile] = if edges.by_taps { OF_TAPS } else { OF_AREAS };
     let area = |r: &Span, c: &Span| {
         let pixels = r.outputs.len() * c.outputs.len();
         let tiles = pixels.div_ceil(high);
@@ -132,17 +152,17 @@ fn cycles(shape: &ConvShape, edges: &Edges, isa: Isa) -> usize {
                 .div_ceil(2)
                 .max(tiles * LEAST_OF_A_TERM.max(load * vectors)),
         };
-        let terms = (r.taps.len() * c.taps.len()).saturating_mul(read(shape));
+        let terms = (r.taps.len() * c.taps.len()).saturating_mul(live);
         // Rows of a panel that are not side by side are depth blocks.
         let blocks = if c.taps.len() == shape.kernel[1] {
             1
         } else {
             r.taps.len()
         };
-        let beside = tiles.saturating_mul(blocks).saturating_mul(TILE);
+        let beside = tiles.saturating_mul(blocks).saturating_mul(tile);
         terms
             .saturating_mul(of_a_term)
-            .saturating_add(beside.saturating_add(AREA))
+            .saturating_add(beside.saturating_add(each))
     };
     let areas = pairs(rows, columns).map(|(r, c)| area(r, c));
     areas.fold(0, usize::saturating_add).saturating_mul(passes)

@@ -53,6 +53,8 @@ pub(super) struct Source {
     columns: Vec<Columns>,
     /// Whether each tap is added to all outputs that it is on the map for before the next one is.
     pub(super) by_taps: bool,
+    /// With so many live channels, and less, another source is faster.
+    pub(super) few: usize,
     /// If windows are cut where they reach beyond the map: what they have in common.
     cut: Option<Taps>,
     /// Of all windows, one after the other: where their terms are, seen from the first one of a pixel.
@@ -155,12 +157,14 @@ impl Source {
         of(Span::taps).min(LISTED).max(of(|k| k))
     }
 
-    /// For a map that it [serves](Self::serves), in blocks of `lanes` channels. `pitch`: from one row of a panel to the next.
+    /// For a map that it [serves](Self::serves), in blocks of `lanes` channels, of which so many of a group live, unless all do. `pitch`: from one row of a panel to
+    /// the next.
     pub(super) fn new(
         shape: &ConvShape,
         inside: (usize, usize),
         (lanes, isa): (usize, Isa),
         pitch: usize,
+        live: Option<usize>,
     ) -> Result<Self, Error> {
         let output = shape.output(inside)?;
         let [top, left, bottom, right] = shape.pads;
@@ -174,15 +178,18 @@ impl Source {
             true => None,
             false => Taps::new(shape, inside, output, each, isa.registers()),
         };
+        let of = (lanes, isa);
+        let edges = match flat || cut.is_some() {
+            true => Edges::none(shape, output),
+            false => Edges::new(shape, inside, output, of, live.unwrap_or(read(shape))),
+        };
+        let few = edges.few(shape, inside, output, of);
         let Edges {
             border,
             rows,
             columns,
             by_taps,
-        } = match flat || cut.is_some() {
-            true => Edges::none(shape, output),
-            false => Edges::new(shape, inside, output, (lanes, isa)),
-        };
+        } = edges;
         let map = border.map_or(inside, |border| border.map);
         // Of a row of the output, or of one of its pixels.
         let (row, pixels, all) = match flat {
@@ -235,6 +242,7 @@ impl Source {
             rows,
             columns: columns.collect(),
             by_taps,
+            few,
             cut,
             terms: Vec::new(),
             runs: Bounded::all_of(Vec::new()),

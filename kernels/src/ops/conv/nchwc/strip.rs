@@ -7,6 +7,7 @@ use super::along::tiles_along;
 use super::cut::{Cut, Taps};
 use super::lists::{Lists, LiveTerms};
 use super::pass::{Pass, WIDE, Walk, in_runs};
+use super::source::Source;
 use super::weights::{Chosen, Weights};
 use crate::Channels;
 use crate::epilogue::Activation;
@@ -27,6 +28,7 @@ const HELD: usize = 1 << 18;
 /// Pixels of some blocks.
 pub(super) struct Strip<'a, 't> {
     pub(super) conv: &'a NchwcConv,
+    pub(super) source: &'a Source,
     pub(super) x: &'a [f32],
     pub(super) lists: Lists<'a>,
     pub(super) weights: Weights<'a>,
@@ -49,7 +51,7 @@ impl Task for Strip<'_, '_> {
     fn run<S: F32s>(mut self, s: S) {
         let conv = self.conv;
         if const { S::REGISTERS >= 32 }
-            && let Some(taps) = conv.source.cut()
+            && let Some(taps) = self.source.cut()
         {
             return self.cut(s, taps);
         }
@@ -113,7 +115,7 @@ impl Strip<'_, '_> {
             let group = first / S::LANES + block;
             let cut = Cut {
                 taps,
-                x: conv.source.of_group(self.x, group),
+                x: self.source.of_group(self.x, group),
                 panel,
                 pitch: conv.matmul.pitch(),
                 next: of_next.0,
@@ -157,7 +159,7 @@ impl Strip<'_, '_> {
     #[inline(always)]
     fn activate<S: F32s>(&mut self, s: S, block: usize, count: usize) {
         let activation = self.conv.matmul.activation();
-        if activation.in_registers() && !self.conv.source.by_taps {
+        if activation.in_registers() && !self.source.by_taps {
             return;
         }
         for i in block..block + count {
@@ -182,19 +184,19 @@ impl Strip<'_, '_> {
         let activation = conv.matmul.activation();
         let first = self.channel + block * S::LANES;
         let pitch = conv.matmul.pitch();
-        let each = conv.source.terms_of_a_run();
+        let each = self.source.terms_of_a_run();
         let dead = self.dead::<S>(block, N);
         let (_, bias) = weights.vector(first);
-        let by_taps = conv.source.by_taps;
+        let by_taps = self.source.by_taps;
         let tap = conv.depth / taps(&conv.shape) * pitch;
         if by_taps {
             self.begin(s, bias, block, N);
         }
         let pixels = (self.pixel, self.tile.cols() / S::LANES);
         // Of several areas the first ones have read all depth blocks, unless L2 does not hold them beside those of the next panels.
-        let in_order = conv.source.is_one_area() || conv.depth * N * S::LANES > HELD;
+        let in_order = self.source.is_one_area() || conv.depth * N * S::LANES > HELD;
         let group = first / conv.outputs_of_a_group();
-        for area in conv.source.areas(self.x, group, pixels) {
+        for area in self.source.areas(self.x, group, pixels) {
             let window = area.window;
             let LiveTerms {
                 depth,
@@ -205,14 +207,14 @@ impl Strip<'_, '_> {
             let along = tiles_along::<S>(&area, N, !by_taps).filter(|_| rows.stretch == depth);
             let runs = match &along {
                 Some(_) if const { in_runs::<S>(N) } && !self.lists.listed => {
-                    conv.source.runs_of(window)
+                    self.source.runs_of(window)
                 }
                 _ => None,
             };
             let blocks = if along.is_some() {
                 1
             } else {
-                let kc = if conv.source.is_far(self.x) {
+                let kc = if self.source.is_far(self.x) {
                     KC_FAR * S::LANES
                 } else {
                     KC
