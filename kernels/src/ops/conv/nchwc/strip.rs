@@ -172,6 +172,17 @@ impl Strip<'_, '_> {
         }
     }
 
+    /// Terms of a depth block of such a stretch.
+    #[inline(always)]
+    fn depth_block<S: F32s>(&self, stretch: usize) -> usize {
+        let most = match self.source.is_far(self.x) {
+            true => KC_FAR * S::LANES,
+            false => KC,
+        };
+        let each = stretch.div_ceil(stretch.div_ceil(most).max(1));
+        each.max(1).next_multiple_of(Runs::LEN)
+    }
+
     /// The blocks that some panels are, from this one of the tile on; and what the next panels will be put together from, if they will be.
     #[inline(always)]
     fn panel<S: F32s, const NP: usize, const EACH: usize, const N: usize>(
@@ -188,7 +199,9 @@ impl Strip<'_, '_> {
         let dead = self.dead::<S>(block, N);
         let (_, bias) = weights.vector(first);
         let by_taps = self.source.by_taps;
-        let tap = conv.depth / taps(&conv.shape) * pitch;
+        let of_a_window = taps(&conv.shape);
+        let every = self.lists.channels * of_a_window;
+        let tap = conv.depth / of_a_window * pitch;
         if by_taps {
             self.begin(s, bias, block, N);
         }
@@ -211,18 +224,11 @@ impl Strip<'_, '_> {
                 }
                 _ => None,
             };
-            let blocks = if along.is_some() {
-                1
-            } else {
-                let kc = if self.source.is_far(self.x) {
-                    KC_FAR * S::LANES
-                } else {
-                    KC
-                };
-                rows.stretch.div_ceil(kc).max(1)
+            let kc = match &along {
+                Some(_) => depth,
+                None => self.depth_block::<S>(rows.stretch),
             };
-            let kc = rows.stretch.div_ceil(blocks).max(1);
-            for (terms, row) in rows.blocks(depth, kc.next_multiple_of(Runs::LEN)) {
+            for (terms, row) in rows.blocks(depth, kc) {
                 let t = terms.start;
                 let from = |block: usize, row: usize| {
                     let (panel, _) = weights.vector(self.channel + block * S::LANES);
@@ -248,8 +254,8 @@ impl Strip<'_, '_> {
                 }
                 let next = match sources {
                     Some(all) => {
-                        let share = |t: usize| all.len() / depth.max(1) * t;
-                        let sources = &all[share(t)..share(terms.end.min(depth))];
+                        let share = |row: usize| all.len() / every.max(1) * row;
+                        let sources = &all[share(row)..share(row + terms.len())];
                         Next { panels, sources }
                     }
                     None => Next::panels(next),
