@@ -76,3 +76,26 @@ fn many_channels() {
         Case { live, ..case }.check();
     }
 }
+
+/// Some windows have no tap on the map, and panels are put together from what lives.
+#[test]
+fn windows_beyond_the_map() {
+    for (kernel, pads) in [
+        ([3, 4], [3, 1, 0, 0]),
+        ([2, 3], [0, 4, 3, 3]),
+        ([5, 5], [5; 4]),
+    ] {
+        let shape = ConvShape {
+            c_in: 7,
+            c_out: 70,
+            groups: 1,
+            kernel,
+            pads,
+            ..square(1, 1, 1)
+        };
+        for live in masks() {
+            let case = Case::new(shape, (5, 3), 1);
+            Case { live, ..case }.check();
+        }
+    }
+}

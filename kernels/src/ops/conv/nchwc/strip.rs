@@ -254,7 +254,8 @@ impl Strip<'_, '_> {
                 }
                 let next = match sources {
                     Some(all) => {
-                        let share = |row: usize| all.len() / every.max(1) * row;
+                        // A window may be beyond the map, and begin behind its last term.
+                        let share = |row: usize| all.len() / every.max(1) * row.min(every);
                         let sources = &all[share(row)..share(row + terms.len())];
                         Next { panels, sources }
                     }
