@@ -190,9 +190,10 @@ impl NchwcConv {
 
     /// What is read with a mask of the inputs.
     fn source_of(&self, live: Option<Live<'_>>) -> &Source {
-        let is_few =
-            |_: &&Source| live.is_some_and(|live| live.channels().count() <= self.source.few);
-        self.of_few.as_ref().filter(is_few).unwrap_or(&self.source)
+        match (&self.of_few, live) {
+            (Some(of_few), Some(live)) if live.channels().count() <= self.source.few => of_few,
+            _ => &self.source,
+        }
     }
 
     /// `y[co, oh, ow] = act(Σ_{ci ∈ live} Σ_{kh, kw} W[co, ci, kh, kw] · x[ci, oh·sh + kh·dh - top, ow·sw + kw·dw - left] + bias[co])`

@@ -16,6 +16,8 @@ use crate::tile::gemm::NV;
 
 /// Terms of all windows that are listed, at most: 8 MiB.
 pub(super) const LISTED: usize = 1 << 20;
+/// Pixels that are listed for taps, at most: the columns of each have a list of their own, which a small file could make as long as a map is large.
+const PIXELS: usize = 1 << 16;
 /// Elements of the weights that a strip reads at once, above which L2 does not keep them.
 const KEPT: usize = 128 * 1024;
 /// Pixels of a tile by one to four vectors; by one or two with 16 registers.
@@ -99,7 +101,12 @@ impl Edges {
             let cycles = copy.saturating_add(cycles(shape, form, isa, live));
             (form.listed(shape) > LISTED, cycles)
         };
-        forms.into_iter().min_by_key(cost).expect("there are some")
+        let fits = |form: &Self| {
+            let of_a_row: usize = form.columns.iter().map(|span| span.outputs.len()).sum();
+            !form.by_taps || of_a_row.saturating_mul(output.0) <= PIXELS
+        };
+        let forms = forms.into_iter().filter(fits);
+        forms.min_by_key(cost).expect("all but taps fit")
     }
 
     /// So many live channels, and less, would have another form: none, or half of all, a quarter and so on. A tap of few terms is not worth its sums.
