@@ -118,7 +118,11 @@ pub(crate) fn convolution(
     // Its transforms of the outputs take as long however few inputs live.
     let winograd = conv.row_name().contains("winograd") && case.density() >= 0.05;
     let grouped = shape.groups > 1 && words.is_some();
-    let direct = NchwcConv::serves(isa, &shape, (h, w)) && !far && !winograd && !grouped;
+    let direct = NchwcConv::serves(isa, &shape, (h, w))
+        && NchwcConv::pays(isa, &shape, (h, w))
+        && !far
+        && !winograd
+        && !grouped;
     if direct && layout.is_err() {
         return in_blocks(&spec, (h, w), words, &x, isa, pool);
     }

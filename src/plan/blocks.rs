@@ -165,6 +165,7 @@ fn is_direct(conv: &Conv, isa: Isa) -> bool {
     } = conv.shape;
     (kernel, stride, dilation, groups) != ([3, 3], [1, 1], [1, 1], 1)
         && NchwcConv::serves(isa, &conv.shape, conv.hw)
+        && NchwcConv::pays(isa, &conv.shape, conv.hw)
 }
 
 fn roles(net: &Net, isa: Isa) -> Vec<Role> {

@@ -30,6 +30,19 @@ struct Case {
     seed: u64,
 }
 
+/// The first of these weights, and nothing else.
+fn plain(shape: ConvShape, weights: &[f32]) -> ConvSpec<'_> {
+    ConvSpec {
+        shape,
+        weights: &weights[..shape.weights_len().expect("small")],
+        bias: None,
+        activation: Activation::None,
+        live_in: None,
+        live_out: None,
+        algorithm: Algorithm::Direct,
+    }
+}
+
 /// `[channels, pixels]` in blocks, NaN behind the last channel.
 fn in_blocks(isa: Isa, planes: &[f32], channels: usize) -> Vec<f32> {
     let (lanes, pixels) = (isa.lanes(), planes.len() / channels.max(1));

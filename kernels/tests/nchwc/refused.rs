@@ -1,26 +1,12 @@
 //! Masks and shapes that maps in blocks are not for, and operands that do not fit.
 
-use super::square;
-use sluicegate_kernels::epilogue::Activation;
+use super::{plain, square};
 use sluicegate_kernels::ops::conv::NchwcConv;
 use sluicegate_kernels::ops::depthwise::NchwcDepthwise;
 use sluicegate_kernels::ops::nchwc::{self, Live};
-use sluicegate_kernels::ops::{Algorithm, ConvShape, ConvSpec};
+use sluicegate_kernels::ops::{ConvShape, ConvSpec};
 use sluicegate_kernels::pool::Serial;
 use sluicegate_kernels::{Channels, Error, Isa};
-
-/// The first of these weights, and nothing else.
-fn plain(shape: ConvShape, weights: &[f32]) -> ConvSpec<'_> {
-    ConvSpec {
-        shape,
-        weights: &weights[..shape.weights_len().expect("small")],
-        bias: None,
-        activation: Activation::None,
-        live_in: None,
-        live_out: None,
-        algorithm: Algorithm::Direct,
-    }
-}
 
 #[test]
 fn what_blocks_cannot_do_is_refused() {

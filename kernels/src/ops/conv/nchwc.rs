@@ -14,23 +14,30 @@
 mod along;
 mod cut;
 mod edges;
+mod groups;
 mod lists;
 mod pass;
+mod pixels;
 mod source;
 mod strip;
 mod weights;
+mod window;
 
 use alloc::borrow::Cow;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::slice;
 
 use super::taps;
 use crate::ops::matmul::{MatMul, MatMulSpec};
 use crate::ops::nchwc::{self, Live, compacted, held, is_compact};
 use crate::ops::{ConvShape, ConvSpec};
 use crate::pack::{check_len, check_mask, extent, gather};
-use crate::panel::{Below, LINE, from_line, lines, take, take_indices};
+use crate::panel::{Below, LINE, Runs, from_line, lines, take, take_indices};
 use crate::pool::{Cuts, Pool, Tile, worth};
 use crate::{Channels, Error, Isa};
 
+use groups::Groups;
 use lists::Lists;
 use pass::WIDE;
 use source::{Places, Source};
@@ -52,7 +59,8 @@ const FEW_STRIPS: usize = 2;
 pub struct NchwcConv {
     isa: Isa,
     shape: ConvShape,
-    source: Source,
+    /// For a group and those that begin with the same channel of a block, in turns: one, but where groups are not whole blocks.
+    sources: Vec<Source>,
     /// What is read instead where so few channels live that it is faster.
     of_few: Option<Source>,
     /// Pixels of the output.
@@ -61,19 +69,26 @@ pub struct NchwcConv {
     matmul: MatMul,
     /// Number of terms.
     depth: usize,
+    groups: Groups,
 }
 
 impl NchwcConv {
-    /// Whether it computes a convolution of maps of `hw`: of one group or of groups that are whole blocks, and of extents that are not huge where windows
+    /// Whether it computes a convolution of maps of `hw`: of one group or of groups of some times four channels, and of extents that are not huge where windows
     /// go over them.
     pub fn serves(isa: Isa, shape: &ConvShape, hw: (usize, usize)) -> bool {
-        let whole =
-            |channels: usize| channels.is_multiple_of(shape.groups.saturating_mul(isa.lanes()));
+        let in_runs =
+            |channels: usize| channels.is_multiple_of(shape.groups.saturating_mul(Runs::LEN));
         let groups = match shape.groups {
             1 => true,
-            _ => whole(shape.c_in) && whole(shape.c_out),
+            _ => in_runs(shape.c_in) && in_runs(shape.c_out) && shape.c_out >= isa.lanes(),
         };
         groups && Source::serves(shape, hw)
+    }
+
+    /// Whether it is estimated to take less time than [`Conv`](super::Conv) takes for planes. Groups that share blocks leave lanes empty: of 8 channels half
+    /// of 16.
+    pub fn pays(isa: Isa, shape: &ConvShape, hw: (usize, usize)) -> bool {
+        groups::pay(isa, shape, hw)
     }
 
     /// Places that are listed, at most.
@@ -104,7 +119,7 @@ impl NchwcConv {
         let output = shape.output(hw)?;
         if !Self::serves(isa, &shape, hw) {
             return Err(Error::Invalid {
-                what: "in blocks, groups are whole blocks, and maps are not huge",
+                what: "in blocks, groups are some times four channels, and maps are not huge",
             });
         }
         nchwc::refuse_masks(spec)?;
@@ -122,20 +137,26 @@ impl NchwcConv {
                 ..MatMulSpec::new(depth, shape.c_out, &weights)
             },
         )?;
-        let source = |live| Source::new(&shape, hw, (lanes, isa), matmul.pitch(), live);
-        let all = source(None)?;
-        let of_few = match all.few {
+        let source =
+            |group, live| Source::new(&shape, hw, (lanes, isa), matmul.pitch(), group, live);
+        let first = source(0, None)?;
+        let of_few = match first.few {
             0 => None,
-            few => Some(source(Some(few))?),
+            few => Some(source(0, Some(few))?),
         };
+        let mut sources = vec![first];
+        while sources.len() < shape.groups && !(sources.len() * channels).is_multiple_of(lanes) {
+            sources.push(source(sources.len(), None)?);
+        }
         Ok(Self {
             isa,
             shape,
-            source: all,
+            sources,
             of_few,
             pixels,
             matmul,
             depth,
+            groups: Groups::new(isa, &shape),
         })
     }
 
@@ -144,14 +165,10 @@ impl NchwcConv {
         &self.shape
     }
 
-    fn outputs_of_a_group(&self) -> usize {
-        self.shape.c_out / self.shape.groups
-    }
-
     /// Elements of scratch that [`NchwcConv::run`] needs; `masked` for calls with masks, too.
     pub fn scratch_len(&self, threads: usize, masked: bool) -> usize {
         let of_few = self.of_few.iter().filter(|_| masked);
-        let all = [&self.source].into_iter().chain(of_few);
+        let all = self.sources.iter().chain(of_few);
         let each = all.map(|source| self.scratch_of(source, threads, masked));
         each.fold(0, usize::max)
     }
@@ -189,10 +206,12 @@ impl NchwcConv {
     }
 
     /// What is read with a mask of the inputs.
-    fn source_of(&self, live: Option<Live<'_>>) -> &Source {
+    fn sources_of(&self, live: Option<Live<'_>>) -> &[Source] {
         match (&self.of_few, live) {
-            (Some(of_few), Some(live)) if live.channels().count() <= self.source.few => of_few,
-            _ => &self.source,
+            (Some(of_few), Some(live)) if live.channels().count() <= self.sources[0].few => {
+                slice::from_ref(of_few)
+            }
+            _ => &self.sources,
         }
     }
 
@@ -221,7 +240,7 @@ impl NchwcConv {
         check_mask(mask, shape.c_in, "length of the input mask")?;
         check_mask(live_out, shape.c_out, "length of the output mask")?;
         let refused = |what| Err(Error::Invalid { what });
-        if matches!(live_in, Some(Live::Compact(_))) && !self.source.of_blocks() {
+        if matches!(live_in, Some(Live::Compact(_))) && !self.sources[0].of_blocks() {
             return refused("planes are not compact");
         }
         let live_in = live_in.filter(|live| match *live {
@@ -236,7 +255,8 @@ impl NchwcConv {
         if shape.groups > 1 && (live_in.is_some() || live_out.is_some()) {
             return refused("in blocks, groups have no masks");
         }
-        let source = self.source_of(live_in);
+        let sources = self.sources_of(live_in);
+        let source = &sources[0];
         let size = source.len(held(compact, shape.c_in));
         check_len(x.len(), size, "x")?;
         let pixels = self.pixels;
@@ -302,7 +322,7 @@ impl NchwcConv {
                 };
                 self.isa.run(Strip {
                     conv: self,
-                    source,
+                    sources,
                     x,
                     lists,
                     weights,

@@ -84,15 +84,13 @@ pub(super) fn tall<S: F32s>(
                 false => Activation::None,
             },
         };
+        if halves {
+            block.halves(s, panels, width, to, out);
+            continue;
+        }
         for_height!(@ rows, MR, {
-            const HIGH: usize = MR.div_ceil(2);
-            const LOW: usize = MR / 2;
             if const { S::BROADCASTS } {
-                if halves {
-                    s.outline(#[inline(always)] || block.halves::<S, HIGH, LOW>(s, panels, width, to, out));
-                } else {
-                    s.outline(#[inline(always)] || block.run::<S, MR>(s, panels, width, to, out));
-                }
+                s.outline(#[inline(always)] || block.run::<S, MR>(s, panels, width, to, out));
             }
         }, 14 15 16 17 18 19 20 21 22 23 24);
     }
@@ -161,9 +159,10 @@ impl<'a> Block<'a> {
             }
         }
     }
-    /// Panel by panel, in tiles of `HIGH` rows and of the `LOW` ones behind them.
+
+    /// Panel by panel, in tiles of half of the rows.
     #[inline(always)]
-    fn halves<S: F32s, const HIGH: usize, const LOW: usize>(
+    fn halves<S: F32s>(
         &self,
         s: S,
         panels: Panels<'_>,
@@ -171,14 +170,18 @@ impl<'a> Block<'a> {
         to: &[u32],
         out: &mut Tile<'_>,
     ) {
-        let (high, low) = to.split_at(HIGH);
+        let (high, low) = to.split_at(to.len().div_ceil(2));
         let count = width.div_ceil(self.p.nr);
         for x in 0..count {
             let next = if x + 1 < count { x + 1 } else { x };
-            let columns = self.p.nr.min(width - x * self.p.nr);
-            let at = ([x, next], columns);
-            self.half::<S, HIGH>(s, 0, panels, at, high, out);
-            self.half::<S, LOW>(s, 1, panels, at, low, out);
+            let at = ([x, next], self.p.nr.min(width - x * self.p.nr));
+            for (nth, to) in [high, low].into_iter().enumerate() {
+                for_height!(@ to.len(), MR, {
+                    if const { S::BROADCASTS } {
+                        s.outline(#[inline(always)] || self.half::<S, MR>(s, nth, panels, at, to, out));
+                    }
+                }, 7 8 9 10 11 12);
+            }
         }
     }
 

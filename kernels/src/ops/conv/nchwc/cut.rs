@@ -12,7 +12,7 @@
 use alloc::vec::Vec;
 
 use super::along::best_height;
-use super::pass::{Pixels, WIDE};
+use super::pixels::{Lanes, Pixels};
 use super::source::read;
 use crate::epilogue::Activation;
 use crate::isa::F32s;
@@ -44,18 +44,19 @@ pub(super) struct Taps {
 }
 
 impl Taps {
-    /// Of groups of one vector of outputs that read a map of `h` x `w` in blocks as wide, where at most one output at either end of a row is beyond the map for a
-    /// tap, and with registers for long tiles.
+    /// Of groups of one vector of outputs, or which share one, that read a map of `h` x `w` in blocks as wide from the channel `first` of a block on, where at most
+    /// one output at either end of a row is beyond the map for a tap, and with registers for long tiles.
     pub(super) fn new(
         shape: &ConvShape,
         (h, w): (usize, usize),
         output: (usize, usize),
         [lanes, of_y]: [usize; 2],
-        registers: usize,
+        (registers, first): (usize, usize),
     ) -> Option<Self> {
         let ([_, stride], [_, dilation]) = (shape.stride, shape.dilation);
         let ([_, across], [_, left, ..]) = (shape.kernel, shape.pads);
-        let of_a_vector = shape.groups > 1 && shape.c_out / shape.groups == of_y && lanes == of_y;
+        let outputs = shape.c_out / shape.groups.max(1);
+        let of_a_vector = shape.groups > 1 && of_y.is_multiple_of(outputs.max(1)) && lanes == of_y;
         if !of_a_vector || registers < 32 || stride > 2 || output.1 < *SHORT.start() {
             return None;
         }
@@ -65,7 +66,7 @@ impl Taps {
         if left > stride || last_but_one >= left + w || (output.1 - 1) * stride > w {
             return None;
         }
-        let channels = (0..read(shape)).step_by(Runs::LEN);
+        let channels = (first..first + read(shape)).step_by(Runs::LEN);
         let run = |c: usize| (c / lanes * h * w * lanes + c % lanes) as u32;
         Some(Self {
             runs: Bounded::all_of(channels.map(run).collect()),
@@ -91,8 +92,7 @@ pub(super) struct Cut<'a> {
     /// The panel that is used next.
     pub(super) next: &'a [f32],
     pub(super) block: usize,
-    /// Lanes that become zeros.
-    pub(super) dead: [u32; WIDE],
+    pub(super) lanes: Lanes,
     pub(super) start: Start<'a>,
     pub(super) activation: Activation,
 }
@@ -225,7 +225,7 @@ impl Cut<'_> {
             blocks: out.in_order::<1>(self.block),
             at: (rows.first + row * taps.outputs + pixel) * S::LANES,
             apart: None,
-            dead: self.dead,
+            lanes: self.lanes,
         };
         let mut place = Place {
             to,

@@ -3,7 +3,8 @@
 
 use core::ops::Range;
 
-use super::source::Window;
+use super::source::Source;
+use super::window::Window;
 use crate::panel::Below;
 
 /// Where the terms of a call are, of all windows.
@@ -20,6 +21,18 @@ pub(super) struct Lists<'a> {
 }
 
 impl<'a> Lists<'a> {
+    /// These, or all terms of a source where none are listed.
+    #[inline(always)]
+    pub(super) fn or_all_of(self, source: &'a Source) -> Self {
+        match self.listed {
+            true => self,
+            false => Self {
+                of_x: &source.terms,
+                ..self
+            },
+        }
+    }
+
     /// Those of a window, in runs of so many.
     #[inline(always)]
     pub(super) fn of(&self, window: Window, each: usize) -> LiveTerms<'a> {

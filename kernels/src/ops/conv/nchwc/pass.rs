@@ -4,16 +4,15 @@
 use core::ops::Range;
 
 use super::along::{Along, along};
+use super::pixels::{Lanes, Pixels};
 use super::source::Area;
 use crate::epilogue::Activation;
 use crate::isa::F32s;
 use crate::panel::{
     Below, Beside, Even, Foreseen, GatheredRows, InFours, Lhs, Next, Runs, SpacedRows, Terms,
 };
-use crate::pool::{Rows, Tile};
-use crate::tile::gemm::{
-    NV, Place, Start, Target, each_row, for_height, tallest, tallest_gathered, tile,
-};
+use crate::pool::Tile;
+use crate::tile::gemm::{NV, Place, Start, for_height, tallest, tallest_gathered, tile};
 
 /// Vectors of the widest panel.
 pub(super) const WIDE: usize = 4;
@@ -71,8 +70,7 @@ pub(super) struct Pass<'a, const NP: usize> {
     pub(super) fetch: usize,
     /// The first block.
     pub(super) block: usize,
-    /// Lanes of each block that become zeros.
-    pub(super) dead: [u32; WIDE],
+    pub(super) lanes: Lanes,
     pub(super) start: Start<'a>,
     pub(super) activation: Activation,
 }
@@ -152,7 +150,7 @@ impl<const NP: usize> Pass<'_, NP> {
             nth: (0, 0, 0),
             columns: 0..area.width,
             block: self.block,
-            dead: self.dead,
+            lanes: self.lanes,
             start: self.start,
             activation: self.activation,
         }
@@ -255,7 +253,7 @@ struct Tiles<'a, const NP: usize> {
     columns: Range<usize>,
     /// The first block of the output.
     block: usize,
-    dead: [u32; WIDE],
+    lanes: Lanes,
     start: Start<'a>,
     activation: Activation,
 }
@@ -427,7 +425,7 @@ impl<const NP: usize> Tiles<'_, NP> {
             blocks: out.in_order::<N>(self.block),
             at,
             apart,
-            dead: self.dead,
+            lanes: self.lanes,
         };
         let place = Place {
             to,
@@ -435,52 +433,5 @@ impl<const NP: usize> Tiles<'_, NP> {
             activation: self.activation,
         };
         tile::<S, MR, N, _>(s, depth, lhs, rhs, place);
-    }
-}
-
-/// Pixels of neighbouring blocks, from the elements `at` on: vector `j` of row `i` of a tile is pixel `i` of block `j`.
-pub(super) struct Pixels<'a, R, const MR: usize> {
-    pub(super) blocks: R,
-    pub(super) at: usize,
-    /// Which pixels from there on they are, unless they are side by side.
-    pub(super) apart: Option<&'a [u32; MR]>,
-    /// Lanes of each block that become zeros.
-    pub(super) dead: [u32; WIDE],
-}
-
-impl<S: F32s, R: Rows<NV>, const MR: usize, const NV: usize> Target<S, MR, NV>
-    for Pixels<'_, R, MR>
-{
-    #[inline(always)]
-    fn load(&mut self, s: S, i: usize) -> [S::V; NV] {
-        let pixel = self.apart.map_or(i, |apart| apart[i] as usize);
-        let mut sums = [s.splat(0.0); NV];
-        for j in 0..NV {
-            sums[j] = s.load(&self.blocks.row(j)[self.at + pixel * S::LANES..]);
-        }
-        sums
-    }
-    #[inline(always)]
-    fn store(&mut self, s: S, sums: &[[S::V; NV]; MR]) {
-        let some_dead = self.dead != [0; WIDE];
-        for j in 0..NV {
-            let block = &mut self.blocks.row(j)[self.at..];
-            let dead = s.these(self.dead[j]);
-            if let Some(apart) = self.apart {
-                each_row!(MR, i => {
-                    let sums = s.select(dead, s.splat(0.0), sums[i][j]);
-                    s.store(sums, &mut block[apart[i] as usize * S::LANES..]);
-                });
-                continue;
-            }
-            let block = &mut block[..MR * S::LANES];
-            if some_dead {
-                each_row!(MR, i => {
-                    s.store(s.select(dead, s.splat(0.0), sums[i][j]), &mut block[i * S::LANES..]);
-                });
-            } else {
-                each_row!(MR, i => s.store(sums[i][j], &mut block[i * S::LANES..]));
-            }
-        }
     }
 }

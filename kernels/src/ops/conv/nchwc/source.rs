@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::super::taps;
 use super::cut::Taps;
 use super::edges::{Edges, LISTED};
-use super::lists::InOrder;
+use super::window::Window;
 use crate::ops::ConvShape;
 use crate::ops::span::{Border, Span, pairs};
 use crate::pack::{even_height, extent};
@@ -35,8 +35,9 @@ const COPIED: usize = 4;
 #[derive(Debug)]
 pub(super) struct Source {
     shape: ConvShape,
-    /// Channels that a window reads: those of a group.
+    /// Channels that a window reads: those of a group, and the channel of a block that is the first of them.
     channels: usize,
+    first: usize,
     /// If the map is copied between zeros, so that all windows are whole: what is round it there.
     border: Option<Border>,
     /// The extents of the map, and of what is read.
@@ -105,42 +106,6 @@ pub(super) enum Places {
     Beside,
 }
 
-/// The taps of a window that are on the map.
-#[derive(Clone, Copy)]
-pub(super) struct Window {
-    /// Where its terms begin among those of all windows.
-    pub(super) start: usize,
-    pub(super) taps: usize,
-    /// All taps.
-    pub(super) is_whole: bool,
-    /// Which tap of the kernel the first one is, how many of a row of the kernel there are, and how many a row has.
-    first: usize,
-    across: usize,
-    of_a_row: usize,
-}
-
-impl Window {
-    /// Which tap of the kernel that is.
-    fn tap(&self, tap: usize) -> usize {
-        self.first + tap / self.across * self.of_a_row + tap % self.across
-    }
-
-    /// The rows of its terms in panels of so many channels.
-    #[inline(always)]
-    pub(super) fn rows(&self, channels: usize) -> InOrder {
-        let taps = if self.across == self.of_a_row {
-            self.taps
-        } else {
-            self.across
-        };
-        InOrder {
-            first: self.first * channels,
-            stretch: taps * channels,
-            apart: self.of_a_row * channels,
-        }
-    }
-}
-
 impl Source {
     /// Whether a map is not too large for windows.
     pub(super) fn serves(shape: &ConvShape, (h, w): (usize, usize)) -> bool {
@@ -157,13 +122,14 @@ impl Source {
         of(Span::taps).min(LISTED).max(of(|k| k))
     }
 
-    /// For a map that it [serves](Self::serves), in blocks of `lanes` channels, of which so many of a group live, unless all do. `pitch`: from one row of a panel to
-    /// the next.
+    /// For `group`, and those that begin with the same channel of a block, of a map that it [serves](Self::serves), in blocks of `lanes` channels, of which so many of
+    /// a group live, unless all do. `pitch`: from one row of a panel to the next.
     pub(super) fn new(
         shape: &ConvShape,
         inside: (usize, usize),
         (lanes, isa): (usize, Isa),
         pitch: usize,
+        group: usize,
         live: Option<usize>,
     ) -> Result<Self, Error> {
         let output = shape.output(inside)?;
@@ -173,10 +139,11 @@ impl Source {
         extent(&[all, h, w], "map")?;
         let channels = read(shape).next_multiple_of(lanes);
         let flat = is_flat(shape);
+        let first = group * read(shape) % lanes;
         let each = [lanes, isa.lanes()];
         let cut = match flat {
             true => None,
-            false => Taps::new(shape, inside, output, each, isa.registers()),
+            false => Taps::new(shape, inside, output, each, (isa.registers(), first)),
         };
         let of = (lanes, isa);
         let edges = match flat || cut.is_some() {
@@ -232,6 +199,7 @@ impl Source {
         let mut source = Self {
             shape: *shape,
             channels: read(shape),
+            first,
             border,
             inside,
             map,
@@ -263,7 +231,7 @@ impl Source {
             depths += window.taps * self.channels;
             let (down, across) = (rows.taps.len(), columns.span.taps.len());
             for (k, l) in (0..down).flat_map(|k| (0..across).map(move |l| (k, l))) {
-                for c in (0..self.channels).step_by(each) {
+                for c in (self.first..self.first + self.channels).step_by(each) {
                     let pixel = (c / lanes * h + k * dh) * w + l * dw;
                     terms.push((pixel * lanes + c % lanes) as u32);
                 }
@@ -411,7 +379,8 @@ impl Source {
     /// The map that a group reads.
     pub(super) fn of_group<'a>(&self, x: &'a [f32], group: usize) -> &'a [f32] {
         let (h, w) = self.map;
-        &x[(group * self.channels * h * w).min(x.len())..]
+        let block = group * self.channels / self.lanes;
+        &x[(block * self.lanes * h * w).min(x.len())..]
     }
 
     /// What windows that are cut have in common, if they are.

@@ -1,14 +1,18 @@
 //! A strip of pixels: all panels pass over it, with the areas of its windows.
 #![forbid(unsafe_code)]
 
+use core::ops::Range;
+
 use super::super::taps;
 use super::NchwcConv;
 use super::along::tiles_along;
 use super::cut::{Cut, Taps};
 use super::lists::{Lists, LiveTerms};
 use super::pass::{Pass, WIDE, Walk, in_runs};
+use super::pixels::Lanes;
 use super::source::Source;
 use super::weights::{Chosen, Weights};
+use super::window::Window;
 use crate::Channels;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task};
@@ -28,7 +32,8 @@ const HELD: usize = 1 << 18;
 /// Pixels of some blocks.
 pub(super) struct Strip<'a, 't> {
     pub(super) conv: &'a NchwcConv,
-    pub(super) source: &'a Source,
+    /// In turns, for one group each.
+    pub(super) sources: &'a [Source],
     pub(super) x: &'a [f32],
     pub(super) lists: Lists<'a>,
     pub(super) weights: Weights<'a>,
@@ -50,81 +55,92 @@ impl Task for Strip<'_, '_> {
     #[inline(always)]
     fn run<S: F32s>(mut self, s: S) {
         let conv = self.conv;
-        if const { S::REGISTERS >= 32 }
-            && let Some(taps) = self.source.cut()
-        {
-            return self.cut(s, taps);
-        }
-        let panels = core::mem::take(&mut self.room);
-        let pitch = conv.matmul.pitch();
+        let begin = self.channel / S::LANES;
+        let blocks = self.tile.rows();
+        let room = core::mem::take(&mut self.room);
         // Vectors of a panel whose rows are one behind the other.
-        let panel = match pitch == conv.matmul.panel_width() {
-            true => (pitch / S::LANES).max(1),
+        let panel = match conv.matmul.pitch() == conv.matmul.panel_width() {
+            true => (conv.matmul.pitch() / S::LANES).max(1),
             false => 1,
         };
-        let (mut block, blocks) = (0, self.tile.rows());
-        let group = conv.outputs_of_a_group();
-        while block < blocks {
-            let first = self.channel + block * S::LANES;
-            let (vector, of_group) = (first / S::LANES, group.div_ceil(S::LANES));
-            let left = (of_group - vector % of_group).min(blocks - block);
-            let wide = const { S::REGISTERS >= 32 } && panel == NV;
-            // Groups, and what threads share, may begin within a panel.
-            let begins = vector.is_multiple_of(panel);
-            let vectors = match left {
-                WIDE.. if wide && begins => WIDE,
-                3.. if wide => 3,
-                NV.. if panel == NV && begins => NV,
-                _ => 1,
-            };
-            let weights = match self.chosen {
-                Some(chosen) => {
-                    let count = vectors.div_ceil(panel);
-                    let sources = chosen.sources(first + vectors * S::LANES, count);
-                    (chosen.some(s, first, count, panels), Some(sources))
-                }
-                None => (self.weights, None),
-            };
-            match vectors {
-                WIDE if const { S::REGISTERS >= 32 } => {
-                    self.panel::<S, 2, 2, WIDE>(s, weights, block);
-                }
-                3 if const { S::REGISTERS >= 32 } => {
-                    self.panel::<S, 3, 1, 3>(s, weights, block);
-                }
-                NV => self.panel::<S, 1, 2, 2>(s, weights, block),
-                _ => self.panel::<S, 1, 1, 1>(s, weights, block),
+        let wide = const { S::REGISTERS >= 32 } && panel == NV;
+        for (group, vectors) in conv.groups.of(begin..begin + blocks) {
+            if const { S::REGISTERS >= 32 }
+                && let Some(taps) = self.sources[group % self.sources.len()].cut()
+            {
+                self.cut(s, taps, (group, vectors.start - begin));
+                continue;
             }
-            block += vectors;
+            let mut at = vectors.start;
+            while at < vectors.end {
+                // Groups, and what threads share, may begin within a panel.
+                let begins = at.is_multiple_of(panel);
+                let count = match vectors.end - at {
+                    WIDE.. if wide && begins => WIDE,
+                    3.. if wide => 3,
+                    NV.. if panel == NV && begins => NV,
+                    _ => 1,
+                };
+                let first = at * S::LANES;
+                let weights = match self.chosen {
+                    Some(chosen) => {
+                        let panels = count.div_ceil(panel);
+                        let sources = chosen.sources(first + count * S::LANES, panels);
+                        (chosen.some(s, first, panels, room), Some(sources))
+                    }
+                    None => (self.weights, None),
+                };
+                let block = (group, at - begin);
+                match count {
+                    WIDE if const { S::REGISTERS >= 32 } => {
+                        self.panel::<S, 2, 2, WIDE>(s, weights, block);
+                    }
+                    3 if const { S::REGISTERS >= 32 } => {
+                        self.panel::<S, 3, 1, 3>(s, weights, block);
+                    }
+                    NV => self.panel::<S, 1, 2, 2>(s, weights, block),
+                    _ => self.panel::<S, 1, 1, 1>(s, weights, block),
+                }
+                at += count;
+            }
+        }
+        if !conv.groups.are_blocks() {
+            self.activate(s, 0, blocks);
         }
     }
 }
 
-impl Strip<'_, '_> {
-    /// All blocks, each of which is the outputs of a group.
+/// A depth block of an area.
+struct Turn {
+    window: Window,
+    /// Which terms of the window's, of which there are so many.
+    terms: Range<usize>,
+    depth: usize,
+    /// The first one's row in a panel, unless rows are listed.
+    row: Option<usize>,
+}
+
+impl<'a> Strip<'a, '_> {
+    /// The outputs of a group that is one block, or a part of one.
     #[inline(always)]
-    fn cut<S: F32s>(&mut self, s: S, taps: &Taps) {
+    fn cut<S: F32s>(&mut self, s: S, taps: &Taps, (group, block): (usize, usize)) {
         let conv = self.conv;
-        let (blocks, first) = (self.tile.rows(), self.channel);
-        let of = self.weights;
-        let weights = |block: usize| of.vector(first + block * S::LANES);
-        let mut of_next = weights(0);
-        for block in 0..blocks {
-            let (panel, bias) = of_next;
-            of_next = weights((block + 1).min(blocks - 1));
-            let group = first / S::LANES + block;
-            let cut = Cut {
-                taps,
-                x: self.source.of_group(self.x, group),
-                panel,
-                pitch: conv.matmul.pitch(),
-                next: of_next.0,
-                block,
-                dead: self.dead::<S>(block, 1),
-                start: start(bias),
-                activation: conv.matmul.activation(),
-            };
-            cut.run(s, self.pixel, &mut self.tile);
+        let last = self.tile.rows() - 1;
+        let weights = |block: usize| self.weights.vector(self.channel + block * S::LANES);
+        let (panel, bias) = weights(block);
+        let cut = Cut {
+            taps,
+            x: self.sources[0].of_group(self.x, group),
+            panel,
+            pitch: conv.matmul.pitch(),
+            next: weights((block + 1).min(last)).0,
+            block,
+            lanes: self.lanes::<S>((group, block), 1),
+            start: start(bias),
+            activation: conv.matmul.activation(),
+        };
+        cut.run(s, self.pixel, &mut self.tile);
+        if conv.groups.are_blocks() {
             self.activate(s, block, 1);
         }
     }
@@ -143,23 +159,25 @@ impl Strip<'_, '_> {
         }
     }
 
-    /// Lanes of so many blocks that become zeros.
+    /// What a group does not store of so many blocks.
     #[inline(always)]
-    fn dead<S: F32s>(&self, block: usize, count: usize) -> [u32; WIDE] {
-        let mut dead = [0; WIDE];
-        if let Some(live) = self.zeros {
-            for (i, dead) in dead[..count].iter_mut().enumerate() {
-                *dead = nchwc::dead::<S>(live, self.channel / S::LANES + block + i);
+    fn lanes<S: F32s>(&self, (group, block): (usize, usize), count: usize) -> Lanes {
+        let mut lanes = Lanes::ALL;
+        for i in 0..count {
+            let vector = self.channel / S::LANES + block + i;
+            if let Some(live) = self.zeros {
+                lanes.dead[i] = nchwc::dead::<S>(live, vector);
             }
+            lanes.others[i] = self.conv.groups.others(group, vector);
         }
-        dead
+        lanes
     }
 
     /// Applies an activation that tiles do not apply to so many blocks.
     #[inline(always)]
     fn activate<S: F32s>(&mut self, s: S, block: usize, count: usize) {
         let activation = self.conv.matmul.activation();
-        if activation.in_registers() && !self.source.by_taps {
+        if activation.in_registers() && !self.sources[0].by_taps {
             return;
         }
         for i in block..block + count {
@@ -174,87 +192,60 @@ impl Strip<'_, '_> {
 
     /// Terms of a depth block of such a stretch.
     #[inline(always)]
-    fn depth_block<S: F32s>(&self, stretch: usize) -> usize {
-        let most = match self.source.is_far(self.x) {
-            true => KC_FAR * S::LANES,
-            false => KC,
-        };
+    fn depth_block<S: F32s>(&self, stretch: usize, is_far: bool) -> usize {
+        let most = if is_far { KC_FAR * S::LANES } else { KC };
         let each = stretch.div_ceil(stretch.div_ceil(most).max(1));
         each.max(1).next_multiple_of(Runs::LEN)
     }
 
-    /// The blocks that some panels are, from this one of the tile on; and what the next panels will be put together from, if they will be.
+    /// The blocks that some panels are, by a group, from this one of the tile on; and what the next panels will be put together from, if they will be.
     #[inline(always)]
     fn panel<S: F32s, const NP: usize, const EACH: usize, const N: usize>(
         &mut self,
         s: S,
         (weights, sources): (Weights<'_>, Option<&[f32]>),
-        block: usize,
+        (group, block): (usize, usize),
     ) {
         let conv = self.conv;
-        let activation = conv.matmul.activation();
-        let first = self.channel + block * S::LANES;
-        let pitch = conv.matmul.pitch();
-        let each = self.source.terms_of_a_run();
-        let dead = self.dead::<S>(block, N);
-        let (_, bias) = weights.vector(first);
-        let by_taps = self.source.by_taps;
-        let of_a_window = taps(&conv.shape);
-        let every = self.lists.channels * of_a_window;
-        let tap = conv.depth / of_a_window * pitch;
+        let source = &self.sources[group % self.sources.len()];
+        let lists = self.lists.or_all_of(source);
+        let each = source.terms_of_a_run();
+        let lanes = self.lanes::<S>((group, block), N);
+        let (_, bias) = weights.vector(self.channel + block * S::LANES);
+        let by_taps = source.by_taps;
         if by_taps {
             self.begin(s, bias, block, N);
         }
         let pixels = (self.pixel, self.tile.cols() / S::LANES);
-        // Of several areas the first ones have read all depth blocks, unless L2 does not hold them beside those of the next panels.
-        let in_order = self.source.is_one_area() || conv.depth * N * S::LANES > HELD;
-        let group = first / conv.outputs_of_a_group();
-        for area in self.source.areas(self.x, group, pixels) {
+        for area in source.areas(self.x, group, pixels) {
             let window = area.window;
             let LiveTerms {
                 depth,
                 of_x,
                 of_w,
                 rows,
-            } = self.lists.of(window, each);
+            } = lists.of(window, each);
             let along = tiles_along::<S>(&area, N, !by_taps).filter(|_| rows.stretch == depth);
             let runs = match &along {
-                Some(_) if const { in_runs::<S>(N) } && !self.lists.listed => {
-                    self.source.runs_of(window)
-                }
+                Some(_) if const { in_runs::<S>(N) } && !lists.listed => source.runs_of(window),
                 _ => None,
             };
             let kc = match &along {
                 Some(_) => depth,
-                None => self.depth_block::<S>(rows.stretch),
+                None => self.depth_block::<S>(rows.stretch, source.is_far(self.x)),
             };
             for (terms, row) in rows.blocks(depth, kc) {
-                let t = terms.start;
-                let from = |block: usize, row: usize| {
-                    let (panel, _) = weights.vector(self.channel + block * S::LANES);
-                    let before = if of_w.is_some() { 0 } else { row * pitch };
-                    panel.get(before..).unwrap_or(&[])
+                let turn = Turn {
+                    window,
+                    terms: terms.clone(),
+                    depth,
+                    row: of_w.is_none().then_some(row),
                 };
-                let (mut panels, mut next) = ([&[][..]; NP], [&[][..]; NP]);
-                for p in 0..NP {
-                    let (now, then) = (block + p * EACH, block + N + p * EACH);
-                    let is_last = then >= self.tile.rows();
-                    panels[p] = from(now, row);
-                    next[p] = match window.is_whole {
-                        true if in_order && terms.end < depth => from(now, terms.end),
-                        true if in_order && !is_last => from(then, 0),
-                        true if !is_last => from(then, row),
-                        // The next tap's, whose live rows are listed in the same order.
-                        false if by_taps && of_w.is_some() => {
-                            from(now, 0).get(tap..).unwrap_or(&[])
-                        }
-                        false if by_taps => from(now, row + terms.len()),
-                        _ => panels[p],
-                    };
-                }
+                let (panels, next) = self.panels::<S, NP, EACH, N>(weights, block, source, &turn);
                 let next = match sources {
                     Some(all) => {
                         // A window may be beyond the map, and begin behind its last term.
+                        let every = lists.channels * taps(&conv.shape);
                         let share = |row: usize| all.len() / every.max(1) * row.min(every);
                         let sources = &all[share(row)..share(row + terms.len())];
                         Next { panels, sources }
@@ -262,6 +253,7 @@ impl Strip<'_, '_> {
                     None => Next::panels(next),
                 };
                 let now = || terms.clone();
+                let is_first = terms.start == 0;
                 let pass = Pass {
                     area,
                     walk: match (each > 1, of_w) {
@@ -274,20 +266,21 @@ impl Strip<'_, '_> {
                         (false, Some(of_w)) => Walk::LivePlaces(of_x.part(now()), of_w.part(now())),
                     },
                     panels,
-                    pitch,
+                    pitch: conv.matmul.pitch(),
                     next,
-                    fetch: match (block, t) {
-                        (0, 0) => self.fetch,
-                        _ => 0,
+                    fetch: if is_first && block == 0 {
+                        self.fetch
+                    } else {
+                        0
                     },
                     block,
-                    dead,
-                    start: match t {
-                        0 if !by_taps => start(bias),
+                    lanes,
+                    start: match is_first {
+                        true if !by_taps => start(bias),
                         _ => Start::Partial,
                     },
                     activation: match terms.end == depth {
-                        true if !by_taps => activation,
+                        true if !by_taps => conv.matmul.activation(),
                         _ => Activation::None,
                     },
                 };
@@ -297,7 +290,55 @@ impl Strip<'_, '_> {
                 }
             }
         }
-        self.activate(s, block, N);
+        if conv.groups.are_blocks() {
+            self.activate(s, block, N);
+        }
+    }
+
+    /// The panels from `block` on, from the first row of a turn on, and those that are read next.
+    #[inline(always)]
+    fn panels<'w, S: F32s, const NP: usize, const EACH: usize, const N: usize>(
+        &self,
+        weights: Weights<'w>,
+        block: usize,
+        source: &Source,
+        turn: &Turn,
+    ) -> ([&'w [f32]; NP], [&'w [f32]; NP]) {
+        let conv = self.conv;
+        let pitch = conv.matmul.pitch();
+        let Turn {
+            window,
+            ref terms,
+            depth,
+            row,
+        } = *turn;
+        let (is_listed, first) = (row.is_none(), row.unwrap_or(0));
+        // Of several areas the first ones have read all depth blocks, unless L2 does not hold them beside those of the next panels.
+        let in_order = source.is_one_area() || conv.depth * N * S::LANES > HELD;
+        let behind = |block: usize, rows: usize| {
+            let (panel, _) = weights.vector(self.channel + block * S::LANES);
+            panel.get(rows * pitch..).unwrap_or(&[])
+        };
+        // Lists count from the first row.
+        let from = |block: usize, row: usize| behind(block, if is_listed { 0 } else { row });
+        let (mut panels, mut next) = ([&[][..]; NP], [&[][..]; NP]);
+        for p in 0..NP {
+            let (now, then) = (block + p * EACH, block + N + p * EACH);
+            let is_last = then >= self.tile.rows();
+            panels[p] = from(now, first);
+            next[p] = match (window.is_whole, source.by_taps) {
+                (true, _) if in_order && terms.end < depth => from(now, terms.end),
+                (true, _) if in_order && !is_last => from(then, 0),
+                (true, _) if !is_last => from(then, first),
+                // The next tap's, whose live rows are listed in the same order.
+                (false, true) => {
+                    let of_a_tap = conv.depth / taps(&conv.shape);
+                    behind(now, row.map_or(of_a_tap, |row| row + terms.len()))
+                }
+                _ => panels[p],
+            };
+        }
+        (panels, next)
     }
 }
 
