@@ -1,7 +1,7 @@
 //! Tiles of pixels along the rows of an area.
 #![forbid(unsafe_code)]
 
-use core::ops::Range;
+use core::ops::{Range, RangeInclusive};
 
 use super::pass::tallest_anywhere;
 use super::source::Area;
@@ -9,6 +9,10 @@ use crate::isa::F32s;
 
 /// Pixels of the longest tile along a row: with one vector of channels it leaves four registers of 32.
 const LONGEST: usize = 28;
+/// Of the shortest with 32 registers.
+const ALONG: usize = 12;
+/// Pixels of a row of a tile that has two: the sums of few pixels wait for each other, and what a tile begins and ends with is shared as well.
+pub(super) const OF_A_PAIR: RangeInclusive<usize> = 6..=14;
 /// Pixels of a tile of one vector.
 const HEIGHTS: [usize; 8] = [8, 12, 14, 16, 20, 24, 26, LONGEST];
 
@@ -16,24 +20,47 @@ const HEIGHTS: [usize; 8] = [8, 12, 14, 16, 20, 24, 26, LONGEST];
 /// anywhere, and an FMA broadcasts what only it reads. With 32 registers only for one vector: 12 x 2 took 1.0 to 1.04 of 8 x 2 anywhere.
 pub(super) const fn along<S: F32s>(pixels: usize, vectors: usize) -> bool {
     match (S::REGISTERS >= 32, vectors) {
-        (true, 1) => pixels >= 12 && pixels <= LONGEST,
+        (true, 1) => pixels >= ALONG && pixels <= LONGEST,
         (false, 1) => pixels == 8 || pixels == 12,
         (false, 2) => pixels >= 4 && pixels <= 6,
         _ => false,
     }
 }
 
-/// The height of such a tile that costs a row of `width` pixels least, if one is that short, and what it costs: steps of FMAs and what else a step takes.
-pub(super) fn best_height<S: F32s>(width: usize, vectors: usize) -> Option<(usize, usize)> {
-    let mut best = None;
-    for height in HEIGHTS {
-        let cost = width.div_ceil(height) * (height * vectors + 2);
-        let is_better = best.is_none_or(|(_, least)| cost < least);
-        if along::<S>(height, vectors) && height <= width && is_better {
-            best = Some((height, cost));
-        }
-    }
-    best
+/// The height of such a tile that costs a row of `width` pixels least, if one is that short, and what it costs.
+fn best_height<S: F32s>(width: usize, vectors: usize) -> Option<(usize, usize)> {
+    let heights = HEIGHTS.into_iter();
+    least(
+        heights.filter(|&height| along::<S>(height, vectors)),
+        width,
+        vectors,
+    )
+}
+
+/// The height of tiles of one vector along a row with 32 registers, of one row of `width` pixels or of two, that costs least, and how many rows.
+pub(super) fn best_of_two(width: usize) -> Option<(usize, usize)> {
+    let single = HEIGHTS.into_iter().filter(|height| *height >= ALONG);
+    let single = least(single, width, 1).map(|(height, cost)| (2 * cost, 1, height));
+    // What is stored row by row takes longer: 12 of 34 pixels took 1.07 of the time of one row's.
+    let pair = least(OF_A_PAIR, width, 2).map(|(height, cost)| match height == width {
+        true => (cost, 2, height),
+        false => (cost + cost / 10, 2, height),
+    });
+    let best = single.into_iter().chain(pair).min();
+    best.map(|(_, rows, height)| (height, rows))
+}
+
+/// The height that costs a row of `width` pixels least, if one is that short, and what it costs: steps of FMAs and what else a step takes.
+fn least(
+    heights: impl Iterator<Item = usize>,
+    width: usize,
+    vectors: usize,
+) -> Option<(usize, usize)> {
+    let cost = |height: usize| width.div_ceil(height) * (height * vectors + 2);
+    let heights = heights.filter(|&height| height <= width);
+    heights
+        .map(|height| (height, cost(height)))
+        .min_by_key(|&(_, cost)| cost)
 }
 
 /// Pixels of such tiles, and the columns of an area that have them.

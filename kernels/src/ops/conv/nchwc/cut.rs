@@ -11,7 +11,7 @@
 
 use alloc::vec::Vec;
 
-use super::along::best_height;
+use super::along::{OF_A_PAIR, best_of_two};
 use super::pixels::{Lanes, Pixels};
 use super::source::read;
 use crate::epilogue::Activation;
@@ -22,9 +22,6 @@ use crate::panel::{Beside, Bounded, Even, Foreseen, Next, Rhs, Runs, Terms};
 use crate::pool::Tile;
 use crate::tile::gemm::{Place, Start, add, for_height, in_parts};
 
-/// Pixels of rows that share a tile, two by two: the sums of few pixels wait for each other, and what a tile begins and ends with is shared as well.
-const SHORT: core::ops::RangeInclusive<usize> = 6..=14;
-
 /// What the windows of a convolution have in common.
 #[derive(Debug)]
 pub(super) struct Taps {
@@ -32,6 +29,8 @@ pub(super) struct Taps {
     runs: Bounded,
     /// Rows of outputs by which rows of taps are on the map.
     rows: Vec<Span>,
+    /// Pixels of a row of a tile, and how many rows it has.
+    tile: (usize, usize),
     /// Outputs of a row, and pixels and rows of the map from one to the next.
     outputs: usize,
     stride: [usize; 2],
@@ -57,7 +56,7 @@ impl Taps {
         let ([_, across], [_, left, ..]) = (shape.kernel, shape.pads);
         let outputs = shape.c_out / shape.groups.max(1);
         let of_a_vector = shape.groups > 1 && of_y.is_multiple_of(outputs.max(1)) && lanes == of_y;
-        if !of_a_vector || registers < 32 || stride > 2 || output.1 < *SHORT.start() {
+        if !of_a_vector || registers < 32 || stride > 2 || output.1 < *OF_A_PAIR.start() {
             return None;
         }
         // The second output's first tap is on the map, and the last but one's last; and no tap leaves out both ends.
@@ -71,6 +70,7 @@ impl Taps {
         Some(Self {
             runs: Bounded::all_of(channels.map(run).collect()),
             rows: Span::all(shape, 0, h, output.0),
+            tile: best_of_two(output.1)?,
             outputs: output.1,
             stride: shape.stride,
             across,
@@ -139,23 +139,22 @@ impl Cut<'_> {
 
     #[inline(always)]
     fn rows<S: F32s>(&self, s: S, rows: Rows<'_>, count: usize, out: &mut Tile<'_>) {
-        let width = self.taps.outputs;
-        if SHORT.contains(&width) {
-            let pairs = count / 2 * 2;
-            for_height!(@ width, W, {
+        let (height, of_a_tile) = self.taps.tile;
+        if of_a_tile == 1 {
+            for_height!(@ height, MR, {
                 if const { S::REGISTERS >= 32 } {
-                    self.tiles::<S, 2, { 2 * W }>(s, rows, (0, pairs), out);
-                    self.tiles::<S, 1, W>(s, rows, (pairs, count), out);
+                    self.tiles::<S, 1, MR>(s, rows, (0, count), out);
                 }
-            }, 6 7 8 9 10 11 12 13 14);
+            }, 12 14 16 20 24 26 28);
             return;
         }
-        let (height, _) = best_height::<S>(width, 1).expect("longer than the shortest");
-        for_height!(@ height, MR, {
+        let pairs = count / 2 * 2;
+        for_height!(@ height, W, {
             if const { S::REGISTERS >= 32 } {
-                self.tiles::<S, 1, MR>(s, rows, (0, count), out);
+                self.tiles::<S, 2, { 2 * W }>(s, rows, (0, pairs), out);
+                self.tiles::<S, 1, W>(s, rows, (pairs, count), out);
             }
-        }, 12 14 16 20 24 26 28);
+        }, 6 7 8 9 10 11 12 13 14);
     }
 
     /// The rows `begin..end`, in tiles of `R` rows of `MR / R` pixels.
@@ -194,12 +193,18 @@ impl Cut<'_> {
     ) {
         let (width, each) = (self.taps.outputs, const { MR / R });
         let tiles = (end - begin) / R * width.div_ceil(each);
+        // Of parts of two rows, where the second is.
+        let mut apart = [0; MR];
+        for (i, apart) in apart.iter_mut().enumerate() {
+            *apart = (i % each + i / each * width) as u32;
+        }
+        let apart = (R > 1 && each < width).then_some(&apart);
         let mut nth = 0;
         for row in (begin..end).step_by(R) {
             for pixel in (0..width).step_by(each) {
                 // The last one of a row begins where it ends with it, so some pixels are computed twice.
                 let pixel = pixel.min(width - each);
-                self.tile::<S, R, MR, T>(s, rows, (row, pixel), (nth, tiles), out);
+                self.tile::<S, R, MR, T>(s, rows, (row, pixel, apart), (nth, tiles), out);
                 nth += 1;
             }
         }
@@ -211,7 +216,7 @@ impl Cut<'_> {
         &self,
         s: S,
         rows: Rows<'_>,
-        (row, pixel): (usize, usize),
+        (row, pixel, apart): (usize, usize, Option<&[u32; MR]>),
         nth: (usize, usize),
         out: &mut Tile<'_>,
     ) {
@@ -224,7 +229,7 @@ impl Cut<'_> {
         let to = Pixels {
             blocks: out.in_order::<1>(self.block),
             at: (rows.first + row * taps.outputs + pixel) * S::LANES,
-            apart: None,
+            apart,
             lanes: self.lanes,
         };
         let mut place = Place {
@@ -232,7 +237,7 @@ impl Cut<'_> {
             start: self.start,
             activation: self.activation,
         };
-        let (line, apart) = (taps.width * S::LANES, const { T * S::LANES });
+        let (line, step) = (taps.width * S::LANES, const { T * S::LANES });
         let below = taps.stride[0].saturating_mul(line);
         in_parts::<S, MR, 1>(
             s,
@@ -252,13 +257,13 @@ impl Cut<'_> {
                             core::array::from_fn(|r| &rows.x[from + r * below..])
                         };
                         if first < taps.left {
-                            let x = Beside::<_, MR, R, 1, 0>::new(x(first + T), apart, runs);
+                            let x = Beside::<_, MR, R, 1, 0>::new(x(first + T), step, runs);
                             add(s, depth, x, w, acc);
                         } else if last >= taps.left + taps.width {
-                            let x = Beside::<_, MR, R, 0, 1>::new(x(first), apart, runs);
+                            let x = Beside::<_, MR, R, 0, 1>::new(x(first), step, runs);
                             add(s, depth, x, w, acc);
                         } else {
-                            let x = Beside::<_, MR, R>::new(x(first), apart, runs);
+                            let x = Beside::<_, MR, R>::new(x(first), step, runs);
                             add(s, depth, x, w, acc);
                         }
                     }

@@ -101,11 +101,9 @@ impl Edges {
             let cycles = copy.saturating_add(cycles(shape, form, isa, live));
             (form.listed(shape) > LISTED, cycles)
         };
-        // What a group begins its sums with may not be where another's are.
-        let whole = shape.groups == 1 || (shape.c_out / shape.groups).is_multiple_of(isa.lanes());
         let fits = |form: &Self| {
             let of_a_row: usize = form.columns.iter().map(|span| span.outputs.len()).sum();
-            !form.by_taps || whole && of_a_row.saturating_mul(output.0) <= PIXELS
+            !form.by_taps || of_a_row.saturating_mul(output.0) <= PIXELS
         };
         let forms = forms.into_iter().filter(fits);
         forms.min_by_key(cost).expect("all but taps fit")

@@ -46,6 +46,11 @@ impl Groups {
         })
     }
 
+    /// Whether no group before this one has outputs in a block that it has some in.
+    pub(super) fn is_first(self, group: usize, block: usize) -> bool {
+        group * self.each <= block * self.lanes
+    }
+
     /// The lanes of a block that are outputs of other groups than this one. Those behind the last output are the last group's.
     pub(super) fn others(self, group: usize, block: usize) -> u32 {
         if self.are_blocks() {
@@ -86,5 +91,7 @@ pub(super) fn pay(isa: Isa, shape: &ConvShape, (h, w): (usize, usize)) -> bool {
         (_, [1, 1]) => copied,
         _ => copied / SPLIT,
     };
+    // Both estimates are worth no more than that.
+    let in_blocks = in_blocks.saturating_add(in_blocks / 16);
     isa.registers() >= 32 && in_blocks < in_planes.saturating_add(copied)
 }

@@ -145,10 +145,20 @@ impl<'a> Strip<'a, '_> {
         }
     }
 
-    /// The biases of so many blocks, where sums of other tiles begin with.
+    /// The biases of so many blocks, where sums of other tiles begin with: those of all groups, before the first of them.
     #[inline(always)]
-    fn begin<S: F32s>(&mut self, s: S, bias: Option<&[f32]>, block: usize, count: usize) {
+    fn begin<S: F32s>(
+        &mut self,
+        s: S,
+        bias: Option<&[f32]>,
+        (group, block): (usize, usize),
+        count: usize,
+    ) {
         for i in 0..count {
+            let vector = self.channel / S::LANES + block + i;
+            if !self.conv.groups.is_first(group, vector) {
+                continue;
+            }
             let bias = match bias {
                 Some(bias) => s.load(&bias[i * S::LANES..]),
                 None => s.splat(0.0),
@@ -214,7 +224,7 @@ impl<'a> Strip<'a, '_> {
         let (_, bias) = weights.vector(self.channel + block * S::LANES);
         let by_taps = source.by_taps;
         if by_taps {
-            self.begin(s, bias, block, N);
+            self.begin(s, bias, (group, block), N);
         }
         let pixels = (self.pixel, self.tile.cols() / S::LANES);
         for area in source.areas(self.x, group, pixels) {
