@@ -32,7 +32,12 @@ fn two<T>(mut one: impl FnMut() -> Result<T>) -> Result<[T; 2]> {
 }
 
 fn shape(u: &mut Unstructured<'_>) -> Result<(ConvShape, (usize, usize))> {
-    let (groups, ci, co) = match u.int_in_range(0..=5)? {
+    let (groups, ci, co) = match u.int_in_range(0..=6)? {
+        6 => (
+            u.int_in_range(2..=5)?,
+            4 * u.int_in_range(1..=6)?,
+            4 * u.int_in_range(1..=6)?,
+        ),
         0 => (u.int_in_range(1..=40)?, 1, u.int_in_range(1..=3)?),
         1 => (
             u.int_in_range(1..=4)?,

@@ -83,6 +83,11 @@ pub trait F32s: Copy + Send + Sync + 'static {
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     /// a / b
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// 1 / a within 2 ulp, of what is neither zero nor infinite nor subnormal, nor its inverse.
+    #[inline(always)]
+    fn recip(self, a: Self::V) -> Self::V {
+        self.div(self.splat(1.0), a)
+    }
     /// a * b + c; rounded once where the instruction set can.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// As `mul_add` where the mask is set, else `c`, of which a zero may change its sign when `b` is finite.

@@ -148,6 +148,11 @@ fn nan_stays_and_limits_hold() {
         assert_eq!((one(A::Sigmoid, inf), one(A::Sigmoid, low)), (1.0, 0.0));
         assert_eq!((one(A::Tanh, inf), one(A::Tanh, low)), (1.0, -1.0));
         assert_eq!((one(A::Erf, inf), one(A::Erf, low)), (1.0, -1.0));
+        // Exact where erf is: what is beyond multiplies.
+        for x in [5.8, 6.0, 30.0, 1e5, 1e30] {
+            assert_eq!((one(A::Gelu, x), one(A::Gelu, -x)), (x, 0.0), "{isa}: {x}");
+        }
+        assert_eq!((one(A::Gelu, inf), one(A::Gelu, 0.0)), (inf, 0.0));
         assert_eq!(one(A::Exp, 0.0), 1.0);
         assert_eq!(one(A::Tanh, -0.0).to_bits(), (-0.0f32).to_bits());
         assert_eq!(one(A::Tanh, 1e-40), 1e-40);

@@ -301,7 +301,11 @@ impl<'a> Frame<'a> {
                     (a.m, c.m) = (list.len(), list.len());
                     (a.index, c.index) = (Some(list.as_slice()), Some(list.as_slice()));
                 }
-                matmul.run(pool, a, live_in, live_out, c, scratch)?;
+                let then = match step.then.map(|then| &self.plan.steps[then].kernel) {
+                    Some(Kernel::Linear { matmul, .. }) => matmul.first_weights(),
+                    _ => &[],
+                };
+                matmul.run_before(then, pool, a, live_in, live_out, c, scratch)?;
             }
             Kernel::MatMul(products) => {
                 self.products(products, x(0), x(1), floats_mut(first), scratch)?;

@@ -15,6 +15,9 @@ use super::{Gate, Output, PlanNode};
 use crate::graph::{Op, ValueId};
 use crate::{Error, Result, Tensor};
 
+/// Steps between two products of which the first asks for the weights of the second, at most.
+const SOON: usize = 8;
+
 /// Where a value is kept.
 #[derive(Debug, Clone, Copy)]
 enum Home {
@@ -318,6 +321,12 @@ impl Lower<'_> {
             .iter()
             .map(|id| id.map(|id| self.write(id, now)))
             .collect();
+        if matches!(kernel, Kernel::Linear { .. }) {
+            let mut before = self.steps.iter_mut().rev().take(SOON);
+            if let Some(before) = before.find(|step| matches!(step.kernel, Kernel::Linear { .. })) {
+                before.then = Some(now);
+            }
+        }
         self.steps.push(Step {
             node,
             kernel,
@@ -325,6 +334,7 @@ impl Lower<'_> {
             outputs,
             masks,
             cost,
+            then: None,
         });
     }
 

@@ -257,6 +257,8 @@ pub(crate) struct Step {
     pub(crate) outputs: Vec<Option<Place>>,
     pub(crate) masks: StepMasks,
     pub(crate) cost: Cost,
+    /// Of a product the one that follows soon: its weights come while this one is computed.
+    pub(crate) then: Option<usize>,
 }
 
 /// Multiply-accumulates of a step, per sample.

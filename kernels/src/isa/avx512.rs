@@ -183,6 +183,16 @@ impl F32s for Avx512 {
         unsafe { _mm512_div_ps(a, b) }
     }
     #[inline(always)]
+    fn recip(self, a: __m512) -> __m512 {
+        // An estimate of 14 bits, and a step of Newton's: a division takes 16 cycles.
+        // SAFETY: see above the impl.
+        unsafe {
+            let r = _mm512_rcp14_ps(a);
+            let off = _mm512_fnmadd_ps(a, r, _mm512_set1_ps(1.0));
+            _mm512_fmadd_ps(r, off, r)
+        }
+    }
+    #[inline(always)]
     fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         // SAFETY: see above the impl.
         unsafe { _mm512_fmadd_ps(a, b, c) }

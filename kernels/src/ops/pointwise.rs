@@ -116,9 +116,32 @@ pub(crate) fn erf<S: F32s>(s: S, x: S::V) -> S::V {
 }
 
 /// x (1 + erf(x / sqrt 2)) / 2
+///
+/// erf(x / sqrt 2) is x P(x²) / Q(x²), minimax for |x| <= 5.6, its relative error 2.1e-8 (Lawson's iterations), and greater than 1 at 5.76: 22 instructions for 38
+/// of [`erf`], which keeps its last bits near 1.
 #[inline(always)]
 fn gelu<S: F32s>(s: S, x: S::V) -> S::V {
-    let e = erf(s, s.mul(x, s.splat(core::f32::consts::FRAC_1_SQRT_2)));
+    let clip = |x, most: f32| s.min(s.splat(most), s.max(s.splat(-most), x));
+    let near = clip(x, 5.76);
+    let x2 = s.mul(near, near);
+    let p = [
+        4.476_66e-8,
+        1.258_149_7e-5,
+        3.365_952_3e-4,
+        9.347_134e-3,
+        6.772_312e-2,
+        7.978_845e-1,
+    ];
+    let q = [
+        1.182_241_2e-6,
+        7.316_998_4e-5,
+        1.881_880_9e-3,
+        2.863_986e-2,
+        2.515_446_8e-1,
+        1.0,
+    ];
+    let (p, q) = (horner(s, x2, p), horner(s, x2, q));
+    let e = clip(s.mul(s.mul(near, p), s.recip(q)), 1.0);
     let half = s.mul(x, s.splat(0.5));
     s.mul_add(half, e, half)
 }

@@ -1,5 +1,6 @@
 //! The laws of matmul, on every instruction set of this machine.
 
+mod before;
 #[path = "../common/mod.rs"]
 mod common;
 mod refused;

@@ -96,6 +96,8 @@ pub(super) struct Product<'a> {
     pub(super) columns: Columns<'a>,
     pub(super) c_index: Option<&'a [u32]>,
     pub(super) m: usize,
+    /// What is used after it.
+    pub(super) then: &'a [f32],
 }
 
 /// Elements from one gathered panel to the next: behind the last row of each there is room for a vector.
@@ -186,6 +188,13 @@ impl<'a> Product<'a> {
     /// Whether a row of A lies among others: its elements are on their cache lines.
     fn side_by_side(&self) -> bool {
         self.lda <= LINE
+    }
+
+    /// Panel `i` of what is used after it, if its panels are as these.
+    fn after(&self, i: usize) -> &'a [f32] {
+        let together = self.pitch / self.nr;
+        let at = i / together * self.panel_len + i % together * self.nr;
+        self.then.get(at..).unwrap_or(&[])
     }
 
     /// Panel `i`, and what loads of `lanes` may reach behind it.
@@ -418,6 +427,7 @@ fn blocks<S: F32s>(
                 } else {
                     let panel = |i: usize| match i < count {
                         true => p.panel(panels.nth(i), S::LANES).get(first..).unwrap_or(&[]),
+                        false if last => p.after(i - count),
                         false => &[],
                     };
                     let of = core::array::from_fn(|i| panel(x + i));
@@ -429,6 +439,7 @@ fn blocks<S: F32s>(
                         let then = &from[after * nr..][..then];
                         p.between(then[0], then[then.len() - 1])
                     }
+                    _ if last && after >= count && p.activation.in_registers() => p.then,
                     _ => &[],
                 };
                 let pass = Pass {
@@ -459,7 +470,11 @@ fn blocks<S: F32s>(
             }
         }
         if !p.activation.in_registers() {
+            let share = p.then.len().div_ceil(rows);
             for i in 0..rows {
+                for at in (i * share..(i + 1) * share).step_by(LINE) {
+                    s.prefetch_ahead(p.then, at);
+                }
                 let row = index.map_or(r + i, |index| index[first_row + r + i] as usize);
                 panels.activate(s, p.activation, width, out.row(row));
             }

@@ -62,6 +62,10 @@ impl<'a> Panels<'a> {
             };
         }
         let left = width - x * nr;
+        // Of an odd number the first is alone: nothing is computed while what it is put together from comes.
+        let alone = matches!(self, Panels::Gather { .. })
+            && x == 0
+            && (S::LANES + 1..=nr).contains(&(left % (PAIR * nr)));
         // The last vector of a pair should not be idle.
         let pair = S::REGISTERS >= 32
             && nr == const { NV * S::LANES }
@@ -71,7 +75,10 @@ impl<'a> Panels<'a> {
             Panels::Picked { lanes, .. } if lanes[x + 1].contains(&0) => false,
             _ => self.nth(x + 1) == self.nth(x) + 1,
         };
-        let count = if pair && neighbours() { PAIR } else { 1 };
+        let count = match pair && !alone && neighbours() {
+            true => PAIR,
+            false => 1,
+        };
         Taken {
             count,
             vector: 0,

@@ -130,6 +130,7 @@ pub fn matmul(
         columns: Columns::All,
         c_index: None,
         m,
+        then: &[],
     };
     product.run(isa, pool, Tile::new(c, m, n, n), rest);
     Ok(())

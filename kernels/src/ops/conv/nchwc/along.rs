@@ -29,38 +29,34 @@ pub(super) const fn along<S: F32s>(pixels: usize, vectors: usize) -> bool {
 
 /// The height of such a tile that costs a row of `width` pixels least, if one is that short, and what it costs.
 fn best_height<S: F32s>(width: usize, vectors: usize) -> Option<(usize, usize)> {
-    let heights = HEIGHTS.into_iter();
-    least(
-        heights.filter(|&height| along::<S>(height, vectors)),
-        width,
-        vectors,
-    )
+    let mut best = None;
+    for height in HEIGHTS {
+        let cost = cost(width, height, vectors);
+        let is_better = best.is_none_or(|(_, least)| cost < least);
+        if along::<S>(height, vectors) && height <= width && is_better {
+            best = Some((height, cost));
+        }
+    }
+    best
 }
 
-/// The height of tiles of one vector along a row with 32 registers, of one row of `width` pixels or of two, that costs least, and how many rows.
+/// Pixels of a row of tiles of one vector with 32 registers, along a row of `width` pixels or along two, and how many rows: what costs least.
 pub(super) fn best_of_two(width: usize) -> Option<(usize, usize)> {
-    let single = HEIGHTS.into_iter().filter(|height| *height >= ALONG);
-    let single = least(single, width, 1).map(|(height, cost)| (2 * cost, 1, height));
+    let single = HEIGHTS.into_iter().filter(|&height| height >= ALONG);
+    let single = single.map(|height| (2 * cost(width, height, 1), 1, height));
     // What is stored row by row takes longer: 12 of 34 pixels took 1.07 of the time of one row's.
-    let pair = least(OF_A_PAIR, width, 2).map(|(height, cost)| match height == width {
-        true => (cost, 2, height),
-        false => (cost + cost / 10, 2, height),
+    let pair = OF_A_PAIR.map(|height| match (cost(width, height, 2), height == width) {
+        (cost, true) => (cost, 2, height),
+        (cost, false) => (cost + cost / 10, 2, height),
     });
-    let best = single.into_iter().chain(pair).min();
+    let fits = |&(_, _, height): &(usize, usize, usize)| height <= width;
+    let best = single.chain(pair).filter(fits).min();
     best.map(|(_, rows, height)| (height, rows))
 }
 
-/// The height that costs a row of `width` pixels least, if one is that short, and what it costs: steps of FMAs and what else a step takes.
-fn least(
-    heights: impl Iterator<Item = usize>,
-    width: usize,
-    vectors: usize,
-) -> Option<(usize, usize)> {
-    let cost = |height: usize| width.div_ceil(height) * (height * vectors + 2);
-    let heights = heights.filter(|&height| height <= width);
-    heights
-        .map(|height| (height, cost(height)))
-        .min_by_key(|&(_, cost)| cost)
+/// What tiles of a height cost a row of `width` pixels: steps of FMAs and what else a step takes.
+fn cost(width: usize, height: usize, vectors: usize) -> usize {
+    width.div_ceil(height) * (height * vectors + 2)
 }
 
 /// Pixels of such tiles, and the columns of an area that have them.

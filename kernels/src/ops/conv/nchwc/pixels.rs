@@ -20,16 +20,6 @@ impl Lanes {
     };
 }
 
-/// 0, 1, 2 ...
-const fn in_order_of<const MR: usize>() -> [u32; MR] {
-    let (mut places, mut i) = ([0; MR], 0);
-    while i < MR {
-        places[i] = i as u32;
-        i += 1;
-    }
-    places
-}
-
 /// Pixels of neighbouring blocks, from the elements `at` on: vector `j` of row `i` of a tile is pixel `i` of block `j`.
 pub(super) struct Pixels<'a, R, const MR: usize> {
     pub(super) blocks: R,
@@ -53,22 +43,27 @@ impl<S: F32s, R: Rows<NV>, const MR: usize, const NV: usize> Target<S, MR, NV>
     }
     #[inline(always)]
     fn store(&mut self, s: S, sums: &[[S::V; NV]; MR]) {
-        let plain = self.apart.is_none() && self.lanes == Lanes::ALL;
-        let places = self.apart.copied().unwrap_or(const { in_order_of::<MR>() });
+        let whole = self.lanes == Lanes::ALL;
         for j in 0..NV {
             let block = &mut self.blocks.row(j)[self.at..];
-            if plain {
-                let block = &mut block[..MR * S::LANES];
-                each_row!(MR, i => s.store(sums[i][j], &mut block[i * S::LANES..]));
+            let lanes = [s.these(self.lanes.dead[j]), s.these(self.lanes.others[j])];
+            if let Some(apart) = self.apart {
+                each_row!(MR, i => put(s, sums[i][j], lanes, &mut block[apart[i] as usize * S::LANES..]));
                 continue;
             }
-            let [dead, others] =
-                [self.lanes.dead[j], self.lanes.others[j]].map(|lanes| s.these(lanes));
-            each_row!(MR, i => {
-                let block = &mut block[places[i] as usize * S::LANES..];
-                let sum = s.select(dead, s.splat(0.0), sums[i][j]);
-                s.store(s.select(others, s.load(block), sum), block);
-            });
+            let block = &mut block[..MR * S::LANES];
+            if whole {
+                each_row!(MR, i => s.store(sums[i][j], &mut block[i * S::LANES..]));
+            } else {
+                each_row!(MR, i => put(s, sums[i][j], lanes, &mut block[i * S::LANES..]));
+            }
         }
     }
+}
+
+/// Stores a vector but for some lanes, with zeros in others.
+#[inline(always)]
+fn put<S: F32s>(s: S, sum: S::V, [dead, others]: [S::M; 2], to: &mut [f32]) {
+    let sum = s.select(dead, s.splat(0.0), sum);
+    s.store(s.select(others, s.load(to), sum), to);
 }
