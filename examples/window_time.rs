@@ -86,7 +86,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         "{{\"us_per_window\": {:.3}, \"min\": {:.3}, \"macs\": {:.4}}}",
         times[times.len() / 2],
         times[0],
-        done as f64 / dense as f64
+        done as f64 / dense.max(1) as f64
     );
     Ok(())
 }

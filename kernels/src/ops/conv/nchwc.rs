@@ -29,6 +29,7 @@ use alloc::vec::Vec;
 use core::slice;
 
 use super::taps;
+use crate::isa::WIDEST;
 use crate::ops::matmul::{MatMul, MatMulSpec};
 use crate::ops::nchwc::{self, Live, compacted, held, is_compact};
 use crate::ops::{ConvShape, ConvSpec};
@@ -93,7 +94,12 @@ impl NchwcConv {
 
     /// Places that are listed, at most.
     pub fn listed(shape: &ConvShape) -> usize {
-        Source::listed(shape).saturating_mul(4)
+        // As many again for each channel of a block that a group may begin with.
+        let sources = match shape.groups {
+            1 => 1,
+            _ => WIDEST / Runs::LEN,
+        };
+        Source::listed(shape).saturating_mul(4 * sources)
     }
 
     /// Takes a convolution of planes, `[c_in, h, w]`.

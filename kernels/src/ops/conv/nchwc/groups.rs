@@ -3,7 +3,6 @@
 
 use core::ops::Range;
 
-use super::super::taps;
 use crate::Isa;
 use crate::ops::ConvShape;
 
@@ -78,16 +77,21 @@ pub(super) fn pay(isa: Isa, shape: &ConvShape, (h, w): (usize, usize)) -> bool {
         return false;
     };
     let lanes = isa.lanes();
-    let blocks = shape.c_out.div_ceil(lanes);
-    let vectors: usize = groups.of(0..blocks).map(|(_, blocks)| blocks.len()).sum();
+    // What so many groups have of blocks, all have.
+    let some = shape.groups.clamp(1, lanes);
+    let ends = |group: usize| group.saturating_mul(groups.each);
+    let vectors: usize = (0..some)
+        .map(|group| ends(group + 1).div_ceil(lanes) - ends(group) / lanes)
+        .fold(0, usize::saturating_add);
     let product = |of: &[usize]| of.iter().fold(1, |n: usize, &x| n.saturating_mul(x));
-    let depth = taps(shape) * (shape.c_in / shape.groups.max(1));
-    let in_blocks = product(&[vectors, lanes, depth, oh, ow]);
+    let [down, across] = shape.kernel;
+    let depth = product(&[down, across, shape.c_in / shape.groups.max(1)]);
+    let in_blocks = product(&[vectors, lanes, depth, oh, ow, shape.groups]) / some;
     let beside = shape.kernel[1].saturating_sub(1);
     let in_planes = product(&[shape.c_out, depth, oh, ow.saturating_add(beside)]);
     let copied = product(&[shape.c_in, h, w.saturating_add(OF_A_ROW), FMAS, lanes]);
-    let copied = match (taps(shape), shape.stride) {
-        (1, [1, 1]) => 0,
+    let copied = match (shape.kernel, shape.stride) {
+        ([1, 1], [1, 1]) => 0,
         (_, [1, 1]) => copied,
         _ => copied / SPLIT,
     };
