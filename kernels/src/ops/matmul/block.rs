@@ -190,11 +190,11 @@ impl<'a> Product<'a> {
         self.lda <= LINE
     }
 
-    /// Panel `i` of what is used after it, if its panels are as these.
-    fn after(&self, i: usize) -> &'a [f32] {
+    /// Panel `i` of what is used then, if its panels are as these.
+    fn after<'t>(&self, then: &'t [f32], i: usize) -> &'t [f32] {
         let together = self.pitch / self.nr;
         let at = i / together * self.panel_len + i % together * self.nr;
-        self.then.get(at..).unwrap_or(&[])
+        then.get(at..).unwrap_or(&[])
     }
 
     /// Panel `i`, and what loads of `lanes` may reach behind it.
@@ -385,6 +385,8 @@ fn blocks<S: F32s>(
     let room = take_indices(rest, if moved { 2 * kc } else { 0 });
     // An indexed C may have more rows than a packed block holds.
     for r in (0..rows).step_by(mc) {
+        // The others would ask for it in vain.
+        let then = if r + mc < rows { &[][..] } else { p.then };
         let rows = mc.min(rows - r);
         for t in (0..depth.max(1)).step_by(kc) {
             let terms = (t, kc.min(depth - t.min(depth)));
@@ -427,7 +429,7 @@ fn blocks<S: F32s>(
                 } else {
                     let panel = |i: usize| match i < count {
                         true => p.panel(panels.nth(i), S::LANES).get(first..).unwrap_or(&[]),
-                        false if last => p.after(i - count),
+                        false if last => p.after(then, i - count),
                         false => &[],
                     };
                     let of = core::array::from_fn(|i| panel(x + i));
@@ -439,7 +441,7 @@ fn blocks<S: F32s>(
                         let then = &from[after * nr..][..then];
                         p.between(then[0], then[then.len() - 1])
                     }
-                    _ if last && after >= count && p.activation.in_registers() => p.then,
+                    _ if last && after >= count && p.activation.in_registers() => then,
                     _ => &[],
                 };
                 let pass = Pass {
@@ -470,10 +472,10 @@ fn blocks<S: F32s>(
             }
         }
         if !p.activation.in_registers() {
-            let share = p.then.len().div_ceil(rows);
+            let share = then.len().div_ceil(rows);
             for i in 0..rows {
                 for at in (i * share..(i + 1) * share).step_by(LINE) {
-                    s.prefetch_ahead(p.then, at);
+                    s.prefetch_ahead(then, at);
                 }
                 let row = index.map_or(r + i, |index| index[first_row + r + i] as usize);
                 panels.activate(s, p.activation, width, out.row(row));

@@ -34,12 +34,18 @@ impl Groups {
         self.each >= self.outputs || self.each.is_multiple_of(self.lanes)
     }
 
+    /// The blocks that a group has outputs in.
+    fn blocks(self, group: usize) -> Range<usize> {
+        let end = |groups: usize| groups.saturating_mul(self.each);
+        end(group) / self.lanes..end(group + 1).div_ceil(self.lanes)
+    }
+
     /// The groups with outputs in some blocks, and in which of these.
     pub(super) fn of(self, blocks: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> {
         let Self { lanes, each, .. } = self;
         let end = (blocks.end * lanes).min(self.outputs);
         (blocks.start * lanes / each..end.div_ceil(each)).map(move |group| {
-            let of_group = group * each / lanes..((group + 1) * each).div_ceil(lanes);
+            let of_group = self.blocks(group);
             let start = of_group.start.max(blocks.start);
             (group, start..of_group.end.min(blocks.end))
         })
@@ -79,9 +85,8 @@ pub(super) fn pay(isa: Isa, shape: &ConvShape, (h, w): (usize, usize)) -> bool {
     let lanes = isa.lanes();
     // What so many groups have of blocks, all have.
     let some = shape.groups.clamp(1, lanes);
-    let ends = |group: usize| group.saturating_mul(groups.each);
-    let vectors: usize = (0..some)
-        .map(|group| ends(group + 1).div_ceil(lanes) - ends(group) / lanes)
+    let vectors = (0..some)
+        .map(|group| groups.blocks(group).len())
         .fold(0, usize::saturating_add);
     let product = |of: &[usize]| of.iter().fold(1, |n: usize, &x| n.saturating_mul(x));
     let [down, across] = shape.kernel;

@@ -66,7 +66,7 @@ impl Task for Strip<'_, '_> {
         let wide = const { S::REGISTERS >= 32 } && panel == NV;
         for (group, vectors) in conv.groups.of(begin..begin + blocks) {
             if const { S::REGISTERS >= 32 }
-                && let Some(taps) = self.sources[group % self.sources.len()].cut()
+                && let Some(taps) = self.source(group).cut()
             {
                 self.cut(s, taps, (group, vectors.start - begin));
                 continue;
@@ -121,6 +121,12 @@ struct Turn {
 }
 
 impl<'a> Strip<'a, '_> {
+    /// What a group reads.
+    #[inline(always)]
+    fn source(&self, group: usize) -> &'a Source {
+        &self.sources[group % self.sources.len()]
+    }
+
     /// The outputs of a group that is one block, or a part of one.
     #[inline(always)]
     fn cut<S: F32s>(&mut self, s: S, taps: &Taps, (group, block): (usize, usize)) {
@@ -130,7 +136,7 @@ impl<'a> Strip<'a, '_> {
         let (panel, bias) = weights(block);
         let cut = Cut {
             taps,
-            x: self.sources[0].of_group(self.x, group),
+            x: self.source(group).of_group(self.x, group),
             panel,
             pitch: conv.matmul.pitch(),
             next: weights((block + 1).min(last)).0,
@@ -217,7 +223,7 @@ impl<'a> Strip<'a, '_> {
         (group, block): (usize, usize),
     ) {
         let conv = self.conv;
-        let source = &self.sources[group % self.sources.len()];
+        let source = self.source(group);
         let lists = self.lists.or_all_of(source);
         let each = source.terms_of_a_run();
         let lanes = self.lanes::<S>((group, block), N);
