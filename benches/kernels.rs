@@ -138,6 +138,7 @@ fn depthwise_in_blocks(c: &mut Criterion) {
             activation: Activation::Relu,
             live_in: None,
             live_out: None,
+            masked_outputs: false,
             algorithm: Algorithm::Direct,
         };
         let kernel = NchwcDepthwise::pack(isa, &spec, map).expect("a depthwise layer");

@@ -209,6 +209,7 @@ impl Layer {
                 let spec = MatMulSpec {
                     bias: Some(&bias),
                     masked_rows: Some(m),
+                    masked_columns: true,
                     ..MatMulSpec::new(k, n, &weights)
                 };
                 let kernel = MatMul::pack(isa, &spec).expect("a product");
@@ -231,6 +232,7 @@ impl Layer {
                     activation: Activation::Relu,
                     live_in: None,
                     live_out: None,
+                    masked_outputs: true,
                     algorithm: Algorithm::Fastest,
                 };
                 let (oh, ow) = shape.output(map).expect("the window fits the map");

@@ -95,6 +95,7 @@ pub(crate) fn convolution(
         activation: Activation::None,
         live_in: None,
         live_out: None,
+        masked_outputs: false,
         algorithm: algorithm(words.is_some())?,
     };
     let layout = std::env::var("SLUICEGATE_LAYOUT");

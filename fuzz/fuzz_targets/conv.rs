@@ -155,6 +155,7 @@ fn sound(u: &mut Unstructured<'_>) -> Result<()> {
         x[c * plane..][..plane].fill(f32::NAN);
     }
     let written = |co: usize| live(&static_masks.1, &masks.1, co);
+    let masked_outputs = u.arbitrary()?;
     for isa in Isa::available() {
         let spec = ConvSpec {
             shape,
@@ -163,6 +164,7 @@ fn sound(u: &mut Unstructured<'_>) -> Result<()> {
             activation: act,
             live_in: view(&static_masks.0),
             live_out: view(&static_masks.1),
+            masked_outputs,
             algorithm,
         };
         let check = |what: &str,
@@ -318,6 +320,7 @@ fn hostile(u: &mut Unstructured<'_>) -> Result<()> {
         activation: activation(u)?,
         live_in: view(&masks.0).filter(|_| fixed),
         live_out: view(&masks.1).filter(|_| fixed),
+        masked_outputs: u.arbitrary()?,
         algorithm: algorithm(u, &shape)?,
     };
     let isa = Isa::best();

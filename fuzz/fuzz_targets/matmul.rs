@@ -65,6 +65,7 @@ fn packed(u: &mut Unstructured<'_>) -> Result<()> {
     let (from, to) = (index(u, m)?, index(u, m)?);
     let (lda, ldc) = (k + u.int_in_range(0..=3)?, n + u.int_in_range(0..=3)?);
     let threads = u.int_in_range(1..=4)?;
+    let masked_columns = u.arbitrary()?;
 
     let b = floats(k * n, seed + 1);
     let bias = with_bias.then(|| floats(n, seed + 2));
@@ -108,6 +109,7 @@ fn packed(u: &mut Unstructured<'_>) -> Result<()> {
             live_in: view(&static_masks.0),
             live_out: view(&static_masks.1),
             masked_rows: Some(m),
+            masked_columns,
         };
         let packed = MatMul::pack(isa, &spec).unwrap();
         let run = |pool: &dyn Pool, scratch_for: usize| {
@@ -259,6 +261,7 @@ fn hostile(u: &mut Unstructured<'_>) -> Result<()> {
         live_in: view("in").filter(|_| fixed),
         live_out: view("out").filter(|_| fixed),
         masked_rows: u.arbitrary()?,
+        masked_columns: u.arbitrary()?,
     };
     if let Ok(packed) = MatMul::pack(isa, &spec) {
         let x = Rows {

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! column panels (rhs)   [n / NR][k][NR]      row panels (lhs)   [m / MR][k][MR]      the last panel padded with zeros
-//! from memory           [n / 4 NR][k][4][NR]   for a single row [k][n]
+//! from memory           [n / 4 NR][k][4][NR]   for a single row [k][n]      by columns, which a mask picks [n][k]
 //! ```
 #![forbid(unsafe_code)]
 
 pub(crate) mod gather;
 pub(crate) mod rows;
+pub(crate) mod transposed;
+pub(crate) mod vectors;
 
 use alloc::vec::Vec;
 

@@ -3,14 +3,14 @@
 
 use crate::isa::{F32s, WIDEST};
 use crate::pool::Rows;
-use crate::tile::gemm::each_row;
 
 /// [`each_row`] for as many rows as a vector has lanes.
 macro_rules! each_lane {
     ($s:ty, $i:ident => $body:expr) => {
-        each_row!(@ <$s>::LANES, $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+        $crate::tile::gemm::each_row!(@ <$s>::LANES, $i, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
     };
 }
+pub(crate) use each_lane;
 
 /// Where blocks of LANES pixels begin that cover `len`: the last one reaches back over the one before, unless it is alone.
 #[inline(always)]

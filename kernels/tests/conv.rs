@@ -215,6 +215,7 @@ fn bad_operands_are_errors() {
         activation: Activation::None,
         live_in: None,
         live_out: None,
+        masked_outputs: false,
         algorithm: Algorithm::Direct,
     };
     let refuses = |spec: ConvSpec<'_>| Conv::pack(isa, &spec, (2, 3)).is_err();

@@ -96,6 +96,7 @@ fn products() {
                 bias: Some(&bias),
                 activation: Activation::Relu,
                 masked_rows: Some(m),
+                masked_columns: true,
                 ..MatMulSpec::new(k, n, &b)
             };
             let kernel = MatMul::pack(isa, &spec).unwrap();

@@ -159,6 +159,7 @@ fn other_windows_and_bad_operands_are_errors() {
             activation: Activation::None,
             live_in: None,
             live_out: None,
+            masked_outputs: false,
             algorithm,
         };
         let isa = Isa::best();
@@ -210,6 +211,7 @@ fn the_fastest_is_one_of_them() {
             activation: Activation::None,
             live_in: None,
             live_out: None,
+            masked_outputs: false,
             algorithm,
         };
         Conv::pack(isa, &spec, (side, side)).unwrap().row_name()
@@ -244,6 +246,7 @@ fn few_live_inputs_are_direct() {
                 activation: Activation::None,
                 live_in: fold.then_some(live),
                 live_out: None,
+                masked_outputs: false,
                 algorithm,
             };
             let conv = Conv::pack(isa, &spec, (side, side)).unwrap();

@@ -99,16 +99,18 @@ pub(super) fn make(
 }
 
 /// Bytes that the kernel of an item will take beside its operands, at most.
-pub(super) fn packed_bytes(net: &Net, item: &Item, algorithm: Algorithm) -> usize {
-    /// Columns that a product's weights are padded by at most.
+pub(super) fn packed_bytes(net: &Net, item: &Item, skip: &Skip, algorithm: Algorithm) -> usize {
+    /// Columns that a product's weights are padded by at most, and terms where they are kept by columns, too.
     const PANEL: usize = 128;
+    // By columns, too.
+    let copies = 1 + usize::from(skip.output.is_some());
     let bytes = |i| item.input(i).map_or(0, |id| net.value(id).bytes());
     match &item.work {
         Work::Linear(work) => work
             .n
             .saturating_add(PANEL)
-            .saturating_mul(work.k.saturating_add(1))
-            .saturating_mul(size_of::<f32>()),
+            .saturating_mul(work.k.saturating_add(PANEL))
+            .saturating_mul(copies * size_of::<f32>()),
         // Lists of its keys and elements: nodes may share K, but each has its own.
         Work::Attention(at) => {
             (at.spec.keys.saturating_add(2 * at.spec.width)).saturating_mul(size_of::<u32>())

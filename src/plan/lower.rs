@@ -125,7 +125,7 @@ impl Lower<'_> {
         }
         let packed = |algorithm| {
             self.packed
-                .saturating_add(kernels::packed_bytes(self.net, item, algorithm))
+                .saturating_add(kernels::packed_bytes(self.net, item, skip, algorithm))
         };
         // Its weights take four times the memory, or more.
         let fits = packed(Algorithm::Fastest) <= self.net.limit;

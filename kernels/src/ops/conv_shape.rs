@@ -115,6 +115,9 @@ pub struct ConvSpec<'a> {
     pub live_in: Option<Channels<'a>>,
     /// Output channels that are wanted at all; the others are neither computed nor written.
     pub live_out: Option<Channels<'a>>,
+    /// Whether there will be calls with a mask of outputs: [`NchwcConv`](crate::ops::conv::NchwcConv) keeps the weights by outputs, too, in as much memory
+    /// again, which makes them faster. All other calls work as well.
+    pub masked_outputs: bool,
     /// How it is computed.
     pub algorithm: Algorithm,
 }

@@ -14,10 +14,12 @@ use alloc::vec::Vec;
 
 use crate::buffer::Buffer;
 use crate::epilogue::Activation;
+use crate::pack::transposed::{self, Transposed};
+use crate::pack::vectors::Vectors;
 use crate::pack::{self, check_len, check_mask, extent, partial};
 use crate::panel::{Below, Bounded, Terms, from_line, lines, take_indices};
 use crate::pool::{Pool, Tile};
-use crate::tile::gemm::{self, FEW_ROWS, NV};
+use crate::tile::gemm::{self, NV};
 use crate::{Channels, Error, Isa};
 
 use block::{Columns, Product};
@@ -44,6 +46,8 @@ pub struct MatMulSpec<'a> {
     pub live_out: Option<Channels<'a>>,
     /// Rows of A in calls with a mask of k, if there will be such calls: large B is laid out for them. All other calls work as well, if slower.
     pub masked_rows: Option<usize>,
+    /// Whether there will be calls with a mask of n: B is kept by columns, too, in as much memory again, which makes them faster.
+    pub masked_columns: bool,
 }
 
 impl<'a> MatMulSpec<'a> {
@@ -59,6 +63,7 @@ impl<'a> MatMulSpec<'a> {
             live_in: None,
             live_out: None,
             masked_rows: None,
+            masked_columns: false,
         }
     }
 }
@@ -184,12 +189,13 @@ pub struct MatMul {
     // Original k and n of the packed rows and columns.
     kept_k: Bounded,
     kept_n: Vec<u32>,
-    // 0, 1, 2 ...: the packed columns without a mask.
-    in_order: Vec<u32>,
+    // 0, 1, 2 ...: the packed columns, or rows, without a mask.
+    in_order: Bounded,
     // Where each packed row begins in a column panel, and where it would in one of `nr` columns alone.
     starts: Bounded,
     close: Vec<u32>,
     panels: Buffer,
+    by_columns: Option<Transposed>,
     // Padded to whole panels.
     bias: Option<Buffer>,
     activation: Activation,
@@ -217,9 +223,11 @@ impl MatMul {
         let len = extent(&[kept_k.len(), width.next_multiple_of(pitch)], "packed B")?;
         let mut panels = Buffer::zeros(len + slack);
         let (rs, cs) = if spec.transposed { (1, k) } else { (n, 1) };
-        pack::column_panels(&mut panels, pitch, (kept_k.len(), kept_n.len()), |t, j| {
-            b[kept_k[t] as usize * rs + kept_n[j] as usize * cs]
-        });
+        let at = |t: usize, j: usize| b[kept_k[t] as usize * rs + kept_n[j] as usize * cs];
+        let extents = (kept_k.len(), kept_n.len());
+        pack::column_panels(&mut panels, pitch, extents, at);
+        let by_columns = (spec.masked_columns && Transposed::serves(extents))
+            .then(|| Transposed::new(extents, at));
         let bias = spec.bias.map(|bias| {
             let mut padded = Buffer::zeros(width + slack);
             for (to, &j) in padded.iter_mut().zip(&kept_n) {
@@ -237,10 +245,11 @@ impl MatMul {
             pitch,
             close: rows(nr),
             starts: Bounded::new(starts, kept_k.len().saturating_sub(1) * pitch + 1),
+            in_order: Bounded::all_of((0..kept_k.len().max(kept_n.len()) as u32).collect()),
             kept_k: Bounded::new(kept_k, k),
-            in_order: (0..kept_n.len() as u32).collect(),
             kept_n,
             panels,
+            by_columns,
             bias,
             activation: spec.activation,
         })
@@ -273,7 +282,7 @@ impl MatMul {
         let nr = pack::panel_width(self.isa.lanes());
         let (k, n) = (self.kept_k.len(), self.kept_n.len());
         // The lists of live k and n, the panels of the live columns and their lanes, then every thread's own.
-        4 * lines(k)
+        5 * lines(k)
             + 2 * lines(n)
             + lines(n.div_ceil(self.nr))
             + lines(NV * n.div_ceil(self.nr))
@@ -302,12 +311,11 @@ impl MatMul {
             (panels[count], bits[count]) = (panel as u32, core::array::from_fn(of));
             count += usize::from(bits[count] != [0; NV]);
         }
-        let gather = m > FEW_ROWS
-            && block::gathering_pays(
-                (m, depth),
-                (live.count(), count),
-                (self.nr, self.panels.len()),
-            );
+        let gather = block::gathering_pays(
+            (m, depth),
+            (live.count(), count),
+            (self.nr, self.panels.len(), self.by_columns.as_ref()),
+        );
         (!gather).then_some(Columns::Picked {
             panels: &panels[..count],
             lanes: &bits[..count],
@@ -332,7 +340,11 @@ impl MatMul {
 
     /// The first of the packed weights, for the product that runs [before](Self::run_before) this one.
     pub fn first_weights(&self) -> &[f32] {
-        &self.panels[..self.panels.len().min(AHEAD)]
+        let all = match &self.by_columns {
+            Some(columns) => columns.all(),
+            None => &*self.panels,
+        };
+        &all[..all.len().min(AHEAD)]
     }
 
     /// As [`MatMul::run`], and asks for what is used next, meanwhile: weights that L2 does not hold come from L3 or from memory at 10 GB/s, and nothing else is
@@ -369,14 +381,19 @@ impl MatMul {
 
         let mut rest = from_line(scratch);
         let (k, n) = (self.kept_k.len(), self.kept_n.len());
-        let (of_a, of_b) = match partial(live_in) {
-            None => (self.kept_k.all(), self.starts.all()),
+        let (of_a, of_b, places) = match partial(live_in) {
+            None => (
+                self.kept_k.all(),
+                self.starts.all(),
+                self.in_order.all().part(0..k),
+            ),
             Some(live) => {
                 let (of_a, of_b) = (take_indices(&mut rest, k), take_indices(&mut rest, k));
+                let places = take_indices(&mut rest, k);
                 let mut depth = 0;
                 let (kept, starts) = (self.kept_k.all().as_slice(), self.starts.all().as_slice());
                 let mut take = |t: usize| {
-                    (of_a[depth], of_b[depth]) = (kept[t], starts[t]);
+                    (of_a[depth], of_b[depth], places[depth]) = (kept[t], starts[t], t as u32);
                     depth += 1;
                 };
                 if k == self.k {
@@ -389,6 +406,7 @@ impl MatMul {
                 (
                     Below::new(&of_a[..depth], self.k),
                     Below::new(&of_b[..depth], self.starts.bound()),
+                    Below::new(&places[..depth], k),
                 )
             }
         };
@@ -402,8 +420,8 @@ impl MatMul {
                 picked
             }
             _ => {
-                let (from, to) =
-                    pack::live_of(&self.kept_n, &self.in_order, 0, live_out, &mut rest);
+                let in_order = self.in_order.all().as_slice();
+                let (from, to) = pack::live_of(&self.kept_n, in_order, 0, live_out, &mut rest);
                 Columns::Some { from, to }
             }
         };
@@ -411,6 +429,7 @@ impl MatMul {
             a_index: a.index,
             in_order: partial(live_in).is_none() && k == self.k,
             of_b,
+            places,
             close: &self.close[..of_b.len()],
             columns,
             c_index: c.index,
@@ -446,6 +465,11 @@ impl MatMul {
             .between(first, last)
     }
 
+    /// Some terms of the weights by columns, if they are kept so, and worth taking.
+    pub(crate) fn columns<'a>(&'a self, terms: Vectors<'a>) -> Option<transposed::Columns<'a>> {
+        self.by_columns.as_ref()?.some(terms)
+    }
+
     /// Elements of the packed weights.
     pub(crate) fn len(&self) -> usize {
         self.panels.len()
@@ -464,9 +488,11 @@ impl MatMul {
             lda: ld,
             of_a,
             of_b: self.starts.all(),
+            places: Below::all(&[]),
             close: &self.close,
             in_order: false,
             panels: &self.panels,
+            by_columns: self.by_columns.as_ref(),
             first_panel: 0,
             nr: self.nr,
             pitch: self.pitch,

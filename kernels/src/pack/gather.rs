@@ -3,6 +3,7 @@
 
 use crate::Channels;
 use crate::isa::{F32s, WIDEST};
+use crate::pack::transposed::Columns;
 use crate::pack::{FROM_L3, FROM_MEMORY};
 use crate::panel::{Ahead, Rhs, Side, Terms};
 
@@ -60,7 +61,7 @@ pub(crate) fn pick(bias: &[f32], from: impl Iterator<Item = usize>, to: &mut [f3
 }
 
 /// Panels packed for a product, some columns of which are wanted.
-pub(crate) struct Panels<F, T> {
+pub(crate) struct Panels<'a, F, T> {
     /// The panel of a number, and what a vector from its last row on reaches behind it.
     pub(crate) of: F,
     /// Columns of each.
@@ -69,6 +70,8 @@ pub(crate) struct Panels<F, T> {
     pub(crate) terms: T,
     /// Elements of all that are packed: whether they come from memory.
     pub(crate) len: usize,
+    /// The same terms by columns, if they are kept.
+    pub(crate) columns: Option<Columns<'a>>,
 }
 
 /// A vector of a packed panel, and which lane of (what is there, this vector) each lane of the new one takes.
@@ -78,11 +81,14 @@ struct Source<'a> {
     lanes: [u32; WIDEST],
 }
 
-impl<'a, F: Fn(usize) -> &'a [f32], T: Terms> Panels<F, T> {
-    /// Puts the live rows of the columns `from`, which ascend, into a panel of their own, which is `width` wide, and goes on for a vector.
-    /// Behind the last of them a row holds anything.
+impl<'a, F: Fn(usize) -> &'a [f32], T: Terms> Panels<'_, F, T> {
+    /// Puts the live rows of the columns `from`, which ascend, into a panel of their own, which is `width` wide, and goes on for a vector; with
+    /// columns for a row. Behind the last of them a row holds anything.
     #[inline(always)]
     pub(crate) fn gather<S: F32s>(&self, s: S, from: &[u32], width: usize, panel: &mut [f32]) {
+        if let Some(columns) = self.columns {
+            return columns.gather(s, from, width, panel);
+        }
         // The last first: what it writes into the next row is overwritten by the others.
         for (j, from) in from.chunks(S::LANES).enumerate().rev() {
             let to = &mut panel[j * S::LANES..];

@@ -1,6 +1,7 @@
 //! Rows of A put together from live elements only.
 #![forbid(unsafe_code)]
 
+use super::vectors::Vectors;
 use crate::isa::F32s;
 use crate::panel::{Below, Terms};
 
@@ -15,35 +16,17 @@ const TOGETHER: usize = 4;
 #[derive(Clone, Copy)]
 pub(crate) struct Wanted<'a> {
     list: Below<'a>,
-    /// Where a vector begins, and which of its lanes are wanted; none where elements are better copied one by one.
-    vectors: &'a [[u32; 2]],
+    /// None where elements are better copied one by one.
+    vectors: Option<Vectors<'a>>,
 }
 
 impl<'a> Wanted<'a> {
     /// The elements of an ascending list. There is room for two numbers an element.
     #[inline(always)]
     pub(crate) fn new<S: F32s>(list: Below<'a>, room: &'a mut [u32]) -> Self {
-        let (vectors, _) = room.as_chunks_mut::<2>();
-        let all = list.as_slice();
-        // Rows hold as much as the list may ask for, not a vector behind the last.
-        let last = list.bound().saturating_sub(S::LANES) as u32;
-        let (mut count, mut i) = (0, 0);
-        while let Some(&next) = all.get(i) {
-            let first = next.min(last);
-            let mut lanes = 0;
-            while let Some(&x) = all.get(i)
-                && ((x - first) as usize) < S::LANES
-            {
-                lanes |= 1 << (x - first);
-                i += 1;
-            }
-            vectors[count] = [first, lanes];
-            count += 1;
-        }
-        if list.bound() < S::LANES || count * WORTH > all.len() {
-            count = 0;
-        }
-        let vectors = &vectors[..count];
+        let vectors = Vectors::new(list, S::LANES, room);
+        let whole = list.bound() >= S::LANES && vectors.bring(WORTH);
+        let vectors = whole.then_some(vectors);
         Self { list, vectors }
     }
 
@@ -76,16 +59,16 @@ impl<'a> Wanted<'a> {
 
     #[inline(always)]
     fn some<S: F32s, const R: usize>(self, s: S, from: [&[f32]; R], out: &mut [f32], ld: usize) {
-        if self.vectors.is_empty() {
+        let Some(vectors) = self.vectors else {
             for (t, &x) in self.list.as_slice().iter().enumerate() {
                 for r in 0..R {
                     out[r * ld + t] = from[r][x as usize];
                 }
             }
             return;
-        }
+        };
         let mut t = 0;
-        for &[first, lanes] in self.vectors {
+        for &[first, lanes] in vectors.as_slice() {
             for r in 0..R {
                 let v = s.compress(s.load(&from[r][first as usize..]), lanes);
                 s.store(v, &mut out[r * ld + t..]);

@@ -65,6 +65,7 @@ impl Case {
             activation: self.activation,
             live_in: None,
             live_out: None,
+            masked_outputs: false,
             algorithm,
         }
     }

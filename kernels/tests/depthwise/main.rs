@@ -46,6 +46,7 @@ impl Case {
             activation: self.act,
             live_in: None,
             live_out: None,
+            masked_outputs: false,
             algorithm: Algorithm::Direct,
         }
     }
@@ -170,6 +171,7 @@ fn check_masks(case: &Case, density: u32) {
         let fixed = ConvSpec {
             live_in: Some(live_in.live()),
             live_out: Some(live_out.live()),
+            masked_outputs: false,
             algorithm: Algorithm::Direct,
             ..spec
         };

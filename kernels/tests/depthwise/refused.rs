@@ -110,6 +110,7 @@ fn steps_that_nobody_takes_may_be_huge() {
             activation: Activation::None,
             live_in: None,
             live_out: None,
+            masked_outputs: false,
             algorithm: Algorithm::Direct,
         };
         let kernel = Depthwise::pack(isa, &spec).expect("one output a plane");

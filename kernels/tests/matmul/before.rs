@@ -28,6 +28,7 @@ fn what_comes_next_is_no_part_of_a_product() {
             let spec = MatMulSpec {
                 activation,
                 masked_rows,
+                masked_columns: k % 2 == 0,
                 ..MatMulSpec::new(k, n, &b)
             };
             let packed = MatMul::pack(isa, &spec).expect("valid");

@@ -26,6 +26,7 @@ struct Case {
     live_in: Mask,
     live_out: Mask,
     masked_rows: Option<usize>,
+    masked_columns: bool,
     seed: u64,
 }
 
@@ -58,6 +59,7 @@ impl Case {
             live_in: fold.then(|| self.live_in.view()),
             live_out: fold.then(|| self.live_out.view()),
             masked_rows: self.masked_rows,
+            masked_columns: self.masked_columns,
         };
         MatMul::pack(isa, &spec).unwrap()
     }
@@ -66,27 +68,25 @@ impl Case {
 fn case(m: impl Strategy<Value = usize>, k: usize, n: usize) -> impl Strategy<Value = Case> {
     (m, 0..k, 0..n).prop_flat_map(|(m, k, n)| {
         (
-            any::<bool>(),
-            any::<bool>(),
+            any::<[bool; 3]>(),
             activation(),
             mask(k),
             mask(n),
             0..1000u64,
         )
-            .prop_map(
-                move |(transposed, bias, activation, live_in, live_out, seed)| Case {
-                    m,
-                    k,
-                    n,
-                    transposed,
-                    bias,
-                    activation,
-                    live_in,
-                    live_out,
-                    masked_rows: Some(m),
-                    seed,
-                },
-            )
+            .prop_map(move |(flags, activation, live_in, live_out, seed)| Case {
+                m,
+                k,
+                n,
+                transposed: flags[0],
+                bias: flags[1],
+                activation,
+                live_in,
+                live_out,
+                masked_rows: Some(m),
+                masked_columns: flags[2],
+                seed,
+            })
     })
 }
 
@@ -322,6 +322,7 @@ fn every_tile_edge() {
                     live_in,
                     live_out,
                     masked_rows: None,
+                    masked_columns: true,
                     seed: 3,
                 };
                 let (a, b, bias) = (case.a(), case.b(), case.bias());
@@ -355,6 +356,7 @@ fn a_tile_of_rows_by_many_terms() {
             live_in: Mask::new(&(0..k).map(|t| t % every == 0).collect::<Vec<_>>()),
             live_out: Mask::new(&(0..n).map(|j| j % 7 != 3).collect::<Vec<_>>()),
             masked_rows: None,
+            masked_columns: true,
             seed: 11,
         };
         check(&case).expect("the laws hold");
@@ -377,6 +379,7 @@ fn heads_of_few_columns() {
                     live_in: Mask::new(&(0..k).map(|t| t % 3 != 1).collect::<Vec<_>>()),
                     live_out: Mask::new(&(0..n).map(|j| j % 3 != 1).collect::<Vec<_>>()),
                     masked_rows: None,
+                    masked_columns: true,
                     seed: 5,
                 };
                 check(&case).unwrap();
@@ -400,6 +403,7 @@ fn no_terms_under_output_masks() {
                 live_in: Mask::new(&[]),
                 live_out: Mask::new(&(0..n).map(|j| j / 8 % 2 == 1 && j > 16).collect::<Vec<_>>()),
                 masked_rows: Some(m),
+                masked_columns: true,
                 seed: 1,
             };
             check(&case).unwrap();
@@ -411,7 +415,7 @@ fn no_terms_under_output_masks() {
 #[test]
 fn laws_on_weights_from_memory() {
     let (k, n) = (2100, 2010);
-    for (m, masked_rows) in [(1, 1), (9, 9), (7, 1), (3, 9)] {
+    for (m, masked_rows) in [(1, 1), (9, 9), (7, 1), (3, 9), (2, 2), (16, 16)] {
         let case = Case {
             m,
             k,
@@ -426,6 +430,7 @@ fn laws_on_weights_from_memory() {
             live_in: Mask::new(&(0..k).map(|t| t * t % 7 < 3).collect::<Vec<_>>()),
             live_out: Mask::new(&(0..n).map(|j| j * j % 11 < 4).collect::<Vec<_>>()),
             masked_rows: Some(masked_rows),
+            masked_columns: m % 2 == 1,
             seed: 9,
         };
         check(&case).unwrap();

@@ -39,6 +39,7 @@ fn plain(shape: ConvShape, weights: &[f32]) -> ConvSpec<'_> {
         activation: Activation::None,
         live_in: None,
         live_out: None,
+        masked_outputs: false,
         algorithm: Algorithm::Direct,
     }
 }
@@ -121,6 +122,7 @@ impl Case {
             activation: self.act,
             live_in: None,
             live_out: None,
+            masked_outputs: self.seed.is_multiple_of(2),
             algorithm: Algorithm::Direct,
         };
         let x = data(self.seed, shape.c_in * self.map.0 * self.map.1);

@@ -39,6 +39,7 @@ pub(super) fn convolution(
         activation: work.activation,
         live_in: live_in.map(ChannelMask::as_channels),
         live_out: live_out.map(ChannelMask::as_channels),
+        masked_outputs: dynamic_out > 0,
         algorithm,
     };
     let (oh, ow) = work.shape.output(work.hw)?;
@@ -184,6 +185,7 @@ pub(super) fn linear(
             live_in: live_in.map(ChannelMask::as_channels),
             live_out: live_out.map(ChannelMask::as_channels),
             masked_rows: (dynamic_in > 0).then_some(work.rows),
+            masked_columns: dynamic_out > 0,
         },
     )?;
     let kept = |mask: Option<&ChannelMask>, all: usize| mask.map_or(all, ChannelMask::count) as u64;

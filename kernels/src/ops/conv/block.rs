@@ -270,6 +270,7 @@ impl Task for Block<'_, '_> {
                         width: strip.height,
                         terms: starts,
                         len: strip.panels.len(),
+                        columns: None,
                     };
                     for (i, from) in live[rows.clone()].chunks(height).enumerate() {
                         packed.gather(s, from, height, &mut gathered[i * height * now.len()..]);

@@ -229,6 +229,7 @@ impl Task for Lanes<'_, '_> {
                         width: nr,
                         terms: Below::all(starts),
                         len: strip.panels.len(),
+                        columns: None,
                     };
                     packed.gather(s, from, pitch, gathered);
                 }

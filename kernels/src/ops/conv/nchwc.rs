@@ -34,7 +34,7 @@ use crate::ops::matmul::{MatMul, MatMulSpec};
 use crate::ops::nchwc::{self, Live, compacted, held, is_compact};
 use crate::ops::{ConvShape, ConvSpec};
 use crate::pack::{check_len, check_mask, extent, gather};
-use crate::panel::{Below, LINE, Runs, from_line, lines, take, take_indices};
+use crate::panel::{LINE, Runs, from_line, lines, take, take_indices};
 use crate::pool::{Cuts, Pool, Tile, worth};
 use crate::{Channels, Error, Isa};
 
@@ -140,6 +140,7 @@ impl NchwcConv {
                 transposed: true,
                 bias: spec.bias,
                 activation: spec.activation,
+                masked_columns: spec.masked_outputs,
                 ..MatMulSpec::new(depth, shape.c_out, &weights)
             },
         )?;
@@ -413,18 +414,17 @@ impl NchwcConv {
         live_out: Option<Channels<'a>>,
         rest: &mut &'a mut [f32],
     ) -> Chosen<'a> {
-        let pitch = self.matmul.pitch();
         let (all, live) = (self.shape.c_in, live_in.map(Live::channels));
         let count = live.map_or(all, |live| live.count());
         let rows = take_indices(rest, count * taps(&self.shape));
         for (tap, rows) in rows.chunks_exact_mut(count.max(1)).enumerate() {
             gather::list(live, 0, rows);
             for row in rows {
-                *row = ((tap * all + *row as usize) * pitch) as u32;
+                *row += (tap * all) as u32;
             }
         }
         let outputs = (live_out, self.shape.c_out);
-        Chosen::new(&self.matmul, Below::all(rows), outputs, rest)
+        Chosen::new(self.isa, &self.matmul, rows, outputs, rest)
     }
 }
 

@@ -22,6 +22,8 @@ use crate::epilogue::Activation;
 use crate::isa::{F32s, Task, cache};
 use crate::pack::gather::{self, saved};
 use crate::pack::rows::Wanted;
+use crate::pack::transposed::Transposed;
+use crate::pack::vectors::Vectors;
 use crate::pack::{panel_width, slack};
 use crate::panel::{Below, LINE, Terms, lines, take, take_indices};
 use crate::pool::{Pool, Tile, worth};
@@ -31,6 +33,8 @@ use crate::tile::gemm::{FEW_ROWS, NV, Start, TALL};
 /// sixth of what L2 delivers. Measured on Zen 5, 1024 x 1024 x 1024: 384 (the panel in L1) gives 207 GFLOP/s, 512 gives 224, 768 gives
 /// 234, 1024 gives 239; what is lost with a smaller one is reading and writing C once more.
 pub(super) const KC: usize = 1024;
+/// The same of panels that were put together for a few rows: half of L1.
+const KC_OF_FEW: usize = 96;
 /// Elements of A in a block, 3/8 of L2; up to half as many again where the rows divide so. B comes from L3 once for each block of rows: on a Xeon with 2 MiB
 /// of L2, 1024 x 1024 x 1024 takes 0.93 of the time that it takes with half as many.
 fn block_len() -> usize {
@@ -60,10 +64,15 @@ const SPREADING: usize = 16;
 pub(super) fn gathering_pays(
     (rows, depth): (usize, usize),
     (live, touched): (usize, usize),
-    (nr, len): (usize, usize),
+    (nr, len, by_columns): (usize, usize, Option<&Transposed>),
 ) -> bool {
     let rows = rows.min(MC);
-    depth * saved(rows, (live, touched), nr, len) > rows * SPREADING * live.div_ceil(nr)
+    let saved = match by_columns.and_then(|of| of.saved((rows, depth), (live, touched), nr)) {
+        Some(saved) => saved,
+        None if rows <= FEW_ROWS => 0,
+        None => depth * saved(rows, (live, touched), nr, len),
+    };
+    saved > rows * SPREADING * live.div_ceil(nr)
 }
 
 /// See the module.
@@ -77,11 +86,14 @@ pub(super) struct Product<'a> {
     pub(super) of_a: Below<'a>,
     /// Where the same k begin in a column panel.
     pub(super) of_b: Below<'a>,
+    /// Which they are of the packed ones.
+    pub(super) places: Below<'a>,
     /// Where they would begin if they alone were in it, and it alone in its rows.
     pub(super) close: &'a [u32],
     /// Whether the terms are 0, 1, 2 ... in A and in B alike.
     pub(super) in_order: bool,
     pub(super) panels: &'a [f32],
+    pub(super) by_columns: Option<&'a Transposed>,
     /// What counts as the first panel.
     pub(super) first_panel: usize,
     /// Columns of a panel, elements from one of its rows to the next, and elements of all panels that share rows.
@@ -100,9 +112,9 @@ pub(super) struct Product<'a> {
     pub(super) then: &'a [f32],
 }
 
-/// Elements from one gathered panel to the next: behind the last row of each there is room for a vector.
+/// Elements from one gathered panel to the next: behind the last row of each there is room for another.
 const fn apart(nr: usize) -> usize {
-    KC * nr + LINE
+    (KC + 1) * nr + LINE
 }
 
 /// Elements that a thread needs for its blocks of `m` rows and `n` columns of C.
@@ -110,7 +122,7 @@ pub(super) fn scratch_len(m: usize, n: usize, lanes: usize) -> usize {
     let nr = panel_width(lanes);
     let (row, block) = (KC + LINE, block_len() * 3 + KC + MC * 3 * LINE);
     let pack = lines(m.max(1).saturating_mul(row).min(block)) + lines(2 * KC);
-    let gather = lines(PAIR * apart(nr)) + lines(PAIR * nr + LINE);
+    let gather = lines(PAIR * apart(nr)) + lines(PAIR * nr + LINE) + lines(2 * KC);
     let panels = n.div_ceil(nr);
     let spread = lines(panels) + Spread::scratch_len((panels, n), lanes);
     // Rows are few or many.
@@ -151,6 +163,14 @@ impl<'a> Product<'a> {
             let each = out.cols().div_ceil(threads.div_ceil(blocks));
             // Pairs of panels stay together, unless a thread has but one.
             each.next_multiple_of(if each > nr { PAIR * nr } else { nr })
+        };
+        // Of columns that are put together for a few rows, those of a pair of panels are read to their end.
+        let wide = match self.columns {
+            Columns::Some { to, .. } if self.m <= FEW_ROWS && self.by_columns.is_some() => {
+                let each = PAIR * nr * out.cols() / to.len().max(1);
+                wide.min(each.next_multiple_of(nr).max(nr))
+            }
+            _ => wide,
         };
         let each = scratch_len(self.m, out.cols(), isa.lanes());
         out.split_with(pool, (rows, wide), scratch, each, |r, c, out, scratch| {
@@ -292,12 +312,11 @@ impl Block<'_, '_> {
             }
         }
         let list = &used[..count];
-        let gather = self.rows.1 > FEW_ROWS
-            && gathering_pays(
-                (self.rows.1, p.of_b.len()),
-                (live, count),
-                (nr, p.panels.len()),
-            );
+        let gather = gathering_pays(
+            (self.rows.1, p.of_b.len()),
+            (live, count),
+            (nr, p.panels.len(), p.by_columns),
+        );
         let n = self.out.cols();
         let columns = to.iter().map(|&j| j as usize - self.first_col);
         if gather {
@@ -348,7 +367,8 @@ fn blocks<S: F32s>(
     let depth = p.of_b.len();
     let count = width.div_ceil(nr);
     let index = p.c_index;
-    let is_few = rows <= FEW_ROWS;
+    let gathers = matches!(panels, Panels::Gather { .. });
+    let is_few = rows <= FEW_ROWS && !gathers;
     if is_few || tall::serves::<S>(p, rows, panels) {
         let to = match index {
             Some(index) => &index[first_row..][..rows],
@@ -361,12 +381,19 @@ fn blocks<S: F32s>(
     }
     // Live elements are read where they lie: to put them together first takes as long as it saves. Rows of an index are no matrix.
     let moved = p.a_index.is_some() || index.is_some();
-    let (gathered, gathered_bias) = match panels {
-        Panels::Gather { .. } => (take(rest, PAIR * apart(nr)), take(rest, PAIR * nr + LINE)),
-        _ => (&mut [][..], &mut [][..]),
+    let (gathered, gathered_bias, listed) = match panels {
+        Panels::Gather { .. } => (
+            take(rest, PAIR * apart(nr)),
+            take(rest, PAIR * nr + LINE),
+            take_indices(rest, 2 * KC),
+        ),
+        _ => (&mut [][..], &mut [][..], &mut [][..]),
     };
-    // Equal depth blocks: a short one would pay for its start and its end all the same.
-    let kc = depth.div_ceil(depth.div_ceil(KC).max(1)).max(1);
+    // Equal depth blocks: a short one would pay for its start and its end all the same. What few rows read once should be in L1 by then.
+    let kc = match rows <= FEW_ROWS {
+        true => KC_OF_FEW,
+        false => depth.div_ceil(depth.div_ceil(KC).max(1)).max(1),
+    };
     // Equal row blocks, too: B passes through for each, so none is for the sake of a few rows.
     // Gathered panels are put together for each block: then A may fill most of L2.
     let most = match panels {
@@ -397,6 +424,12 @@ fn blocks<S: F32s>(
                 let start = |i: usize| p.a_start(first_row + r + i);
                 wanted.copy(s, p.a, start, rows, (&mut *rows_of_a, ld));
             }
+            let columns_of = match panels {
+                Panels::Gather { .. } => p.by_columns.and_then(|columns| {
+                    columns.some(Vectors::new(p.places.part(live.clone()), S::LANES, listed))
+                }),
+                _ => None,
+            };
             let mut x = 0;
             while x < count {
                 let at = panels.next_to::<S>(x, width, nr);
@@ -407,6 +440,7 @@ fn blocks<S: F32s>(
                         width: nr,
                         terms: p.of_b.part(live.clone()),
                         len: p.panels.len(),
+                        columns: columns_of,
                     };
                     let from = &from[x * nr..][..columns];
                     for (i, from) in from.chunks(nr).enumerate() {
@@ -439,7 +473,11 @@ fn blocks<S: F32s>(
                     Panels::Gather { from, .. } if p.in_order && kc == depth && after < count => {
                         let then = panels.next_to::<S>(after, width, nr).columns;
                         let then = &from[after * nr..][..then];
-                        p.between(then[0], then[then.len() - 1])
+                        let (first, last) = (then[0], then[then.len() - 1]);
+                        match columns_of {
+                            Some(columns) => columns.between(first, last),
+                            None => p.between(first, last),
+                        }
                     }
                     _ if last && after >= count && p.activation.in_registers() => then,
                     _ => &[],

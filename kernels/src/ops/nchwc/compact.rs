@@ -70,6 +70,7 @@ impl Task for Compact<'_> {
             width: S::LANES,
             terms: Even::new(0, S::LANES, self.pixels),
             len: width,
+            columns: None,
         };
         blocks.gather(s, self.from, S::LANES, self.to);
     }

@@ -5,7 +5,9 @@ use crate::Channels;
 use crate::isa::{F32s, Isa, Task, WIDEST};
 use crate::ops::matmul::MatMul;
 use crate::pack::gather::{self, Panels};
-use crate::panel::{Below, Terms, lines, take};
+use crate::pack::transposed::Columns;
+use crate::pack::vectors::Vectors;
+use crate::panel::{Below, Terms, lines, take, take_indices};
 use crate::pool::{Pool, Tile, worth};
 
 /// Multiply-accumulates that an element costs which is put together.
@@ -49,6 +51,8 @@ pub(super) struct Chosen<'a> {
     packed: &'a MatMul,
     /// Where the rows begin in a panel.
     of_w: Below<'a>,
+    /// The same by columns, if some outputs are dead and the weights are kept so.
+    columns: Option<Columns<'a>>,
     outputs: Option<Channels<'a>>,
     /// How many outputs there are.
     count: usize,
@@ -56,9 +60,11 @@ pub(super) struct Chosen<'a> {
 }
 
 impl<'a> Chosen<'a> {
+    /// Takes the live rows of the weights.
     pub(super) fn new(
+        isa: Isa,
         packed: &'a MatMul,
-        of_w: Below<'a>,
+        rows: &'a [u32],
         (outputs, all): (Option<Channels<'a>>, usize),
         rest: &mut &'a mut [f32],
     ) -> Self {
@@ -69,9 +75,19 @@ impl<'a> Chosen<'a> {
             gather::pick(all, live.live(), bias);
             &*bias
         });
+        let columns = outputs.and_then(|_| {
+            let room = take_indices(rest, 2 * rows.len());
+            let rows = Below::new(rows, packed.k());
+            packed.columns(Vectors::new(rows, isa.lanes(), room))
+        });
+        let of_w = take_indices(rest, rows.len());
+        for (of_w, &row) in of_w.iter_mut().zip(rows) {
+            *of_w = row * packed.pitch() as u32;
+        }
         Self {
             packed,
-            of_w,
+            of_w: Below::all(of_w),
+            columns,
             outputs,
             count,
             bias,
@@ -81,8 +97,9 @@ impl<'a> Chosen<'a> {
     /// Elements of scratch that [`Chosen::new`] needs for so many outputs, and [`Chosen::gather`] besides, with so many terms.
     pub(super) fn scratch_len(packed: &MatMul, (terms, outputs): (usize, usize)) -> [usize; 2] {
         let panels = outputs.div_ceil(packed.panel_width());
+        let lists = lines(terms).saturating_add(lines(terms.saturating_mul(2)));
         [
-            panels.saturating_mul(lines(packed.panel_width())),
+            lists.saturating_add(panels.saturating_mul(lines(packed.panel_width()))),
             panels.saturating_mul(panel_len(packed, terms)),
         ]
     }
@@ -148,7 +165,10 @@ impl<'a> Chosen<'a> {
         }
         let mut of = [0; AT_ONCE * AT_ONCE * WIDEST];
         gather::list(self.outputs, first, &mut of[..count]);
-        self.packed.between(of[0], of[count - 1])
+        match self.columns {
+            Some(columns) => columns.between(of[0], of[count - 1]),
+            None => self.packed.between(of[0], of[count - 1]),
+        }
     }
 
     /// Puts a panel together.
@@ -163,15 +183,17 @@ impl<'a> Chosen<'a> {
             width: nr,
             terms: self.of_w,
             len: self.packed.len(),
+            columns: self.columns,
         };
         panels.gather(s, from, nr, to);
     }
 }
 
-/// Elements of a panel of so many terms; what is put together last may reach a vector behind it.
+/// Elements of a panel of so many terms; what is put together last may reach a row behind it.
 fn panel_len(packed: &MatMul, terms: usize) -> usize {
     lines(
         terms
+            .saturating_add(1)
             .saturating_mul(packed.panel_width())
             .saturating_add(WIDEST),
     )

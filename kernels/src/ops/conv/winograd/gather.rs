@@ -90,6 +90,7 @@ impl Task for Gather<'_, '_> {
             width: high,
             terms: live.offsets,
             len: packed.panels.len(),
+            columns: None,
         };
         let to = self.to.row(0);
         let panel_len = high * live.channels.len();
