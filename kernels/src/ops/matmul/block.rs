@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 use super::few::few;
+use super::gathered::{self, gathering_pays};
 use super::panels::{PAIR, Panels};
 use super::pass::Pass;
 use super::spread::{Spread, Target};
@@ -20,10 +21,8 @@ use super::whole;
 use crate::Isa;
 use crate::epilogue::Activation;
 use crate::isa::{F32s, Task, cache};
-use crate::pack::gather::{self, saved};
 use crate::pack::rows::Wanted;
 use crate::pack::transposed::Transposed;
-use crate::pack::vectors::Vectors;
 use crate::pack::{panel_width, slack};
 use crate::panel::{Below, LINE, Terms, lines, take, take_indices};
 use crate::pool::{Pool, Tile, worth};
@@ -42,7 +41,8 @@ fn block_len() -> usize {
 }
 
 /// Rows of a job, and of a block that is not deep.
-const MC: usize = 384;
+pub(super) const MC: usize = 384;
+
 /// Which packed columns there are, and where they go.
 #[derive(Clone, Copy)]
 pub(super) enum Columns<'a> {
@@ -55,24 +55,6 @@ pub(super) enum Columns<'a> {
     },
     /// Column `to[i]` of C is packed column `from[i]`; both ascend.
     Some { from: &'a [u32], to: &'a [u32] },
-}
-
-/// What it takes to spread a row of a panel over C, against an FMA of each of its vectors; measured on Zen 5 with half of the columns live.
-const SPREADING: usize = 16;
-
-/// Whether `live` of the columns of `touched` panels, of `len` elements in all, are better put together than computed with the dead ones among them.
-pub(super) fn gathering_pays(
-    (rows, depth): (usize, usize),
-    (live, touched): (usize, usize),
-    (nr, len, by_columns): (usize, usize, Option<&Transposed>),
-) -> bool {
-    let rows = rows.min(MC);
-    let saved = match by_columns.and_then(|of| of.saved((rows, depth), (live, touched), nr)) {
-        Some(saved) => saved,
-        None if rows <= FEW_ROWS => 0,
-        None => depth * saved(rows, (live, touched), nr, len),
-    };
-    saved > rows * SPREADING * live.div_ceil(nr)
 }
 
 /// See the module.
@@ -112,17 +94,12 @@ pub(super) struct Product<'a> {
     pub(super) then: &'a [f32],
 }
 
-/// Elements from one gathered panel to the next: behind the last row of each there is room for another.
-const fn apart(nr: usize) -> usize {
-    (KC + 1) * nr + LINE
-}
-
 /// Elements that a thread needs for its blocks of `m` rows and `n` columns of C.
 pub(super) fn scratch_len(m: usize, n: usize, lanes: usize) -> usize {
     let nr = panel_width(lanes);
     let (row, block) = (KC + LINE, block_len() * 3 + KC + MC * 3 * LINE);
     let pack = lines(m.max(1).saturating_mul(row).min(block)) + lines(2 * KC);
-    let gather = lines(PAIR * apart(nr)) + lines(PAIR * nr + LINE) + lines(2 * KC);
+    let gather = gathered::scratch_len(nr);
     let panels = n.div_ceil(nr);
     let spread = lines(panels) + Spread::scratch_len((panels, n), lanes);
     // Rows are few or many.
@@ -367,8 +344,7 @@ fn blocks<S: F32s>(
     let depth = p.of_b.len();
     let count = width.div_ceil(nr);
     let index = p.c_index;
-    let gathers = matches!(panels, Panels::Gather { .. });
-    let is_few = rows <= FEW_ROWS && !gathers;
+    let is_few = rows <= FEW_ROWS && !matches!(panels, Panels::Gather { .. });
     if is_few || tall::serves::<S>(p, rows, panels) {
         let to = match index {
             Some(index) => &index[first_row..][..rows],
@@ -381,13 +357,9 @@ fn blocks<S: F32s>(
     }
     // Live elements are read where they lie: to put them together first takes as long as it saves. Rows of an index are no matrix.
     let moved = p.a_index.is_some() || index.is_some();
-    let (gathered, gathered_bias, listed) = match panels {
-        Panels::Gather { .. } => (
-            take(rest, PAIR * apart(nr)),
-            take(rest, PAIR * nr + LINE),
-            take_indices(rest, 2 * KC),
-        ),
-        _ => (&mut [][..], &mut [][..], &mut [][..]),
+    let mut room = match panels {
+        Panels::Gather { from, .. } => Some((from, gathered::Room::new(nr, rest))),
+        _ => None,
     };
     // Equal depth blocks: a short one would pay for its start and its end all the same. What few rows read once should be in L1 by then.
     let kc = match rows <= FEW_ROWS {
@@ -409,7 +381,7 @@ fn blocks<S: F32s>(
     let mc = rows.div_ceil(((rows + mc / 2) / mc).max(1)).max(1);
     let ld = lines(kc) + LINE;
     let rows_of_a = take(rest, if moved { mc * ld } else { 0 });
-    let room = take_indices(rest, if moved { 2 * kc } else { 0 });
+    let listed = take_indices(rest, if moved { 2 * kc } else { 0 });
     // An indexed C may have more rows than a packed block holds.
     for r in (0..rows).step_by(mc) {
         // The others would ask for it in vain.
@@ -420,46 +392,23 @@ fn blocks<S: F32s>(
             let last = t + kc >= depth;
             let live = t..t + terms.1;
             if moved {
-                let wanted = Wanted::new::<S>(p.of_a.part(live.clone()), room);
+                let wanted = Wanted::new::<S>(p.of_a.part(live.clone()), listed);
                 let start = |i: usize| p.a_start(first_row + r + i);
                 wanted.copy(s, p.a, start, rows, (&mut *rows_of_a, ld));
             }
-            let columns_of = match panels {
-                Panels::Gather { .. } => p.by_columns.and_then(|columns| {
-                    columns.some(Vectors::new(p.places.part(live.clone()), S::LANES, listed))
-                }),
-                _ => None,
-            };
+            let mut gathered = room
+                .as_mut()
+                .map(|(from, room)| room.depth_block::<S>(p, from, live.clone()));
             let mut x = 0;
             while x < count {
                 let at = panels.next_to::<S>(x, width, nr);
-                let columns = at.columns;
-                if let Panels::Gather { from, .. } = panels {
-                    let packed = gather::Panels {
-                        of: |x| p.panel(x, S::LANES),
-                        width: nr,
-                        terms: p.of_b.part(live.clone()),
-                        len: p.panels.len(),
-                        columns: columns_of,
-                    };
-                    let from = &from[x * nr..][..columns];
-                    for (i, from) in from.chunks(nr).enumerate() {
-                        packed.gather(s, from, nr, &mut gathered[i * apart(nr)..]);
-                    }
-                    if let Some(bias) = p.bias {
-                        gather::pick(bias, from.iter().map(|&c| c as usize), gathered_bias);
-                    }
-                }
                 let first = at.vector * S::LANES;
-                let bias = match (p.bias, panels) {
-                    (None, _) => None,
-                    (Some(_), Panels::Gather { .. }) => Some(&*gathered_bias),
-                    (Some(bias), _) => Some(&bias[panels.nth(x) * nr + first..]),
-                };
                 let after = x + at.count;
-                let (of, next) = if let Panels::Gather { .. } = panels {
-                    let of = core::array::from_fn(|i| &gathered[i * apart(nr)..]);
-                    (of, [&[][..]; PAIR])
+                if let Some(gathered) = &mut gathered {
+                    gathered.gather(s, x, at.columns);
+                }
+                let (of, next, bias) = if let Some(gathered) = &gathered {
+                    (gathered.panels(), [&[][..]; PAIR], gathered.bias())
                 } else {
                     let panel = |i: usize| match i < count {
                         true => p.panel(panels.nth(i), S::LANES).get(first..).unwrap_or(&[]),
@@ -467,17 +416,13 @@ fn blocks<S: F32s>(
                         false => &[],
                     };
                     let of = core::array::from_fn(|i| panel(x + i));
-                    (of, core::array::from_fn(|i| panel(after + i)))
+                    let bias = p.bias.map(|bias| &bias[panels.nth(x) * nr + first..]);
+                    (of, core::array::from_fn(|i| panel(after + i)), bias)
                 };
-                let sources = match panels {
-                    Panels::Gather { from, .. } if p.in_order && kc == depth && after < count => {
-                        let then = panels.next_to::<S>(after, width, nr).columns;
-                        let then = &from[after * nr..][..then];
-                        let (first, last) = (then[0], then[then.len() - 1]);
-                        match columns_of {
-                            Some(columns) => columns.between(first, last),
-                            None => p.between(first, last),
-                        }
+                let sources = match &gathered {
+                    Some(gathered) if p.in_order && kc == depth && after < count => {
+                        let columns = panels.next_to::<S>(after, width, nr).columns;
+                        gathered.sources(after, columns)
                     }
                     _ if last && after >= count && p.activation.in_registers() => then,
                     _ => &[],
@@ -492,8 +437,8 @@ fn blocks<S: F32s>(
                         Some(bias) => Start::Cols(bias),
                         None => Start::Zero,
                     },
-                    width: columns,
-                    target: match panels.target((x, at.count), nr, columns) {
+                    width: at.columns,
+                    target: match panels.target((x, at.count), nr, at.columns) {
                         Target::Picked(to, lanes) => {
                             Target::Picked(to + first, &lanes[at.vector..])
                         }
@@ -503,7 +448,7 @@ fn blocks<S: F32s>(
                     panels: of,
                     next,
                     sources,
-                    gathered: matches!(panels, Panels::Gather { .. }),
+                    gathered: gathered.is_some(),
                 };
                 pass.column(s, at.count, rows, r, index, out);
                 x = after;
