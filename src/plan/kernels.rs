@@ -100,16 +100,18 @@ pub(super) fn make(
 
 /// Bytes that the kernel of an item will take beside its operands, at most.
 pub(super) fn packed_bytes(net: &Net, item: &Item, skip: &Skip, algorithm: Algorithm) -> usize {
-    /// Columns that a product's weights are padded by at most, and terms where they are kept by columns, too.
+    /// Columns that a product's weights are padded by at most; and terms, where they are kept by columns, too.
     const PANEL: usize = 128;
-    // By columns, too.
-    let copies = 1 + usize::from(skip.output.is_some());
+    let (copies, more) = match skip.output {
+        Some(_) => (2, PANEL),
+        None => (1, 0),
+    };
     let bytes = |i| item.input(i).map_or(0, |id| net.value(id).bytes());
     match &item.work {
         Work::Linear(work) => work
             .n
             .saturating_add(PANEL)
-            .saturating_mul(work.k.saturating_add(PANEL))
+            .saturating_mul(work.k.saturating_add(1 + more))
             .saturating_mul(copies * size_of::<f32>()),
         // Lists of its keys and elements: nodes may share K, but each has its own.
         Work::Attention(at) => {
@@ -125,8 +127,12 @@ pub(super) fn packed_bytes(net: &Net, item: &Item, skip: &Skip, algorithm: Algor
                 let terms = shape.c_in.saturating_mul(taps);
                 (terms, NchwcConv::listed(shape))
             };
-            let panels = shape.c_out.saturating_add(PANEL).saturating_mul(terms);
+            let panels = shape
+                .c_out
+                .saturating_add(PANEL)
+                .saturating_mul(terms.saturating_add(more));
             panels
+                .saturating_mul(copies)
                 .saturating_add(lists)
                 .saturating_mul(size_of::<f32>())
         }
