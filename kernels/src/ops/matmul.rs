@@ -203,7 +203,7 @@ impl MatMul {
         let nr = pack::panel_width(self.isa.lanes());
         let (k, n) = (self.kept_k.len(), self.kept_n.len());
         // The lists of live k and n, the panels of the live columns and their lanes, then every thread's own.
-        5 * lines(k)
+        6 * lines(k)
             + 2 * lines(n)
             + lines(n.div_ceil(self.nr))
             + lines(NV * n.div_ceil(self.nr))
@@ -302,19 +302,14 @@ impl MatMul {
 
         let mut rest = from_line(scratch);
         let (k, n) = (self.kept_k.len(), self.kept_n.len());
-        let (of_a, of_b, places) = match partial(live_in) {
-            None => (
-                self.kept_k.all(),
-                self.starts.all(),
-                self.in_order.all().part(0..k),
-            ),
+        let (of_a, of_b) = match partial(live_in) {
+            None => (self.kept_k.all(), self.starts.all()),
             Some(live) => {
                 let (of_a, of_b) = (take_indices(&mut rest, k), take_indices(&mut rest, k));
-                let places = take_indices(&mut rest, k);
                 let mut depth = 0;
                 let (kept, starts) = (self.kept_k.all().as_slice(), self.starts.all().as_slice());
                 let mut take = |t: usize| {
-                    (of_a[depth], of_b[depth], places[depth]) = (kept[t], starts[t], t as u32);
+                    (of_a[depth], of_b[depth]) = (kept[t], starts[t]);
                     depth += 1;
                 };
                 if k == self.k {
@@ -327,11 +322,19 @@ impl MatMul {
                 (
                     Below::new(&of_a[..depth], self.k),
                     Below::new(&of_b[..depth], self.starts.bound()),
-                    Below::new(&places[..depth], k),
                 )
             }
         };
         let live_out = partial(live_out);
+        let in_order = self.in_order.all().as_slice();
+        let some_columns = live_out.is_some() || n < self.n;
+        let places = if self.by_columns.is_some() && some_columns {
+            let (kept, live) = (self.kept_k.all().as_slice(), partial(live_in));
+            let (places, _) = pack::live_of(kept, in_order, 0, live, &mut rest);
+            Below::new(places, k)
+        } else {
+            Below::all(&[])
+        };
         let in_place = n == self.n && self.activation.in_registers();
         let columns = match live_out {
             None if n == self.n => Columns::All,
@@ -341,7 +344,6 @@ impl MatMul {
                 picked
             }
             _ => {
-                let in_order = self.in_order.all().as_slice();
                 let (from, to) = pack::live_of(&self.kept_n, in_order, 0, live_out, &mut rest);
                 Columns::Some { from, to }
             }

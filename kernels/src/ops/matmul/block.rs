@@ -68,7 +68,7 @@ pub(super) struct Product<'a> {
     pub(super) of_a: Below<'a>,
     /// Where the same k begin in a column panel.
     pub(super) of_b: Below<'a>,
-    /// Which they are of the packed ones.
+    /// Which they are of the packed ones; of weights by columns, where not all columns are wanted.
     pub(super) places: Below<'a>,
     /// Where they would begin if they alone were in it, and it alone in its rows.
     pub(super) close: &'a [u32],
