@@ -191,6 +191,8 @@ fn check(case: &Case) -> Result<(), TestCaseError> {
             prop_assert_eq!(bits(&x), bits(&skipped), "{} threads", isa);
             let x = run(&mm, &pool, &poisoned, m, Some(live_in), Some(live_out));
             prop_assert_eq!(bits(&x), bits(&partly), "{} threads, output mask", isa);
+            let x = run(&folded, &pool, &poisoned, m, None, None);
+            prop_assert_eq!(bits(&x), bits(&partly), "{} threads, fold", isa);
         }
         // One row alone is what it is among many.
         if m > 0 {
@@ -358,6 +360,28 @@ fn a_tile_of_rows_by_many_terms() {
             masked_rows: None,
             masked_columns: true,
             seed: 11,
+        };
+        check(&case).expect("the laws hold");
+    }
+}
+
+/// The columns of a thread, some of which a static mask dropped, begin and end within packed panels.
+#[test]
+fn threads_share_columns_that_are_left() {
+    for m in [13, 60, 90, 190] {
+        let (k, n) = (100, 330);
+        let case = Case {
+            m,
+            k,
+            n,
+            transposed: true,
+            bias: true,
+            activation: Activation::None,
+            live_in: Mask::new(&vec![true; k]),
+            live_out: Mask::new(&(0..n).map(|j| j % 5 != 1).collect::<Vec<_>>()),
+            masked_rows: None,
+            masked_columns: true,
+            seed: 7,
         };
         check(&case).expect("the laws hold");
     }
