@@ -99,10 +99,17 @@ pub(super) fn make(
 }
 
 /// Bytes that the kernel of an item will take beside its operands, at most.
-pub(super) fn packed_bytes(net: &Net, item: &Item, skip: &Skip, algorithm: Algorithm) -> usize {
+pub(super) fn packed_bytes(
+    net: &Net,
+    table: &MaskTable,
+    item: &Item,
+    skip: &Skip,
+    algorithm: Algorithm,
+) -> usize {
     /// Columns that a product's weights are padded by at most; and terms, where they are kept by columns, too.
     const PANEL: usize = 128;
-    let (copies, more) = match skip.output {
+    let picked = skip.output.filter(|&mask| table.as_static(mask).is_none());
+    let (copies, more) = match picked {
         Some(_) => (2, PANEL),
         None => (1, 0),
     };

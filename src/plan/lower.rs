@@ -124,8 +124,9 @@ impl Lower<'_> {
             _ => {}
         }
         let packed = |algorithm| {
-            self.packed
-                .saturating_add(kernels::packed_bytes(self.net, item, skip, algorithm))
+            let table = &self.masks.table;
+            let bytes = kernels::packed_bytes(self.net, table, item, skip, algorithm);
+            self.packed.saturating_add(bytes)
         };
         // Its weights take four times the memory, or more.
         let fits = packed(Algorithm::Fastest) <= self.net.limit;

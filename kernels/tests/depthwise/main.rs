@@ -171,7 +171,6 @@ fn check_masks(case: &Case, density: u32) {
         let fixed = ConvSpec {
             live_in: Some(live_in.live()),
             live_out: Some(live_out.live()),
-            masked_outputs: false,
             algorithm: Algorithm::Direct,
             ..spec
         };
